@@ -1,0 +1,182 @@
+"""Every event that services exchange: one frozen class each, and their union.
+
+A class says by `ce_type` and `topic` how it travels; the fields are its JSON body, in camelCase. Unknown fields are
+ignored, so that fields can be added within v1.
+"""
+
+from datetime import datetime
+from typing import Annotated, ClassVar
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+from pydantic.alias_generators import to_camel
+
+from services.contracts.session import AttemptOutcome, FailureKind, SessionStatus
+from services.contracts.topics import CONTROL, MESSAGES, RESULTS, SESSIONS, SWEEPS, Topic
+
+Attempt = Annotated[int, Field(ge=1, le=10_000)]
+Milliseconds = Annotated[int, Field(ge=0, lt=2**53)]
+StatusCode = Annotated[int, Field(ge=100, le=999)]
+Hours = Annotated[float, Field(gt=0, le=24 * 366 * 100, allow_inf_nan=False)]
+Metadata = dict[str, JsonValue]
+
+
+class EventBody(BaseModel):
+    """What all events have in common: an id of their own and the time they happened."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    ce_type: ClassVar[str]
+    topic: ClassVar[Topic]
+
+    event_id: UUID
+    occurred_at: AwareDatetime
+
+
+class SessionEvent(EventBody):
+    """An event of one session, with enough to build the session's row from whichever event arrives first."""
+
+    session_id: UUID
+    conversation_id: str
+    persona_id: str
+    user_id: str
+
+
+class MessageSent(SessionEvent):
+    """A user sent a message to a persona: opens the session."""
+
+    ce_type: ClassVar[str] = "chat.MessageSent.v1"
+    topic: ClassVar[Topic] = MESSAGES
+
+    message: str
+    metadata: Metadata = Field(default_factory=dict)
+    template_id: str | None = None
+    resumed_from: UUID | None = None
+
+
+class AttemptEvent(SessionEvent):
+    """What every event about one call of the webhook tells. Times are milliseconds since the call began."""
+
+    attempt: Attempt
+    duration_ms: Milliseconds
+    status_code: StatusCode | None = None
+    connect_ms: Milliseconds | None = None
+    first_byte_ms: Milliseconds | None = None
+    execution_id: str | None = None
+
+
+class WebhookAttempted(AttemptEvent):
+    """An attempt that did not end its session: it failed and is tried again, was cancelled, or was accepted."""
+
+    ce_type: ClassVar[str] = "chat.WebhookAttempted.v1"
+    topic: ClassVar[Topic] = RESULTS
+
+    outcome: AttemptOutcome
+    failure_kind: FailureKind | None = None
+    error_message: str | None = None
+    retry_at: AwareDatetime | None = None
+    deadline_at: AwareDatetime | None = None
+    response_body: str | None = None
+
+
+class WebhookSucceeded(AttemptEvent):
+    """The persona replied: completes the session."""
+
+    ce_type: ClassVar[str] = "chat.WebhookSucceeded.v1"
+    topic: ClassVar[Topic] = RESULTS
+
+    reply: str
+    status_code: StatusCode
+
+
+class WebhookFailed(AttemptEvent):
+    """The webhook failed for good: fails the session."""
+
+    ce_type: ClassVar[str] = "chat.WebhookFailed.v1"
+    topic: ClassVar[Topic] = RESULTS
+
+    failure_kind: FailureKind
+    error_message: str
+    response_body: str | None = None
+
+
+class CancelRequested(SessionEvent):
+    """The session's user, or an admin, cancels it."""
+
+    ce_type: ClassVar[str] = "chat.CancelRequested.v1"
+    topic: ClassVar[Topic] = CONTROL
+
+    requested_by: str
+    reason: str | None = None
+
+
+class ErasureRequested(EventBody):
+    """A user's personal data in one conversation is to be erased, as far as it is older than `before`."""
+
+    ce_type: ClassVar[str] = "chat.ErasureRequested.v1"
+    topic: ClassVar[Topic] = CONTROL
+
+    conversation_id: str
+    user_id: str
+    requested_by: str
+    before: AwareDatetime
+
+
+class TimeoutSweep(EventBody):
+    """Sessions that saw no activity for `max_age_hours` before `as_of` are to time out. `event_id` = `sweep_id`."""
+
+    ce_type: ClassVar[str] = "chat.TimeoutSweep.v1"
+    topic: ClassVar[Topic] = SWEEPS
+
+    sweep_id: UUID
+    as_of: AwareDatetime
+    requested_by: str
+    max_age_hours: Hours | None = None
+    dry_run: bool = False
+
+
+class SessionChanged(SessionEvent):
+    """The session as the tracker committed it. Consumers ignore versions not above the last one they saw."""
+
+    ce_type: ClassVar[str] = "chat.SessionChanged.v1"
+    topic: ClassVar[Topic] = SESSIONS
+
+    version: int
+    status: SessionStatus
+    previous_status: SessionStatus | None
+    started_at: datetime
+    ended_at: datetime | None
+    last_activity_at: datetime
+    metadata: Metadata
+    error_message: str | None
+    failure_kind: FailureKind | None
+    attempts: int
+    response_ms: int | None
+    resumed_from: UUID | None
+    template_id: str | None
+    deadline_at: datetime | None
+
+
+ResultEvent = WebhookAttempted | WebhookSucceeded | WebhookFailed
+TrackedEvent = MessageSent | ResultEvent | CancelRequested
+"""The events that the tracker folds into a session."""
+
+Event = TrackedEvent | ErasureRequested | TimeoutSweep | SessionChanged
+
+EVENT_CLASSES: tuple[type[Event], ...] = (
+    MessageSent,
+    WebhookAttempted,
+    WebhookSucceeded,
+    WebhookFailed,
+    CancelRequested,
+    ErasureRequested,
+    TimeoutSweep,
+    SessionChanged,
+)

@@ -1,0 +1,37 @@
+"""Connections to PostgreSQL."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+_DRIVER = "postgresql+asyncpg://"
+
+
+def build_engine(database_url: str, *, pool_size: int = 5, statement_timeout_ms: int | None = None) -> AsyncEngine:
+    """Return an engine with at most `pool_size` connections, each checked before it is used."""
+    settings = {"application_name": "chat-sessions"}
+    if statement_timeout_ms is not None:
+        settings["statement_timeout"] = str(statement_timeout_ms)
+    return create_async_engine(
+        sqlalchemy_url(database_url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args={"server_settings": settings, "timeout": 5},
+    )
+
+
+def sqlalchemy_url(database_url: str) -> str:
+    """Return the URL with the driver that SQLAlchemy needs, whichever of the two forms it was given in."""
+    return _DRIVER + _without_scheme(database_url)
+
+
+def asyncpg_url(database_url: str) -> str:
+    """Return the URL as asyncpg reads it, whichever of the two forms it was given in."""
+    return "postgresql://" + _without_scheme(database_url)
+
+
+def _without_scheme(database_url: str) -> str:
+    scheme, separator, rest = database_url.partition("://")
+    if not separator or scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
+        raise ValueError("DATABASE_URL must begin with postgresql:// or postgresql+asyncpg://.")
+    return rest

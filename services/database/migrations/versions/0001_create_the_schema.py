@@ -1,0 +1,204 @@
+"""The whole schema of the first release."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "audit_log",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("details", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_audit_log"),
+    )
+    op.create_index("ix_audit_log_at", "audit_log", ["at"], unique=False)
+    op.create_table(
+        "chat_sessions",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("conversationId", sa.Text(), nullable=False),
+        sa.Column("personaId", sa.Text(), nullable=False),
+        sa.Column("userId", sa.Text(), nullable=False),
+        sa.Column("sessionId", sa.Uuid(), nullable=False),
+        sa.Column(
+            "status",
+            sa.Enum("ACTIVE", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", name="ChatSessionStatus"),
+            nullable=False,
+        ),
+        sa.Column("startedAt", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("endedAt", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("lastActivityAt", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("metadata", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("errorMessage", sa.Text(), nullable=True),
+        sa.Column("failureKind", sa.Text(), nullable=True),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("responseMs", sa.BigInteger(), nullable=True),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("resumedFrom", sa.Uuid(), nullable=True),
+        sa.Column("templateId", sa.Text(), nullable=True),
+        sa.Column("deadlineAt", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint('id = "sessionId"', name="ck_chat_sessions_id_is_session_id"),
+        sa.PrimaryKeyConstraint("sessionId", name="pk_chat_sessions"),
+        postgresql_partition_by='RANGE ("sessionId")',
+    )
+    op.create_index(
+        "ix_chat_sessions_conversationId_status", "chat_sessions", ["conversationId", "status"], unique=False
+    )
+    op.create_index(
+        "ix_chat_sessions_lastActivityAt",
+        "chat_sessions",
+        ["lastActivityAt"],
+        unique=False,
+        postgresql_where=sa.text("status = 'ACTIVE'"),
+    )
+    op.create_index("ix_chat_sessions_userId_status", "chat_sessions", ["userId", "status"], unique=False)
+    op.create_table(
+        "conversations",
+        sa.Column("conversationId", sa.Text(), nullable=False),
+        sa.Column("userId", sa.Text(), nullable=False),
+        sa.Column("createdAt", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("conversationId", name="pk_conversations"),
+    )
+    op.create_table(
+        "dropped_months",
+        sa.Column("month", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("droppedAt", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("month", name="pk_dropped_months"),
+    )
+    op.create_table(
+        "failure_rollups",
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("bucket", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("shard", sa.SmallInteger(), nullable=False),
+        sa.Column("failureKind", sa.Text(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("scope", "bucket", "shard", "failureKind", name="pk_failure_rollups"),
+        postgresql_with={"fillfactor": 75},
+    )
+    op.create_table(
+        "fold_progress",
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("foldedUpTo", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("topic", "partition", name="pk_fold_progress"),
+        postgresql_with={"fillfactor": 75},
+    )
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("userId", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("route", sa.Text(), nullable=False),
+        sa.Column("bodyHash", sa.LargeBinary(), nullable=False),
+        sa.Column("sessionId", sa.Uuid(), nullable=False),
+        sa.Column("eventId", sa.Uuid(), nullable=False),
+        sa.Column("createdAt", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("sentAt", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("publishedAt", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("userId", "key", name="pk_idempotency_keys"),
+    )
+    op.create_table(
+        "personas",
+        sa.Column("personaId", sa.Text(), nullable=False),
+        sa.Column("webhookUrl", sa.Text(), nullable=False),
+        sa.Column("timeoutSeconds", sa.Double(), server_default="10", nullable=False),
+        sa.Column("maxAttempts", sa.Integer(), server_default="3", nullable=False),
+        sa.Column("deadlineSeconds", sa.Double(), server_default="60", nullable=False),
+        sa.Column("idempotent", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("auth", sa.LargeBinary(), nullable=True),
+        sa.Column("createdAt", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updatedAt", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("personaId", name="pk_personas"),
+    )
+    op.create_table(
+        "response_rollups",
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("bucket", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("shard", sa.SmallInteger(), nullable=False),
+        sa.Column("responseBucket", sa.SmallInteger(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("scope", "bucket", "shard", "responseBucket", name="pk_response_rollups"),
+        postgresql_with={"fillfactor": 75},
+    )
+    op.create_table(
+        "session_events",
+        sa.Column("sessionId", sa.Uuid(), nullable=False),
+        sa.Column("eventId", sa.Uuid(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("occurredAt", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("recordedAt", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("late", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("body", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.PrimaryKeyConstraint("sessionId", "eventId", name="pk_session_events"),
+        postgresql_partition_by='RANGE ("sessionId")',
+    )
+    op.create_table(
+        "session_rollups",
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("bucket", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("shard", sa.SmallInteger(), nullable=False),
+        sa.Column("active", sa.BigInteger(), nullable=False),
+        sa.Column("completed", sa.BigInteger(), nullable=False),
+        sa.Column("failed", sa.BigInteger(), nullable=False),
+        sa.Column("timeout", sa.BigInteger(), nullable=False),
+        sa.Column("cancelled", sa.BigInteger(), nullable=False),
+        sa.Column("responseMsSum", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("scope", "bucket", "shard", name="pk_session_rollups"),
+        postgresql_with={"fillfactor": 75},
+    )
+    op.create_table(
+        "sweeps",
+        sa.Column("sweepId", sa.Uuid(), nullable=False),
+        sa.Column("requestedBy", sa.Text(), nullable=False),
+        sa.Column("asOf", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("maxAgeHours", sa.Double(), nullable=False),
+        sa.Column("dryRun", sa.Boolean(), nullable=False),
+        sa.Column("timedOut", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("failedChunks", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("finishedAt", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("sweepId", name="pk_sweeps"),
+    )
+    op.create_table(
+        "messages",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("chatSessionId", sa.Uuid(), nullable=False),
+        sa.Column("role", sa.Enum("user", "persona", name="MessageRole"), nullable=False),
+        sa.Column("content", sa.Text(), nullable=True),
+        sa.Column("createdAt", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["chatSessionId"], ["chat_sessions.sessionId"], name="fk_messages_chatSessionId"),
+        sa.PrimaryKeyConstraint("chatSessionId", "id", name="pk_messages"),
+        postgresql_partition_by='RANGE ("chatSessionId")',
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("messages")
+    op.drop_table("sweeps")
+    op.drop_table("session_rollups")
+    op.drop_table("session_events")
+    op.drop_table("response_rollups")
+    op.drop_table("personas")
+    op.drop_table("idempotency_keys")
+    op.drop_table("fold_progress")
+    op.drop_table("failure_rollups")
+    op.drop_table("dropped_months")
+    op.drop_table("conversations")
+    op.drop_index("ix_chat_sessions_userId_status", table_name="chat_sessions")
+    op.drop_index(
+        "ix_chat_sessions_lastActivityAt", table_name="chat_sessions", postgresql_where=sa.text("status = 'ACTIVE'")
+    )
+    op.drop_index("ix_chat_sessions_conversationId_status", table_name="chat_sessions")
+    op.drop_table("chat_sessions")
+    op.drop_index("ix_audit_log_at", table_name="audit_log")
+    op.drop_table("audit_log")
+    op.execute('DROP TYPE "ChatSessionStatus"')
+    op.execute('DROP TYPE "MessageRole"')

@@ -1,0 +1,229 @@
+"""The schema, as SQLAlchemy Core tables: camelCase in PostgreSQL, snake_case in Python.
+
+`chat_sessions`, `messages` and `session_events` are partitioned by the month of the session's UUIDv7
+(`partitions.py`). Alembic's migrations build exactly this; a test compares the two.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from services.contracts.session import MessageRole, SessionStatus
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Time = DateTime(timezone=True)
+Status = Enum(SessionStatus, name="ChatSessionStatus")
+Role = Enum(MessageRole, name="MessageRole", values_callable=lambda roles: [role.value for role in roles])
+
+_ROOM_TO_UPDATE = {"fillfactor": 75}
+"""Rows that change after they are written leave room on their page, so that updates stay there (HOT)."""
+
+chat_sessions = Table(
+    "chat_sessions",
+    metadata,
+    Column("id", Uuid, key="id", nullable=False),
+    Column("conversationId", Text, key="conversation_id", nullable=False),
+    Column("personaId", Text, key="persona_id", nullable=False),
+    Column("userId", Text, key="user_id", nullable=False),
+    Column("sessionId", Uuid, key="session_id", nullable=False),
+    Column("status", Status, key="status", nullable=False),
+    Column("startedAt", Time, key="started_at", nullable=False),
+    Column("endedAt", Time, key="ended_at"),
+    Column("lastActivityAt", Time, key="last_activity_at", nullable=False),
+    Column("metadata", JSONB, key="metadata", nullable=False, server_default=text("'{}'")),
+    Column("errorMessage", Text, key="error_message"),
+    Column("failureKind", Text, key="failure_kind"),
+    Column("attempts", Integer, key="attempts", nullable=False, server_default="0"),
+    Column("responseMs", BigInteger, key="response_ms"),
+    Column("version", Integer, key="version", nullable=False),
+    Column("resumedFrom", Uuid, key="resumed_from"),
+    Column("templateId", Text, key="template_id"),
+    Column("deadlineAt", Time, key="deadline_at"),
+    PrimaryKeyConstraint("session_id"),
+    CheckConstraint('id = "sessionId"', name="id_is_session_id"),
+    postgresql_partition_by='RANGE ("sessionId")',
+)
+Index(None, chat_sessions.c.user_id, chat_sessions.c.status)
+Index(None, chat_sessions.c.conversation_id, chat_sessions.c.status)
+Index(
+    None,
+    chat_sessions.c.last_activity_at,
+    postgresql_where=chat_sessions.c.status == SessionStatus.ACTIVE.value,
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Uuid, key="id", nullable=False),
+    Column("chatSessionId", Uuid, ForeignKey(chat_sessions.c.session_id), key="chat_session_id", nullable=False),
+    Column("role", Role, key="role", nullable=False),
+    Column("content", Text, key="content"),
+    Column("createdAt", Time, key="created_at", nullable=False),
+    PrimaryKeyConstraint("chat_session_id", "id"),
+    postgresql_partition_by='RANGE ("chatSessionId")',
+)
+
+session_events = Table(
+    "session_events",
+    metadata,
+    Column("sessionId", Uuid, key="session_id", nullable=False),
+    Column("eventId", Uuid, key="event_id", nullable=False),
+    Column("type", Text, key="type", nullable=False),
+    Column("occurredAt", Time, key="occurred_at", nullable=False),
+    Column("recordedAt", Time, key="recorded_at", nullable=False),
+    Column("late", Boolean, key="late", nullable=False, server_default=text("false")),
+    Column("body", JSONB, key="body"),
+    PrimaryKeyConstraint("session_id", "event_id"),
+    postgresql_partition_by='RANGE ("sessionId")',
+)
+
+dropped_months = Table(
+    "dropped_months",
+    metadata,
+    Column("month", Time, key="month", primary_key=True),
+    Column("droppedAt", Time, key="dropped_at", nullable=False, server_default=text("now()")),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("conversationId", Text, key="conversation_id", primary_key=True),
+    Column("userId", Text, key="user_id", nullable=False),
+    Column("createdAt", Time, key="created_at", nullable=False, server_default=text("now()")),
+)
+
+personas = Table(
+    "personas",
+    metadata,
+    Column("personaId", Text, key="persona_id", primary_key=True),
+    Column("webhookUrl", Text, key="webhook_url", nullable=False),
+    Column("timeoutSeconds", Double, key="timeout_seconds", nullable=False, server_default="10"),
+    Column("maxAttempts", Integer, key="max_attempts", nullable=False, server_default="3"),
+    Column("deadlineSeconds", Double, key="deadline_seconds", nullable=False, server_default="60"),
+    Column("idempotent", Boolean, key="idempotent", nullable=False, server_default=text("false")),
+    Column("auth", LargeBinary, key="auth"),
+    Column("createdAt", Time, key="created_at", nullable=False, server_default=text("now()")),
+    Column("updatedAt", Time, key="updated_at", nullable=False, server_default=text("now()")),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("userId", Text, key="user_id", nullable=False),
+    Column("key", Text, key="key", nullable=False),
+    Column("route", Text, key="route", nullable=False),
+    Column("bodyHash", LargeBinary, key="body_hash", nullable=False),
+    Column("sessionId", Uuid, key="session_id", nullable=False),
+    Column("eventId", Uuid, key="event_id", nullable=False),
+    Column("createdAt", Time, key="created_at", nullable=False),
+    Column("sentAt", Time, key="sent_at", nullable=False),
+    Column("publishedAt", Time, key="published_at"),
+    PrimaryKeyConstraint("user_id", "key"),
+)
+
+fold_progress = Table(
+    "fold_progress",
+    metadata,
+    Column("topic", Text, key="topic", nullable=False),
+    Column("partition", Integer, key="partition", nullable=False),
+    Column("foldedUpTo", Time, key="folded_up_to", nullable=False),
+    PrimaryKeyConstraint("topic", "partition"),
+    postgresql_with=_ROOM_TO_UPDATE,
+)
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("sweepId", Uuid, key="sweep_id", primary_key=True),
+    Column("requestedBy", Text, key="requested_by", nullable=False),
+    Column("asOf", Time, key="as_of", nullable=False),
+    Column("maxAgeHours", Double, key="max_age_hours", nullable=False),
+    Column("dryRun", Boolean, key="dry_run", nullable=False),
+    Column("timedOut", BigInteger, key="timed_out", nullable=False, server_default="0"),
+    Column("failedChunks", Integer, key="failed_chunks", nullable=False, server_default="0"),
+    Column("finishedAt", Time, key="finished_at"),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Uuid, key="id", primary_key=True),
+    Column("at", Time, key="at", nullable=False),
+    Column("actor", Text, key="actor", nullable=False),
+    Column("action", Text, key="action", nullable=False),
+    Column("target", Text, key="target", nullable=False),
+    Column("outcome", Text, key="outcome", nullable=False),
+    Column("details", JSONB, key="details", nullable=False, server_default=text("'{}'")),
+)
+Index(None, audit_log.c.at)
+
+
+def _rollup_key() -> tuple[Column[str], Column[datetime], Column[int]]:
+    return (
+        Column("scope", Text, key="scope", nullable=False),
+        Column("bucket", Time, key="bucket", nullable=False),
+        Column("shard", SmallInteger, key="shard", nullable=False),
+    )
+
+
+session_rollups = Table(
+    "session_rollups",
+    metadata,
+    *_rollup_key(),
+    Column("active", BigInteger, key="active", nullable=False),
+    Column("completed", BigInteger, key="completed", nullable=False),
+    Column("failed", BigInteger, key="failed", nullable=False),
+    Column("timeout", BigInteger, key="timeout", nullable=False),
+    Column("cancelled", BigInteger, key="cancelled", nullable=False),
+    Column("responseMsSum", BigInteger, key="response_ms_sum", nullable=False),
+    PrimaryKeyConstraint("scope", "bucket", "shard"),
+    postgresql_with=_ROOM_TO_UPDATE,
+)
+
+failure_rollups = Table(
+    "failure_rollups",
+    metadata,
+    *_rollup_key(),
+    Column("failureKind", Text, key="failure_kind", nullable=False),
+    Column("count", BigInteger, key="count", nullable=False),
+    PrimaryKeyConstraint("scope", "bucket", "shard", "failure_kind"),
+    postgresql_with=_ROOM_TO_UPDATE,
+)
+
+response_rollups = Table(
+    "response_rollups",
+    metadata,
+    *_rollup_key(),
+    Column("responseBucket", SmallInteger, key="response_bucket", nullable=False),
+    Column("count", BigInteger, key="count", nullable=False),
+    PrimaryKeyConstraint("scope", "bucket", "shard", "response_bucket"),
+    postgresql_with=_ROOM_TO_UPDATE,
+)

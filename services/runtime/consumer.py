@@ -1,0 +1,276 @@
+"""One member of a Kafka consumer group, on FastStream: raw batches in, committed offsets out."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import ConsumerRecord
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.message import FAKE_CONSUMER, KafkaAckableMessage
+
+from services.runtime.consumer_metrics import ConsumerMetrics
+from services.runtime.faults import PassingFault
+from services.runtime.settings import KafkaSettings
+from services.runtime.shutdown import Shutdown
+
+logger = logging.getLogger(__name__)
+
+RawRecord = ConsumerRecord[bytes | None, bytes | None]
+
+COMMIT_SECONDS = 1.0
+FIRST_BACKOFF_SECONDS = 0.2
+LONGEST_BACKOFF_SECONDS = 5.0
+STALE_SECONDS = 30.0
+
+
+class PartitionWork(Protocol):
+    """What a service does with the partitions that its process is given."""
+
+    async def assigned(self, consumer: AIOKafkaConsumer, partitions: frozenset[TopicPartition]) -> None:
+        """These are the process's partitions now; none of their records has been handed over yet."""
+
+    async def take(self, records: Sequence[RawRecord]) -> None:
+        """Work on a batch, in order within each partition. Raise PassingFault to be given it again."""
+
+    async def revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """Finish what runs, within a limit: after this returns, offsets are committed and the partitions are gone."""
+
+    def done(self) -> Mapping[TopicPartition, int]:
+        """Return per partition the offset to go on from: everything before it needs no more work."""
+
+
+class BatchConsumer:
+    """Feeds a PartitionWork, one batch at a time, at least once.
+
+    Offsets are committed every second, when partitions are revoked, and at stop, never past what the work calls done.
+    """
+
+    def __init__(
+        self,
+        broker: KafkaBroker,
+        work: PartitionWork,
+        *,
+        group_id: str,
+        topics: Sequence[str],
+        settings: KafkaSettings,
+        shutdown: Shutdown,
+        metrics: ConsumerMetrics,
+        max_records: int = 500,
+        fetch_max_wait_ms: int | None = None,
+    ) -> None:
+        self._work = work
+        self._group_id = group_id
+        self._shutdown = shutdown
+        self._metrics = metrics
+        self._busy = asyncio.Lock()
+        self._generation = 0
+        self._joined = False
+        self._stopping = False
+        self._fault: str | None = None
+        self._backoff = FIRST_BACKOFF_SECONDS
+        self._committed: dict[TopicPartition, int] = {}
+        self._committing: asyncio.Task[None] | None = None
+        self._subscriber = broker.subscriber(
+            *topics,
+            batch=True,
+            group_id=group_id,
+            ack_policy=AckPolicy.MANUAL,
+            auto_offset_reset="earliest",
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            session_timeout_ms=settings.kafka_session_timeout_ms,
+            heartbeat_interval_ms=settings.kafka_session_timeout_ms // 3,
+            rebalance_timeout_ms=settings.kafka_rebalance_timeout_ms,
+            fetch_max_wait_ms=fetch_max_wait_ms or settings.kafka_fetch_max_wait_ms,
+            max_records=max_records,
+            batch_timeout_ms=20,
+            listener=_Listener(self),
+            parser=_undecoded,
+            decoder=_raw_records,
+        )
+        self._subscriber(self._handle)
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        """The running aiokafka consumer; only while started."""
+        if self._subscriber.consumer is None:
+            raise RuntimeError("The consumer is not running.")
+        return self._subscriber.consumer
+
+    async def start(self) -> None:
+        """Begin to commit; the records flow from when the FastStream broker starts."""
+        self._committing = asyncio.create_task(self._commit_regularly(), name=f"commit {self._group_id}")
+        self._shutdown.watch(self._committing)
+
+    async def stop(self) -> None:
+        """Stop intake, let the work finish as at a revocation, commit, and leave the group."""
+        self._stopping = True
+        consumer = self._subscriber.consumer
+        if self._committing is not None:
+            self._committing.cancel()
+        if consumer is not None:
+            async with self._busy:
+                if self._shutdown.exit_code == 0:
+                    await self._work.revoked(frozenset(consumer.assignment()))
+                    await self._commit(consumer)
+        await self._subscriber.stop()
+
+    def not_ready(self) -> str | None:
+        """Return why this consumer cannot work at the moment, None if it can."""
+        consumer = self._subscriber.consumer
+        if consumer is None or not self._joined:
+            return f"The consumer has not joined its group {self._group_id} yet."
+        if self._fault is not None:
+            return self._fault
+        age = self._last_poll_age(consumer)
+        if age is not None and age > STALE_SECONDS:
+            return f"The consumer has not heard from Kafka for {age:.0f} s."
+        return None
+
+    async def _handle(self, message: KafkaMessage) -> None:
+        records: Sequence[RawRecord] = message.raw_message  # type: ignore[assignment]
+        generation = self._generation
+        async with self._busy:
+            # Records of an assignment that has ended in the meantime are read again by whoever has it now.
+            if self._stopping or self._shutdown.requested or generation != self._generation:
+                return
+            try:
+                await self._work.take(records)
+            except PassingFault as fault:
+                await self._retry_later(records, fault)
+            except Exception as bug:
+                self._shutdown.fail(bug)
+            else:
+                self._fault, self._backoff = None, FIRST_BACKOFF_SECONDS
+
+    async def _retry_later(self, records: Sequence[RawRecord], fault: PassingFault) -> None:
+        if self._fault is None:
+            logger.warning("%s Trying again until it passes.", fault)
+        self._fault = str(fault)
+        self._metrics.retried_batches.labels(self._group_id).inc()
+        first: dict[TopicPartition, int] = {}
+        for record in records:
+            first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._shutdown.wait(), self._backoff)
+        self._backoff = min(self._backoff * 2, LONGEST_BACKOFF_SECONDS)
+        for partition, offset in first.items():
+            with contextlib.suppress(IllegalStateError):  # no longer ours
+                self.consumer.seek(partition, offset)
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """Let the work finish, commit, and take no more records of these partitions."""
+        self._generation += 1
+        consumer = self._subscriber.consumer
+        if consumer is None or self._stopping or not partitions:
+            return
+        async with self._busy:
+            await self._work.revoked(partitions)
+            await self._commit(consumer)
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """Hand the new partitions to the work before any of their records."""
+        self._generation += 1
+        self._committed = {}
+        await self._work.assigned(self.consumer, partitions)
+        self._joined = True
+        logger.info("Group %s gave this process %d partitions.", self._group_id, len(partitions))
+
+    def bug(self, error: Exception) -> None:
+        """Stop the process: a rebalance callback failed, and aiokafka would only log it."""
+        self._shutdown.fail(error)
+
+    async def _commit_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            if (consumer := self._subscriber.consumer) is not None and self._joined:
+                await self._commit(consumer)
+                self._measure(consumer)
+
+    async def _commit(self, consumer: AIOKafkaConsumer) -> None:
+        assignment = consumer.assignment()
+        due = {
+            partition: offset
+            for partition, offset in self._work.done().items()
+            if partition in assignment and self._committed.get(partition) != offset
+        }
+        if not due:
+            return
+        try:
+            await consumer.commit(due)
+        except (CommitFailedError, IllegalStateError):
+            logger.info("The group %s moved on before %d offsets were committed.", self._group_id, len(due))
+        except KafkaError as error:
+            self._metrics.failed_commits.labels(self._group_id).inc()
+            logger.warning("Offsets of %s could not be committed, trying again: %r", self._group_id, error)
+        else:
+            self._committed.update(due)
+
+    def _measure(self, consumer: AIOKafkaConsumer) -> None:
+        done = self._work.done()
+        for partition in consumer.assignment():
+            highwater = consumer.highwater(partition)
+            reached = done.get(partition, self._committed.get(partition))
+            if highwater is not None and reached is not None:
+                labels = (self._group_id, partition.topic, str(partition.partition))
+                self._metrics.lag.labels(*labels).set(max(0, highwater - reached))
+        age = self._last_poll_age(consumer)
+        self._metrics.last_poll_age.labels(self._group_id).set(0.0 if age is None else age)
+
+    def _last_poll_age(self, consumer: AIOKafkaConsumer) -> float | None:
+        """Return the seconds since Kafka last answered a fetch; None where there is nothing to fetch."""
+        fetching = consumer.assignment() - consumer.paused()
+        polls = [poll for partition in fetching if (poll := consumer.last_poll_timestamp(partition)) is not None]
+        return max(0.0, time.time() - max(polls) / 1000) if polls else None
+
+
+class DoneOffsets:
+    """The offsets that a work which finishes each batch before the next has done."""
+
+    def __init__(self) -> None:
+        self._next: dict[TopicPartition, int] = {}
+
+    def add(self, records: Sequence[RawRecord]) -> None:
+        """Count these records, in order, as done."""
+        for record in records:
+            self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
+
+    def clear(self) -> None:
+        """Forget everything: the partitions were given out anew."""
+        self._next = {}
+
+    def next(self) -> Mapping[TopicPartition, int]:
+        """Return per partition the offset to go on from."""
+        return self._next
+
+
+class _Listener(ConsumerRebalanceListener):
+    def __init__(self, consumer: BatchConsumer) -> None:
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        try:
+            await self._consumer.on_revoked(frozenset(revoked))
+        except Exception as error:
+            self._consumer.bug(error)
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        try:
+            await self._consumer.on_assigned(frozenset(assigned))
+        except Exception as error:
+            self._consumer.bug(error)
+
+
+async def _undecoded(records: Sequence[RawRecord]) -> KafkaAckableMessage:
+    # FastStream's own parser decodes every header, and one null header value would lose the whole batch.
+    return KafkaAckableMessage(body=b"", headers={}, raw_message=records, consumer=FAKE_CONSUMER)
+
+
+async def _raw_records(message: KafkaMessage) -> object:
+    return message.raw_message

@@ -1,0 +1,80 @@
+"""Records that a group cannot use, kept byte for byte beside the reason."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from services.contracts import BadRecord
+from services.contracts.topics import dead_letter_topic
+from services.runtime.consumer import RawRecord
+from services.runtime.consumer_metrics import ConsumerMetrics
+from services.runtime.kafka import NotAcknowledged
+
+logger = logging.getLogger(__name__)
+
+TOPIC_HEADER = "dlq-topic"
+PARTITION_HEADER = "dlq-partition"
+OFFSET_HEADER = "dlq-offset"
+GROUP_HEADER = "dlq-group"
+REASON_HEADER = "dlq-reason"
+ERROR_HEADER = "dlq-error"
+REPLAY_GROUP_HEADER = "replay-group"
+"""On a replayed record: the only group that is to use it; all others skip it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record and why its group cannot use it."""
+
+    record: RawRecord
+    cause: BadRecord
+
+
+class DeadLetters:
+    """Publishes to the dead-letter topics of one consumer group."""
+
+    def __init__(self, producer: AIOKafkaProducer, group_id: str, metrics: ConsumerMetrics) -> None:
+        self._producer = producer
+        self._group_id = group_id
+        self._metrics = metrics
+
+    async def publish(self, letters: Sequence[DeadLetter]) -> None:
+        """Return once the broker has acknowledged every letter; raise NotAcknowledged where it did not."""
+        try:
+            waiting = [await self._send(letter) for letter in letters]
+            await asyncio.gather(*waiting)
+        except KafkaError as error:
+            raise NotAcknowledged(f"Kafka did not acknowledge a dead letter: {error!r}") from error
+
+    async def _send(self, letter: DeadLetter) -> "asyncio.Future[object]":
+        record, cause = letter.record, letter.cause
+        logger.warning(
+            "Dead letter from %s partition %d offset %d: %s (%s)",
+            record.topic,
+            record.partition,
+            record.offset,
+            cause.explanation,
+            cause.reason,
+        )
+        self._metrics.dead_letters.labels(self._group_id, record.topic, cause.reason).inc()
+        origin = [
+            (TOPIC_HEADER, record.topic),
+            (PARTITION_HEADER, str(record.partition)),
+            (OFFSET_HEADER, str(record.offset)),
+            (GROUP_HEADER, self._group_id),
+            (REASON_HEADER, cause.reason),
+            (ERROR_HEADER, cause.explanation),
+        ]
+        headers = [*record.headers, *((name, text.encode()) for name, text in origin)]
+        topic = dead_letter_topic(record.topic, self._group_id).name
+        future: asyncio.Future[object] = await self._producer.send(topic, record.value, key=record.key, headers=headers)
+        return future
+
+
+def meant_for_another_group(record: RawRecord, group_id: str) -> bool:
+    """Tell whether the record is a replayed dead letter of another group."""
+    return any(name == REPLAY_GROUP_HEADER and value != group_id.encode() for name, value in record.headers)

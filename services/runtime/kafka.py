@@ -1,0 +1,75 @@
+"""Builders for Kafka clients, so that every process connects and publishes by the same rules."""
+
+import asyncio
+from collections.abc import Iterable
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from faststream.kafka import KafkaBroker
+
+from services.contracts import Record
+from services.contracts.topics import MAX_RECORD_BYTES
+from services.runtime.faults import PassingFault
+from services.runtime.settings import KafkaSettings
+
+MAX_BATCH_BYTES = 256 * 1024
+
+
+class NotAcknowledged(PassingFault):
+    """The broker did not acknowledge a record in time: whether it is stored is unknown."""
+
+
+def build_producer(settings: KafkaSettings, *, request_timeout_ms: int = 40_000) -> AIOKafkaProducer:
+    """Return a producer, not started, whose acknowledgement means that every in-sync replica has the record."""
+    return AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        acks="all",
+        enable_idempotence=settings.kafka_idempotence,
+        linger_ms=0,
+        max_batch_size=MAX_BATCH_BYTES,
+        max_request_size=MAX_RECORD_BYTES,
+        request_timeout_ms=request_timeout_ms,
+    )
+
+
+def build_broker(settings: KafkaSettings) -> KafkaBroker:
+    """Return a FastStream broker for subscribers; publishing goes through build_producer()."""
+    return KafkaBroker(
+        settings.kafka_bootstrap_servers,
+        logger=None,
+        graceful_timeout=None,
+        consumer_only=True,
+        allow_auto_create_topics=False,
+    )
+
+
+def build_reader(settings: KafkaSettings, *, client_id: str) -> AIOKafkaConsumer:
+    """Return a consumer, not started, without a group: it is told what to read and commits nothing."""
+    return AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client_id=client_id,
+        group_id=None,
+        enable_auto_commit=False,
+        fetch_max_wait_ms=settings.kafka_fetch_max_wait_ms,
+    )
+
+
+async def publish(producer: AIOKafkaProducer, record: Record) -> None:
+    """Send a record and wait for the broker's acknowledgement; raise NotAcknowledged without one."""
+    try:
+        acknowledgement = await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
+        await acknowledgement
+    except KafkaError as error:
+        raise NotAcknowledged(f"Kafka did not acknowledge a record for {record.topic}: {error!r}") from error
+
+
+async def publish_all(producer: AIOKafkaProducer, records: Iterable[Record]) -> None:
+    """Send records, then wait for every acknowledgement; raise NotAcknowledged where one is missing."""
+    try:
+        waiting = [
+            await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
+            for record in records
+        ]
+        await asyncio.gather(*waiting)
+    except KafkaError as error:
+        raise NotAcknowledged(f"Kafka did not acknowledge a batch of records: {error!r}") from error

@@ -1,0 +1,68 @@
+"""`/health/live`, `/health/ready` and `/metrics` of a process, for probes and Prometheus."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+Check = Callable[[], str | None]
+"""Returns None while all is well, else a sentence that says what is not. Must not block."""
+
+
+def ops_routes(checks: Mapping[str, Check], registry: CollectorRegistry) -> list[Route]:
+    """Return the three routes; the process is ready while every check passes."""
+
+    async def live(_: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
+    async def ready(_: Request) -> Response:
+        problems = {name: problem for name, check in checks.items() if (problem := check()) is not None}
+        status = 503 if problems else 200
+        return JSONResponse({"status": "ready" if not problems else "not-ready", "problems": problems}, status)
+
+    async def metrics(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"content-type": content_type})
+
+    return [Route("/health/live", live), Route("/health/ready", ready), Route("/metrics", metrics)]
+
+
+def ops_app(checks: Mapping[str, Check], registry: CollectorRegistry) -> Starlette:
+    """Return an application with nothing but the three routes."""
+    return Starlette(routes=ops_routes(checks, registry))
+
+
+class HttpServer(uvicorn.Server):
+    """A uvicorn server that leaves signals to the process: it stops when `should_exit` is set."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Install no handlers."""
+        yield
+
+
+def http_server(app: ASGIApp, host: str, port: int, *, drain_seconds: int = 10) -> HttpServer:
+    """Return a server for `app`; run it with `serve()`. On exit it waits `drain_seconds` for running requests."""
+    return HttpServer(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=drain_seconds,
+        )
+    )

@@ -1,0 +1,66 @@
+"""What all processes read from the environment. Each service adds its own settings in its `settings.py`."""
+
+import os
+import sys
+from typing import Literal, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SettingsType = TypeVar("SettingsType", bound=BaseSettings)
+
+
+class KafkaSettings(BaseSettings):
+    """How to reach Kafka, and how its consumers and producers behave."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="Brokers, `host:port`, separated by commas")
+    kafka_idempotence: bool = Field(True, description="Idempotent producers; the embedded broker cannot")
+    kafka_session_timeout_ms: int = Field(
+        10_000, ge=500, le=300_000, description="How long a consumer may be silent before its group goes on without it"
+    )
+    kafka_rebalance_timeout_ms: int = Field(
+        60_000, ge=1_000, le=600_000, description="How long a rebalance waits for consumers to drain"
+    )
+    kafka_fetch_max_wait_ms: int = Field(
+        500, ge=1, le=10_000, description="How long a broker may wait for records before it answers a fetch"
+    )
+    kafka_replication_factor: int = Field(
+        -1, ge=-1, le=10, description="Of the topics that `migrate` creates; -1 is the brokers' own default"
+    )
+
+
+class PostgresSettings(BaseSettings):
+    """How to reach PostgreSQL."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    database_url: SecretStr = Field(
+        SecretStr("postgresql+asyncpg://chat_sessions@127.0.0.1/chat_sessions"), description="PostgreSQL, as a URL"
+    )
+
+
+class OpsSettings(BaseSettings):
+    """Logs, health and metrics of a process."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line to log")
+    log_format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text for people")
+
+
+def load(settings: type[SettingsType]) -> SettingsType:
+    """Read `settings` from the environment.
+
+    A wrong value stops the process with exit code 2 and one line a problem on stderr; values are not shown, since
+    they may be secrets.
+    """
+    try:
+        return settings()
+    except ValidationError as error:
+        for problem in error.errors(include_input=False, include_url=False):
+            name = str(problem["loc"][0]).upper() if problem["loc"] else "settings"
+            state = "is" if name in os.environ else "is not set and is"
+            print(f"{name} {state} wrong: {problem['msg']}.", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None

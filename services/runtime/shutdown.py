@@ -1,0 +1,65 @@
+"""How a process is told to stop: by a signal, or by a bug that it must not survive."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+logger = logging.getLogger(__name__)
+
+
+class Shutdown:
+    """One flag that the whole process waits on."""
+
+    def __init__(self) -> None:
+        self._requested = asyncio.Event()
+        self._bug: BaseException | None = None
+
+    def request(self) -> None:
+        """Ask for an orderly stop."""
+        self._requested.set()
+
+    def fail(self, bug: BaseException) -> None:
+        """Stop because of a bug: the process ends with exit code 1, and its log names the bug."""
+        if self._bug is None:
+            self._bug = bug
+            logger.critical("A bug stops this process: %r", bug, exc_info=bug)
+        self._requested.set()
+
+    def watch(self, task: asyncio.Task[object]) -> None:
+        """Treat the end of `task` by an exception as a bug."""
+        task.add_done_callback(self._task_done)
+
+    async def wait(self) -> None:
+        """Return when the process is to stop."""
+        await self._requested.wait()
+
+    @property
+    def requested(self) -> bool:
+        """True from the moment the process is to stop."""
+        return self._requested.is_set()
+
+    @property
+    def exit_code(self) -> int:
+        """0 after an orderly stop, 1 after a bug."""
+        return 0 if self._bug is None else 1
+
+    def _task_done(self, task: asyncio.Task[object]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
+
+def run(main: Callable[[Shutdown], Awaitable[None]]) -> int:
+    """Run `main` in an event loop until it returns; SIGINT and SIGTERM request its shutdown. Return the exit code."""
+
+    async def supervised() -> int:
+        shutdown = Shutdown()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, shutdown.request)
+        await main(shutdown)
+        return shutdown.exit_code
+
+    return uvloop.run(supervised())

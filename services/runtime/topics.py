@@ -1,0 +1,75 @@
+"""Creates the topics that the contract names. Brokers run with auto-creation off."""
+
+import logging
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from services.contracts.topics import DEAD_LETTER_TOPICS, MAX_RECORD_BYTES, TOPICS, Topic
+from services.runtime.settings import KafkaSettings
+
+logger = logging.getLogger(__name__)
+
+
+class TopicsNotCreated(Exception):
+    """The topics cannot be made as the contract asks; the text says which and why."""
+
+
+async def create_topics(settings: KafkaSettings) -> list[str]:
+    """Create every missing topic with its partitions, replication and retention; return the names of new ones.
+
+    Raises TopicsNotCreated where Kafka is out of reach or refuses, or where a topic exists with another number of
+    partitions: order within conversations rests on it.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    topics = (*TOPICS, *DEAD_LETTER_TOPICS)
+    try:
+        await admin.start()
+        try:
+            created = await _create(admin, topics, settings.kafka_replication_factor)
+            await _verify(admin, topics)
+        finally:
+            await admin.close()
+    except KafkaError as error:
+        raise TopicsNotCreated(
+            f"Kafka at {settings.kafka_bootstrap_servers} did not create the topics: {error!r}"
+        ) from error
+    return created
+
+
+async def _create(admin: AIOKafkaAdminClient, topics: tuple[Topic, ...], replication: int) -> list[str]:
+    answer = await admin.create_topics([_new_topic(topic, replication) for topic in topics])
+    created = []
+    for name, code, *_ in answer.topic_errors:  # type: ignore[attr-defined]
+        error = for_code(code)
+        if code == 0:
+            created.append(name)
+        elif error is not TopicAlreadyExistsError:
+            raise TopicsNotCreated(f"Kafka did not create {name}: {error.__name__}.")
+    return created
+
+
+async def _verify(admin: AIOKafkaAdminClient, topics: tuple[Topic, ...]) -> None:
+    found = {
+        entry["topic"]: len(entry["partitions"])
+        for entry in await admin.describe_topics([topic.name for topic in topics])
+    }
+    for topic in topics:
+        if found.get(topic.name) != topic.partitions:
+            raise TopicsNotCreated(
+                f"{topic.name} has {found.get(topic.name, 0)} partitions, not {topic.partitions}; "
+                "delete it or move its records to a topic made by `chat-sessions migrate`."
+            )
+
+
+def _new_topic(topic: Topic, replication: int) -> NewTopic:
+    return NewTopic(
+        topic.name,
+        num_partitions=topic.partitions,
+        replication_factor=replication,
+        topic_configs={
+            "retention.ms": str(int(topic.retention.total_seconds() * 1000)),
+            "max.message.bytes": str(MAX_RECORD_BYTES),
+            "cleanup.policy": "delete",
+        },
+    )

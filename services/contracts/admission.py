@@ -34,6 +34,8 @@ CLOCK_SKEW = timedelta(minutes=5)
 """How far ahead of the reader's clock a publisher's may be."""
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 """Nothing in this system is older: a time or an id before it was not made by a clock."""
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+"""Of times that may lie ahead. Beyond it, conversion to another time zone can leave what a datetime holds."""
 
 
 def admit(event: Event, now: datetime) -> None:
@@ -45,10 +47,17 @@ def admit(event: Event, now: datetime) -> None:
     _admit_time("occurredAt", event.occurred_at, now)
     if isinstance(event, SessionEvent):
         _admit_session(event, now)
+    if isinstance(event, ErasureRequested):
+        admit_id("conversationId", event.conversation_id)
+        admit_id("userId", event.user_id)
+    for name, time in _times_ahead(event):
+        _admit_time_ahead(name, time)
     for name, text, limit in _texts(event):
         admit_text(name, text, limit)
     if isinstance(event, MessageSent):
         admit_metadata(event.metadata)
+        if event.template_id is not None:
+            admit_id("templateId", event.template_id)
     if isinstance(event, TimeoutSweep):
         _admit_time("asOf", event.as_of, now)
 
@@ -110,14 +119,28 @@ def _admit_time(name: str, time: datetime, now: datetime) -> None:
         raise NotAdmitted("time-past", f"{name} is before 2020.")
 
 
+def _admit_time_ahead(name: str, time: datetime) -> None:
+    if time > LATEST:
+        raise NotAdmitted("time-ahead", f"{name} is after the year 9998.")
+    if time < EARLIEST:
+        raise NotAdmitted("time-past", f"{name} is before 2020.")
+
+
+def _times_ahead(event: EventBody) -> Iterator[tuple[str, datetime]]:
+    """Yield name and value of each time that the event carries and that may lie ahead."""
+    times: list[tuple[str, datetime | None]] = []
+    if isinstance(event, WebhookAttempted):
+        times = [("retryAt", event.retry_at), ("deadlineAt", event.deadline_at)]
+    elif isinstance(event, ErasureRequested):
+        times = [("before", event.before)]
+    return ((name, time) for name, time in times if time is not None)
+
+
 def _texts(event: EventBody) -> Iterator[tuple[str, str, int]]:
     """Yield name, text and limit of each text that the event carries besides its session's ids."""
     texts: list[tuple[str, str | None, int]] = []
     if isinstance(event, MessageSent):
-        texts = [
-            ("message", event.message, MAX_MESSAGE_BYTES),
-            ("templateId", event.template_id, MAX_TEXT_BYTES),
-        ]
+        texts = [("message", event.message, MAX_MESSAGE_BYTES)]
     elif isinstance(event, AttemptEvent):
         texts = [("executionId", event.execution_id, MAX_TEXT_BYTES), *_attempt_texts(event)]
     elif isinstance(event, CancelRequested):
@@ -125,14 +148,8 @@ def _texts(event: EventBody) -> Iterator[tuple[str, str, int]]:
             ("requestedBy", event.requested_by, MAX_TEXT_BYTES),
             ("reason", event.reason, MAX_TEXT_BYTES),
         ]
-    elif isinstance(event, TimeoutSweep):
+    elif isinstance(event, TimeoutSweep | ErasureRequested):
         texts = [("requestedBy", event.requested_by, MAX_TEXT_BYTES)]
-    elif isinstance(event, ErasureRequested):
-        texts = [
-            ("conversationId", event.conversation_id, MAX_TEXT_BYTES),
-            ("userId", event.user_id, MAX_TEXT_BYTES),
-            ("requestedBy", event.requested_by, MAX_TEXT_BYTES),
-        ]
     return ((name, text, limit) for name, text, limit in texts if text is not None)
 
 

@@ -150,18 +150,18 @@ class SessionChanged(SessionEvent):
 
     version: int
     status: SessionStatus
-    previous_status: SessionStatus | None
+    previous_status: SessionStatus | None = None
     started_at: datetime
-    ended_at: datetime | None
+    ended_at: datetime | None = None
     last_activity_at: datetime
     metadata: Metadata
-    error_message: str | None
-    failure_kind: FailureKind | None
+    error_message: str | None = None
+    failure_kind: FailureKind | None = None
     attempts: int
-    response_ms: int | None
-    resumed_from: UUID | None
-    template_id: str | None
-    deadline_at: datetime | None
+    response_ms: int | None = None
+    resumed_from: UUID | None = None
+    template_id: str | None = None
+    deadline_at: datetime | None = None
 
 
 ResultEvent = WebhookAttempted | WebhookSucceeded | WebhookFailed

@@ -9,6 +9,9 @@ PARTITIONS = 8
 MAX_RECORD_BYTES = 2 * 1024 * 1024
 """Largest record that a topic takes: room for the largest reply, escaped as JSON."""
 
+MAX_DEAD_LETTER_BYTES = MAX_RECORD_BYTES + 64 * 1024
+"""Of a dead-letter topic: room for the largest record and the headers that say why it is there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Topic:
@@ -17,6 +20,7 @@ class Topic:
     name: str
     partitions: int
     retention: timedelta
+    max_record_bytes: int = MAX_RECORD_BYTES
 
 
 MESSAGES = Topic("chat.messages.v1", PARTITIONS, timedelta(days=7))
@@ -41,7 +45,7 @@ GROUP_TOPICS = {
 
 def dead_letter_topic(topic: str, group: str) -> Topic:
     """Return the topic that takes what `group` could not use of `topic`, kept for 14 days."""
-    return Topic(f"{topic}.{group}.dlq", 1, timedelta(days=14))
+    return Topic(f"{topic}.{group}.dlq", 1, timedelta(days=14), MAX_DEAD_LETTER_BYTES)
 
 
 DEAD_LETTER_TOPICS = tuple(

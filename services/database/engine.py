@@ -5,8 +5,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 _DRIVER = "postgresql+asyncpg://"
 
 
-def build_engine(database_url: str, *, pool_size: int = 5, statement_timeout_ms: int | None = None) -> AsyncEngine:
-    """Return an engine with at most `pool_size` connections, each checked before it is used."""
+def build_engine(
+    database_url: str, *, pool_size: int = 5, statement_timeout_ms: int | None = None, pre_ping: bool = True
+) -> AsyncEngine:
+    """Return an engine with at most `pool_size` connections.
+
+    `pre_ping` checks each before it is used; without it the first use after PostgreSQL was away fails.
+    """
     settings = {"application_name": "chat-sessions"}
     if statement_timeout_ms is not None:
         settings["statement_timeout"] = str(statement_timeout_ms)
@@ -15,7 +20,7 @@ def build_engine(database_url: str, *, pool_size: int = 5, statement_timeout_ms:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        pool_pre_ping=True,
+        pool_pre_ping=pre_ping,
         connect_args={"server_settings": settings, "timeout": 5},
     )
 

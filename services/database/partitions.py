@@ -1,6 +1,6 @@
 """Monthly partitions by the UUIDv7 of the session: its first 48 bits are milliseconds, so months are id ranges."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import text
@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.contracts.ids import id_time
 
 PARTITIONED_TABLES = ("chat_sessions", "messages", "session_events")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOCK = 0x6368_6174  # "chat": two trackers never make partitions at the same time
 
 
@@ -33,7 +34,8 @@ def first_id(month: datetime) -> UUID:
 
 def id_at(moment: datetime) -> UUID:
     """Return the lowest id that can have been minted at `moment` or later."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
+    # Whole-number arithmetic: a float of seconds can fall short of its own millisecond.
+    return UUID(int=(moment - _EPOCH) // timedelta(milliseconds=1) << 80)
 
 
 async def create_partitions(connection: AsyncConnection, month: datetime) -> None:

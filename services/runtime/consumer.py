@@ -50,6 +50,7 @@ class BatchConsumer:
     """Feeds a PartitionWork, one batch at a time, at least once.
 
     Offsets are committed every second, when partitions are revoked, and at stop, never past what the work calls done.
+    After a batch of less than `max_records`, `gather_seconds` let the next one grow.
     """
 
     def __init__(
@@ -63,14 +64,17 @@ class BatchConsumer:
         shutdown: Shutdown,
         metrics: ConsumerMetrics,
         max_records: int = 500,
-        fetch_max_wait_ms: int | None = None,
+        gather_seconds: float = 0.0,
     ) -> None:
         self._work = work
         self._group_id = group_id
         self._shutdown = shutdown
         self._metrics = metrics
+        self._max_records = max_records
+        self._gather_seconds = gather_seconds
         self._busy = asyncio.Lock()
         self._generation = 0
+        self._ours: frozenset[TopicPartition] = frozenset()
         self._joined = False
         self._stopping = False
         self._fault: str | None = None
@@ -87,7 +91,7 @@ class BatchConsumer:
             session_timeout_ms=settings.kafka_session_timeout_ms,
             heartbeat_interval_ms=settings.kafka_session_timeout_ms // 3,
             rebalance_timeout_ms=settings.kafka_rebalance_timeout_ms,
-            fetch_max_wait_ms=fetch_max_wait_ms or settings.kafka_fetch_max_wait_ms,
+            fetch_max_wait_ms=settings.kafka_fetch_max_wait_ms,
             max_records=max_records,
             batch_timeout_ms=20,
             listener=_Listener(self),
@@ -117,7 +121,7 @@ class BatchConsumer:
         if consumer is not None:
             async with self._busy:
                 if self._shutdown.exit_code == 0:
-                    await self._work.revoked(frozenset(consumer.assignment()))
+                    await self._work.revoked(self._ours)
                     await self._commit(consumer)
         await self._subscriber.stop()
 
@@ -138,7 +142,7 @@ class BatchConsumer:
         generation = self._generation
         async with self._busy:
             # Records of an assignment that has ended in the meantime are read again by whoever has it now.
-            if self._stopping or self._shutdown.requested or generation != self._generation:
+            if self._stopping or self._shutdown.requested or generation != self._generation or not self._ours:
                 return
             try:
                 await self._work.take(records)
@@ -148,6 +152,8 @@ class BatchConsumer:
                 self._shutdown.fail(bug)
             else:
                 self._fault, self._backoff = None, FIRST_BACKOFF_SECONDS
+        if len(records) < self._max_records:
+            await asyncio.sleep(self._gather_seconds)
 
     async def _retry_later(self, records: Sequence[RawRecord], fault: PassingFault) -> None:
         if self._fault is None:
@@ -167,18 +173,26 @@ class BatchConsumer:
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
         """Let the work finish, commit, and take no more records of these partitions."""
         self._generation += 1
-        consumer = self._subscriber.consumer
-        if consumer is None or self._stopping or not partitions:
-            return
         async with self._busy:
+            consumer = self._subscriber.consumer
+            if consumer is None or self._stopping or not partitions:
+                return
             await self._work.revoked(partitions)
             await self._commit(consumer)
+            self._ours = frozenset()
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Hand the new partitions to the work before any of their records."""
         self._generation += 1
-        self._committed = {}
-        await self._work.assigned(self.consumer, partitions)
+        # Until the work knows its partitions, records wait, and what it calls done is of the time before.
+        async with self._busy:
+            if self._stopping:
+                return
+            await self._work.assigned(self.consumer, partitions)
+            self._committed = {}
+            self._ours = partitions
+            # The batch that met the fault may be another process's now: nothing here would ever clear it.
+            self._fault, self._backoff = None, FIRST_BACKOFF_SECONDS
         self._joined = True
         logger.info("Group %s gave this process %d partitions.", self._group_id, len(partitions))
 
@@ -190,17 +204,17 @@ class BatchConsumer:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             if (consumer := self._subscriber.consumer) is not None and self._joined:
+                self._stop_if_reading_broke()
                 await self._commit(consumer)
                 self._measure(consumer)
 
     async def _commit(self, consumer: AIOKafkaConsumer) -> None:
-        assignment = consumer.assignment()
         due = {
             partition: offset
             for partition, offset in self._work.done().items()
-            if partition in assignment and self._committed.get(partition) != offset
+            if partition in self._ours and self._committed.get(partition) != offset
         }
-        if not due:
+        if not due or self._shutdown.exit_code != 0:
             return
         try:
             await consumer.commit(due)
@@ -211,6 +225,13 @@ class BatchConsumer:
             logger.warning("Offsets of %s could not be committed, trying again: %r", self._group_id, error)
         else:
             self._committed.update(due)
+
+    def _stop_if_reading_broke(self) -> None:
+        # FastStream would start reading again, but records that aiokafka had already taken from its buffer are gone
+        # from this process: going on would commit past them.
+        for task in self._subscriber.tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                self._shutdown.fail(error)
 
     def _measure(self, consumer: AIOKafkaConsumer) -> None:
         done = self._work.done()

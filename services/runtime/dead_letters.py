@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from services.contracts import BadRecord
 from services.contracts.topics import dead_letter_topic
@@ -22,6 +22,8 @@ OFFSET_HEADER = "dlq-offset"
 GROUP_HEADER = "dlq-group"
 REASON_HEADER = "dlq-reason"
 ERROR_HEADER = "dlq-error"
+OMITTED_HEADER = "dlq-omitted"
+"""In place of a record's own key, value and headers: their size, where it is more than a dead-letter topic takes."""
 REPLAY_GROUP_HEADER = "replay-group"
 """On a replayed record: the only group that is to use it; all others skip it."""
 
@@ -69,9 +71,26 @@ class DeadLetters:
             (REASON_HEADER, cause.reason),
             (ERROR_HEADER, cause.explanation),
         ]
-        headers = [*record.headers, *((name, text.encode()) for name, text in origin)]
+        why = [(name, text.encode()) for name, text in origin]
         topic = dead_letter_topic(record.topic, self._group_id).name
-        future: asyncio.Future[object] = await self._producer.send(topic, record.value, key=record.key, headers=headers)
+        try:
+            return await self._append(topic, record.key, record.value, [*record.headers, *why])
+        except MessageSizeTooLargeError:
+            # A compressed batch can carry records that no topic takes on their own. The whole one stays where it was.
+            omitted = (OMITTED_HEADER, f"{len(record.key or b'') + len(record.value or b'')} bytes".encode())
+            return await self._append(topic, None, None, [*why, omitted])
+
+    async def _append(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
+    ) -> "asyncio.Future[object]":
+        future: asyncio.Future[object]
+        if key is None and value is None:
+            # aiokafka's send() refuses what Kafka takes.
+            batch = self._producer.create_batch()
+            batch.append(timestamp=None, key=None, value=None, headers=headers)
+            future = await self._producer.send_batch(batch, topic, partition=0)
+        else:
+            future = await self._producer.send(topic, value, key=key, headers=headers)
         return future
 
 

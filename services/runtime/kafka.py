@@ -8,7 +8,7 @@ from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaBroker
 
 from services.contracts import Record
-from services.contracts.topics import MAX_RECORD_BYTES
+from services.contracts.topics import MAX_DEAD_LETTER_BYTES
 from services.runtime.faults import PassingFault
 from services.runtime.settings import KafkaSettings
 
@@ -27,7 +27,7 @@ def build_producer(settings: KafkaSettings, *, request_timeout_ms: int = 40_000)
         enable_idempotence=settings.kafka_idempotence,
         linger_ms=0,
         max_batch_size=MAX_BATCH_BYTES,
-        max_request_size=MAX_RECORD_BYTES,
+        max_request_size=MAX_DEAD_LETTER_BYTES,
         request_timeout_ms=request_timeout_ms,
     )
 

@@ -58,6 +58,8 @@ def http_server(app: ASGIApp, host: str, port: int, *, drain_seconds: int = 10) 
             loop="none",
             http="httptools",
             ws="none",
+            # uvicorn would believe any X-Forwarded-For from this machine.
+            proxy_headers=False,
             lifespan="off",
             access_log=False,
             log_config=None,

@@ -5,7 +5,7 @@ import logging
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from services.contracts.topics import DEAD_LETTER_TOPICS, MAX_RECORD_BYTES, TOPICS, Topic
+from services.contracts.topics import DEAD_LETTER_TOPICS, TOPICS, Topic
 from services.runtime.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def _new_topic(topic: Topic, replication: int) -> NewTopic:
         replication_factor=replication,
         topic_configs={
             "retention.ms": str(int(topic.retention.total_seconds() * 1000)),
-            "max.message.bytes": str(MAX_RECORD_BYTES),
+            "max.message.bytes": str(topic.max_record_bytes),
             "cleanup.policy": "delete",
         },
     )

@@ -1,0 +1,139 @@
+"""Reads dead letters back, and replays them to the group that could not use them."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from services.contracts.topics import DEAD_LETTER_TOPICS
+from services.runtime.consumer import RawRecord
+from services.runtime.dead_letters import (
+    ERROR_HEADER,
+    GROUP_HEADER,
+    OFFSET_HEADER,
+    OMITTED_HEADER,
+    PARTITION_HEADER,
+    REASON_HEADER,
+    REPLAY_GROUP_HEADER,
+    TOPIC_HEADER,
+)
+from services.runtime.kafka import build_producer, build_reader
+from services.runtime.settings import KafkaSettings
+
+_READ_SECONDS = 60.0
+
+
+class KafkaUnavailable(Exception):
+    """Kafka cannot be read or written; the text says what to check."""
+
+
+class NotReplayable(Exception):
+    """A dead letter does not hold its record; the text says where the record is."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDeadLetter:
+    """A dead letter as it lies in its topic, with where it came from and why it is there."""
+
+    letter_id: str
+    """`TOPIC/OFFSET` of the dead-letter topic: names the letter as long as it is kept."""
+    written_at: datetime
+    topic: str
+    partition: int
+    offset: int
+    group: str
+    reason: str
+    error: str
+    omitted: str | None
+    """How large the record was, where it was too large to be kept here: it then can only be found at its origin."""
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    """The headers of the original record."""
+
+
+async def read_dead_letters(settings: KafkaSettings) -> list[StoredDeadLetter]:
+    """Every dead letter that Kafka still keeps, oldest first; KafkaUnavailable if they cannot be read in a minute."""
+    reader = build_reader(settings, client_id="chat-sessions-dead-letters")
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            await reader.start()
+            existing = await reader.topics()
+            places = [TopicPartition(topic.name, 0) for topic in DEAD_LETTER_TOPICS if topic.name in existing]
+            letters = [_stored(record) for record in await _read_all(reader, places)]
+    except (KafkaError, TimeoutError) as error:
+        raise KafkaUnavailable(
+            f"Kafka at {settings.kafka_bootstrap_servers} cannot be read ({error!r}): check KAFKA_BOOTSTRAP_SERVERS."
+        ) from error
+    finally:
+        await reader.stop()
+    return sorted(letters, key=lambda letter: letter.written_at)
+
+
+async def replay(settings: KafkaSettings, letters: Sequence[StoredDeadLetter]) -> None:
+    """Publish the original records again, in order, each for its own group only; the other groups skip them.
+
+    Returns once all are acknowledged. The letters stay where they are; a record that still cannot be used becomes
+    a new one. Raises NotReplayable before anything is published, and KafkaUnavailable when Kafka does not take
+    them; some may have been published then.
+    """
+    for letter in letters:
+        if letter.omitted is not None:
+            raise NotReplayable(
+                f"{letter.letter_id} was too large to be kept ({letter.omitted}); its record can only be had from "
+                f"{letter.topic} partition {letter.partition} offset {letter.offset}. Replay the others without it."
+            )
+    producer = build_producer(settings)
+    try:
+        await producer.start()
+        for letter in letters:
+            await _append(producer, letter)
+    except KafkaError as error:
+        raise KafkaUnavailable(f"Kafka did not take every record again ({error!r}): try again.") from error
+    finally:
+        await producer.stop()
+
+
+async def _append(producer: AIOKafkaProducer, letter: StoredDeadLetter) -> None:
+    """Publish one record and wait for it; as a batch, since send() refuses a record without key and value."""
+    headers = [*letter.headers, (REPLAY_GROUP_HEADER, letter.group.encode())]
+    batch = producer.create_batch()
+    batch.append(timestamp=None, key=letter.key, value=letter.value, headers=headers)
+    await (await producer.send_batch(batch, letter.topic, partition=letter.partition))
+
+
+async def _read_all(reader: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> list[RawRecord]:
+    if not places:
+        return []
+    reader.assign(places)
+    ends = await reader.end_offsets(places)
+    await reader.seek_to_beginning(*places)
+    records: list[RawRecord] = []
+    while any([await reader.position(place) < ends[place] for place in places]):
+        for batch in (await reader.getmany(timeout_ms=200)).values():
+            records.extend(batch)
+    return records
+
+
+def _stored(record: RawRecord) -> StoredDeadLetter:
+    # The reasons stand behind the record's own headers, which may bear the same names.
+    names = [name for name, _ in record.headers]
+    start = len(names) - 1 - names[::-1].index(TOPIC_HEADER)
+    told = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers[start:]}
+    return StoredDeadLetter(
+        letter_id=f"{record.topic}/{record.offset}",
+        written_at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
+        topic=told[TOPIC_HEADER],
+        partition=int(told[PARTITION_HEADER]),
+        offset=int(told[OFFSET_HEADER]),
+        group=told[GROUP_HEADER],
+        reason=told[REASON_HEADER],
+        error=told[ERROR_HEADER],
+        omitted=told.get(OMITTED_HEADER),
+        key=record.key,
+        value=record.value,
+        headers=tuple(entry for entry in record.headers[:start] if entry[0] != REPLAY_GROUP_HEADER),
+    )

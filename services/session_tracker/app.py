@@ -1,0 +1,139 @@
+"""Composition root of the tracker process: the fold, the sweeps, and what keeps them going."""
+
+import asyncio
+import contextlib
+import logging
+from datetime import UTC, datetime
+
+from aiokafka.errors import KafkaError
+from prometheus_client import CollectorRegistry
+
+from services.contracts.topics import CONTROL, MESSAGES, RESULTS, SWEEPS, SWEEPS_GROUP, TRACKER_GROUP
+from services.database.engine import build_engine
+from services.runtime.consumer import BatchConsumer
+from services.runtime.consumer_metrics import ConsumerMetrics
+from services.runtime.dead_letters import DeadLetters
+from services.runtime.faults import PassingFault
+from services.runtime.kafka import build_broker, build_producer
+from services.runtime.logs import configure_logs
+from services.runtime.ops import HttpServer, http_server, ops_app
+from services.runtime.settings import load
+from services.runtime.shutdown import Shutdown, run
+from services.session_tracker.gauges import refresh_gauges
+from services.session_tracker.metrics import TrackerMetrics
+from services.session_tracker.months import Months
+from services.session_tracker.settings import TrackerSettings
+from services.session_tracker.store import SessionStore
+from services.session_tracker.sweep_store import SweepStore
+from services.session_tracker.sweeps import Sweeps
+from services.session_tracker.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+GATHER_SECONDS = 0.02
+"""How long a light load is gathered into one transaction."""
+IDLE_SECONDS = 1.0
+MONTHS_SECONDS = 3600.0
+RETRY_SECONDS = 5.0
+
+
+async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
+    """Run the process until its shutdown is requested."""
+    registry = CollectorRegistry()
+    consumer_metrics, metrics = ConsumerMetrics(registry), TrackerMetrics(registry)
+    engine = build_engine(settings.database_url.get_secret_value(), pool_size=5, pre_ping=False)
+    producer, broker = build_producer(settings), build_broker(settings)
+    store, months = SessionStore(engine), Months(engine)
+    tracker = Tracker(
+        store, months, producer, DeadLetters(producer, TRACKER_GROUP, consumer_metrics), metrics, consumer_metrics
+    )
+    sweeps = Sweeps(
+        SweepStore(engine, store),
+        producer,
+        DeadLetters(producer, SWEEPS_GROUP, consumer_metrics),
+        metrics,
+        shutdown,
+        timeout_hours=settings.chat_session_timeout_hours,
+    )
+    fold = BatchConsumer(
+        broker,
+        tracker,
+        group_id=TRACKER_GROUP,
+        topics=[MESSAGES.name, RESULTS.name, CONTROL.name],
+        settings=settings,
+        shutdown=shutdown,
+        metrics=consumer_metrics,
+        max_records=settings.tracker_batch_records,
+        gather_seconds=GATHER_SECONDS,
+    )
+    sweeping = BatchConsumer(
+        broker,
+        sweeps,
+        group_id=SWEEPS_GROUP,
+        topics=[SWEEPS.name],
+        settings=settings,
+        shutdown=shutdown,
+        metrics=consumer_metrics,
+        max_records=1,
+    )
+    checks = {"fold": fold.not_ready, "sweeps": sweeping.not_ready}
+    server = http_server(ops_app(checks, registry), settings.ops_host, settings.ops_port)
+    background = [
+        server.serve(),
+        _make_months_ahead(months),
+        _move_idle_progress(fold, tracker, store),
+        refresh_gauges(engine, metrics),
+    ]
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(engine.dispose)
+        await producer.start()
+        stack.push_async_callback(producer.stop)
+        tasks = [asyncio.create_task(coroutine) for coroutine in background]
+        stack.push_async_callback(_end, server, tasks)
+        for task in tasks:
+            shutdown.watch(task)
+        for consumer in (fold, sweeping):
+            await consumer.start()
+            stack.push_async_callback(consumer.stop)
+        await broker.start()
+        await shutdown.wait()
+
+
+async def _end(server: HttpServer, tasks: list[asyncio.Task[None]]) -> None:
+    """Stop the background tasks; the server answers the requests that it has."""
+    server.should_exit = True
+    serving, *others = tasks
+    for task in others:
+        task.cancel()
+    await asyncio.gather(serving, *others, return_exceptions=True)
+
+
+async def _make_months_ahead(months: Months) -> None:
+    while True:
+        try:
+            await months.make_ahead(datetime.now(UTC))
+        except PassingFault as fault:
+            logger.warning("Partitions are not made ahead yet: %s", fault)
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            await asyncio.sleep(MONTHS_SECONDS)
+
+
+async def _move_idle_progress(fold: BatchConsumer, tracker: Tracker, store: SessionStore) -> None:
+    while True:
+        await asyncio.sleep(IDLE_SECONDS)
+        if fold.not_ready() is not None:
+            continue
+        try:
+            progress = await tracker.idle_progress(fold.consumer)
+            if progress:
+                await store.move_progress(progress)
+        except (PassingFault, KafkaError) as fault:
+            logger.info("Progress of idle partitions is not moved: %s", fault)
+
+
+def main() -> int:
+    """Run the tracker; return its exit code."""
+    settings = load(TrackerSettings)
+    configure_logs(settings.log_level, settings.log_format, process="tracker")
+    return run(lambda shutdown: serve(settings, shutdown))

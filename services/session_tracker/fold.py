@@ -1,0 +1,97 @@
+"""What a batch of events makes of the sessions it names. No I/O: the store reads and writes around it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+from uuid import UUID
+
+from services.contracts.events import CancelRequested, MessageSent, TrackedEvent, WebhookSucceeded
+from services.contracts.ids import derived_id
+from services.contracts.session import MessageRole, SessionStatus
+from services.session_tracker.lifecycle import Session, apply, opened, same_identity
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event as it arrived: with its record's timestamp, partition and place in the batch."""
+
+    event: TrackedEvent
+    recorded_at: datetime
+    partition: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a session: what the user sent, or what the persona replied."""
+
+    id: UUID
+    session_id: UUID
+    role: MessageRole
+    content: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A session before and after a batch; `previous` is None where the batch opened it."""
+
+    session: Session
+    previous: SessionStatus | None
+    shard: int
+
+
+@dataclass(slots=True)
+class Folded:
+    """What the events of one session came to."""
+
+    session: Session
+    shard: int
+    changed: bool = False
+    late: list[TrackedEvent] = field(default_factory=list)
+    refused: list[Arrival] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    cancels: list[tuple[CancelRequested, bool]] = field(default_factory=list)
+    """Each cancel, and whether it ended the session."""
+
+
+def by_session(arrivals: Iterable[Arrival]) -> Iterator[tuple[UUID, list[Arrival]]]:
+    """Yield each session's arrivals, sessions in id order, events in the order in which they apply."""
+    ordered = sorted(arrivals, key=lambda a: (a.event.session_id, a.recorded_at, a.event.event_id))
+    for session_id, group in groupby(ordered, key=lambda a: a.event.session_id):
+        yield session_id, list(group)
+
+
+def fold(session: Session | None, arrivals: Sequence[Arrival]) -> Folded:
+    """Apply one session's events, in order, to what is known of it.
+
+    Where nothing is known, the first event says to whom the session belongs. Events that name another conversation,
+    persona or user are refused.
+    """
+    folded = Folded(session or opened(arrivals[0].event), arrivals[0].partition)
+    for arrival in arrivals:
+        event = arrival.event
+        if not same_identity(folded.session, event):
+            folded.refused.append(arrival)
+            continue
+        after = apply(folded.session, event)
+        if after is None:
+            folded.late.append(event)
+        else:
+            folded.session, folded.changed = after, True
+            folded.messages.extend(_messages(event))
+        if isinstance(event, CancelRequested):
+            folded.cancels.append((event, after is not None))
+    return folded
+
+
+def _messages(event: TrackedEvent) -> Iterator[Message]:
+    # Derived ids: one message a role and session, however often it is told.
+    if isinstance(event, MessageSent):
+        role, content = MessageRole.USER, event.message
+    elif isinstance(event, WebhookSucceeded):
+        role, content = MessageRole.PERSONA, event.reply
+    else:
+        return
+    yield Message(derived_id(event.session_id, role), event.session_id, role, content, event.occurred_at)

@@ -1,0 +1,194 @@
+"""The state machine of a session: the only place that decides what an event does to it. No I/O, no clock.
+
+ACTIVE → COMPLETED   the webhook answered
+       → FAILED      the webhook failed for good
+       → TIMEOUT     swept
+       → CANCELLED   its user, or an admin, cancelled it
+
+Once a session has ended, its ending never changes. `MessageSent` and `WebhookAttempted` still fill in what they know,
+so that any order of events, with one ending among them, gives the same session.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from uuid import UUID
+
+from services.contracts.events import (
+    AttemptEvent,
+    CancelRequested,
+    MessageSent,
+    Metadata,
+    SessionEvent,
+    TimeoutSweep,
+    TrackedEvent,
+    WebhookAttempted,
+    WebhookFailed,
+    WebhookSucceeded,
+)
+from services.contracts.ids import id_time
+from services.contracts.session import FailureKind, SessionStatus
+
+ACTIVE, COMPLETED, FAILED = SessionStatus.ACTIVE, SessionStatus.COMPLETED, SessionStatus.FAILED
+TIMEOUT, CANCELLED = SessionStatus.TIMEOUT, SessionStatus.CANCELLED
+
+LifecycleEvent = TrackedEvent | TimeoutSweep
+
+
+class Effect(Enum):
+    """What an event does to a session of a given status."""
+
+    FILL = auto()
+    """It adds what it knows; the status stays."""
+    END = auto()
+    """It ends the session with the event's own status."""
+    LATE = auto()
+    """It comes after the end: kept in the history, marked late, and changes nothing."""
+
+
+ENDING: dict[type[LifecycleEvent], SessionStatus] = {
+    WebhookSucceeded: COMPLETED,
+    WebhookFailed: FAILED,
+    CancelRequested: CANCELLED,
+    TimeoutSweep: TIMEOUT,
+}
+"""The status that each terminal event gives."""
+
+EFFECTS: dict[tuple[SessionStatus, type[SessionEvent | TimeoutSweep]], Effect] = {
+    **{(status, filling): Effect.FILL for status in SessionStatus for filling in (MessageSent, WebhookAttempted)},
+    **{(ACTIVE, ending): Effect.END for ending in ENDING},
+    **{(ended, ending): Effect.LATE for ended in (COMPLETED, FAILED, TIMEOUT, CANCELLED) for ending in ENDING},
+}
+"""Every pair that may meet. A pair that is not listed is refused by name."""
+
+
+class NotInLifecycle(Exception):
+    """An event of a kind that never applies to a session of this status: a bug in whoever asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session as its events tell it. `version` counts the events that changed it."""
+
+    session_id: UUID
+    conversation_id: str
+    persona_id: str
+    user_id: str
+    status: SessionStatus
+    started_at: datetime
+    ended_at: datetime | None
+    last_activity_at: datetime
+    metadata: Metadata
+    error_message: str | None
+    failure_kind: FailureKind | None
+    attempts: int
+    response_ms: int | None
+    version: int
+    resumed_from: UUID | None
+    template_id: str | None
+    deadline_at: datetime | None
+
+
+def opened(event: SessionEvent) -> Session:
+    """Return the session that the event belongs to, as it is before any event: ACTIVE since its id's own time."""
+    started_at = id_time(event.session_id)
+    return Session(
+        session_id=event.session_id,
+        conversation_id=event.conversation_id,
+        persona_id=event.persona_id,
+        user_id=event.user_id,
+        status=ACTIVE,
+        started_at=started_at,
+        ended_at=None,
+        last_activity_at=started_at,
+        metadata={},
+        error_message=None,
+        failure_kind=None,
+        attempts=0,
+        response_ms=None,
+        version=0,
+        resumed_from=None,
+        template_id=None,
+        deadline_at=None,
+    )
+
+
+def effect(status: SessionStatus, event: LifecycleEvent) -> Effect:
+    """Return what the event does to a session of this status; raise NotInLifecycle for an unlisted pair."""
+    try:
+        return EFFECTS[status, type(event)]
+    except KeyError:
+        raise NotInLifecycle(f"{type(event).__name__} does not apply to a session that is {status}.") from None
+
+
+def apply(session: Session, event: LifecycleEvent) -> Session | None:
+    """Return the session after the event, None where the event is late."""
+    match effect(session.status, event):
+        case Effect.FILL:
+            return _filled(session, event)
+        case Effect.END:
+            return _ended(session, event)
+        case Effect.LATE:
+            return None
+
+
+def same_identity(session: Session, event: SessionEvent) -> bool:
+    """Tell whether the event names the session's own conversation, persona and user."""
+    return (session.conversation_id, session.persona_id, session.user_id) == (
+        event.conversation_id,
+        event.persona_id,
+        event.user_id,
+    )
+
+
+def _filled(session: Session, event: LifecycleEvent) -> Session:
+    active_at = max(session.last_activity_at, event.occurred_at)
+    if isinstance(event, MessageSent):
+        return replace(
+            session,
+            last_activity_at=active_at,
+            metadata=session.metadata or event.metadata,
+            template_id=session.template_id or event.template_id,
+            resumed_from=session.resumed_from or event.resumed_from,
+            version=session.version + 1,
+        )
+    if isinstance(event, WebhookAttempted):
+        return replace(
+            session,
+            last_activity_at=active_at,
+            attempts=max(session.attempts, event.attempt),
+            deadline_at=max(filter(None, (session.deadline_at, event.deadline_at)), default=None),
+            version=session.version + 1,
+        )
+    raise NotInLifecycle(f"{type(event).__name__} fills nothing in.")
+
+
+def _ended(session: Session, event: LifecycleEvent) -> Session:
+    status = ENDING[type(event)]
+    ended_at = event.as_of if isinstance(event, TimeoutSweep) else event.occurred_at
+    responded = max(timedelta(), ended_at - session.started_at) // timedelta(milliseconds=1)
+    return replace(
+        session,
+        status=status,
+        ended_at=ended_at,
+        last_activity_at=(
+            session.last_activity_at
+            if isinstance(event, TimeoutSweep)
+            else max(session.last_activity_at, event.occurred_at)
+        ),
+        error_message=_error_message(event),
+        failure_kind=event.failure_kind if isinstance(event, WebhookFailed) else None,
+        response_ms=responded if status is COMPLETED else None,
+        attempts=max(session.attempts, event.attempt) if isinstance(event, AttemptEvent) else session.attempts,
+        version=session.version + 1,
+    )
+
+
+def _error_message(event: LifecycleEvent) -> str | None:
+    if isinstance(event, WebhookFailed):
+        return event.error_message
+    if isinstance(event, CancelRequested):
+        return event.reason
+    if isinstance(event, TimeoutSweep):
+        return f"No activity for {event.max_age_hours:g} hours." if event.max_age_hours else "No activity."
+    return None

@@ -1,0 +1,72 @@
+"""Every metric of the tracker, declared once."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.contracts.session import SessionStatus
+from services.session_tracker.fold import Transition
+
+MAX_PERSONAS = 200
+"""Personas told apart in labels; later ones count as `other`, so that publishers cannot grow the metrics for ever."""
+
+
+class TrackerMetrics:
+    """What the tracker counts. Session counters grow as changes are committed; a replayed event counts once."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._personas: set[str] = set()
+        self.started = Counter("chat_sessions_started", "Sessions opened", ["persona"], registry=registry)
+        self.ended = Counter("chat_sessions_ended", "Sessions ended", ["persona", "status"], registry=registry)
+        self.failures = Counter(
+            "chat_session_failures", "Failed sessions by kind of failure", ["persona", "kind"], registry=registry
+        )
+        self.response_seconds = Histogram(
+            "chat_session_response_seconds",
+            "Time from the message to the persona's reply, of completed sessions",
+            ["persona"],
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300),
+            registry=registry,
+        )
+        self.active = Gauge("chat_sessions_active", "Sessions that are ACTIVE, as PostgreSQL counts", registry=registry)
+        self.success_ratio = Gauge(
+            "chat_sessions_success_ratio", "COMPLETED sessions among all, as PostgreSQL counts", registry=registry
+        )
+        self.events = Counter("chat_events_folded", "New events folded", ["outcome"], registry=registry)
+        self.fold_seconds = Histogram(
+            "chat_fold_seconds",
+            "Duration of one batch: fold transaction, publishing of its changes",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=registry,
+        )
+        self.batch_records = Histogram(
+            "chat_fold_batch_records",
+            "Records in one batch",
+            buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000),
+            registry=registry,
+        )
+        self.sweeps = Counter("chat_sweeps", "Sweeps finished", ["dry_run"], registry=registry)
+        self.swept = Counter("chat_sweep_timeouts", "Sessions that sweeps timed out", registry=registry)
+        self.failed_chunks = Counter("chat_sweep_failed_chunks", "Chunks that a sweep skipped", registry=registry)
+
+    def count(self, transitions: Iterable[Transition]) -> None:
+        """Count what a committed transaction started and ended."""
+        for transition in transitions:
+            session, previous = transition.session, transition.previous
+            persona = self._persona(session.persona_id)
+            if previous is None:
+                self.started.labels(persona).inc()
+            if not session.status.ended or previous not in {None, SessionStatus.ACTIVE}:
+                continue
+            self.ended.labels(persona, session.status).inc()
+            if session.failure_kind is not None:
+                self.failures.labels(persona, session.failure_kind).inc()
+            if session.response_ms is not None:
+                self.response_seconds.labels(persona).observe(session.response_ms / 1000)
+
+    def _persona(self, persona_id: str) -> str:
+        if persona_id not in self._personas:
+            if len(self._personas) >= MAX_PERSONAS:
+                return "other"
+            self._personas.add(persona_id)
+        return persona_id

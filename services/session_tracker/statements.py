@@ -1,0 +1,157 @@
+"""The tracker's SQL, compiled once from the declared tables: one statement a step, its rows as arrays.
+
+The texts run on the driver's own connection: SQLAlchemy's execution of many rows costs more than PostgreSQL's.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    bindparam,
+    column,
+    delete,
+    func,
+    literal_column,
+    select,
+    true,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
+from sqlalchemy.sql import Executable
+from sqlalchemy.sql.selectable import TableValuedAlias
+
+from services.database import tables as t
+
+SESSION_COLUMNS = tuple(c.key for c in t.chat_sessions.columns)
+MUTABLE_COLUMNS = (
+    "status",
+    "ended_at",
+    "last_activity_at",
+    "metadata",
+    "error_message",
+    "failure_kind",
+    "attempts",
+    "response_ms",
+    "version",
+    "resumed_from",
+    "template_id",
+    "deadline_at",
+)
+HISTORY_COLUMNS = ("session_id", "event_id", "type", "occurred_at", "recorded_at", "body")
+MESSAGE_COLUMNS = ("id", "chat_session_id", "role", "content", "created_at")
+AUDIT_COLUMNS = ("id", "at", "actor", "action", "target", "outcome", "details")
+ROLLUP_KEY = ("scope", "bucket", "shard")
+
+_DIALECT = dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+
+
+def _sql(statement: Executable) -> str:
+    return str(statement.compile(dialect=_DIALECT))  # type: ignore[attr-defined]
+
+
+def _rows(table: Table, keys: Sequence[str]) -> TableValuedAlias:
+    """Return `unnest($1, $2, …)`: one array parameter a column, in the order of `keys`."""
+    columns = [table.c[key] for key in keys]
+    arrays = [bindparam(key, type_=ARRAY(c.type)) for key, c in zip(keys, columns, strict=True)]
+    return (
+        func.unnest(*arrays).table_valued(*(column(f"n_{c.key}", c.type) for c in columns), name="new").render_derived()
+    )
+
+
+def _insert(table: Table, keys: Sequence[str]) -> Any:
+    rows = _rows(table, keys)
+    return insert(table).from_select([table.c[key] for key in keys], select(*rows.c))
+
+
+def _add_up(table: Table, key: Sequence[str], sums: Sequence[str]) -> str:
+    statement = _insert(table, (*key, *sums))
+    return _sql(
+        statement.on_conflict_do_update(
+            index_elements=[table.c[name] for name in key],
+            set_={table.c[name]: table.c[name] + statement.excluded[name] for name in sums},
+        )
+    )
+
+
+def _update_sessions() -> str:
+    rows = _rows(t.chat_sessions, ("session_id", *MUTABLE_COLUMNS))
+    new: dict[str, ColumnElement[Any]] = {key: rows.c[f"n_{key}"] for key in ("session_id", *MUTABLE_COLUMNS)}
+    return _sql(
+        update(t.chat_sessions)
+        .values({t.chat_sessions.c[key]: new[key] for key in MUTABLE_COLUMNS})
+        .where(t.chat_sessions.c.session_id == new["session_id"])
+    )
+
+
+def _history_keys() -> ColumnElement[bool]:
+    rows = _rows(t.session_events, ("session_id", "event_id"))
+    return tuple_(t.session_events.c.session_id, t.session_events.c.event_id).in_(select(*rows.c))
+
+
+_IDS = bindparam("ids", type_=ARRAY(t.chat_sessions.c.session_id.type))
+_ACTIVE = t.chat_sessions.c.status == literal_column("'ACTIVE'")  # a literal, so that the partial index serves
+_sessions = select(*(c.label(c.key) for c in t.chat_sessions.columns))
+
+INSERT_HISTORY = _sql(
+    _insert(t.session_events, HISTORY_COLUMNS)
+    .on_conflict_do_nothing()
+    .returning(t.session_events.c.session_id, t.session_events.c.event_id)
+)
+INSERT_SESSIONS = _sql(
+    _insert(t.chat_sessions, SESSION_COLUMNS).on_conflict_do_nothing().returning(t.chat_sessions.c.session_id)
+)
+READ_SESSIONS = _sql(_sessions.where(t.chat_sessions.c.session_id == func.any(_IDS)))
+LOCK_SESSIONS = _sql(
+    _sessions.where(t.chat_sessions.c.session_id == func.any(_IDS))
+    .order_by(t.chat_sessions.c.session_id)
+    .with_for_update()
+)
+UPDATE_SESSIONS = _update_sessions()
+MARK_LATE = _sql(update(t.session_events).values(late=true()).where(_history_keys()))
+DELETE_HISTORY = _sql(delete(t.session_events).where(_history_keys()))
+INSERT_MESSAGES = _sql(_insert(t.messages, MESSAGE_COLUMNS).on_conflict_do_nothing())
+CLAIM_CONVERSATIONS = _sql(_insert(t.conversations, ("conversation_id", "user_id")).on_conflict_do_nothing())
+INSERT_AUDIT = _sql(_insert(t.audit_log, AUDIT_COLUMNS).on_conflict_do_nothing())
+ADD_SESSIONS = _add_up(
+    t.session_rollups, ROLLUP_KEY, ("active", "completed", "failed", "timeout", "cancelled", "response_ms_sum")
+)
+ADD_FAILURES = _add_up(t.failure_rollups, (*ROLLUP_KEY, "failure_kind"), ("count",))
+ADD_RESPONSES = _add_up(t.response_rollups, (*ROLLUP_KEY, "response_bucket"), ("count",))
+
+
+def _move_progress() -> str:
+    statement = _insert(t.fold_progress, ("topic", "partition", "folded_up_to"))
+    column_ = t.fold_progress.c.folded_up_to
+    return _sql(
+        statement.on_conflict_do_update(
+            index_elements=[t.fold_progress.c.topic, t.fold_progress.c.partition],
+            set_={column_: func.greatest(column_, statement.excluded.folded_up_to)},
+        )
+    )
+
+
+MOVE_PROGRESS = _move_progress()
+
+_STALE = t.chat_sessions.c.last_activity_at < bindparam("before", type_=t.Time)
+_BEYOND = tuple_(t.chat_sessions.c.last_activity_at, t.chat_sessions.c.session_id) > tuple_(
+    bindparam("after_time", type_=t.Time), bindparam("after_id", type_=t.chat_sessions.c.session_id.type)
+)
+COUNT_STALE = _sql(select(func.count()).select_from(t.chat_sessions).where(_ACTIVE, _STALE))
+LOCK_STALE = _sql(
+    _sessions.where(_ACTIVE, _STALE, _BEYOND)
+    .order_by(t.chat_sessions.c.last_activity_at, t.chat_sessions.c.session_id)
+    .limit(bindparam("chunk"))
+    .with_for_update(skip_locked=True)
+)
+COUNT_TIMED_OUT = _sql(
+    update(t.sweeps)
+    .values(
+        timed_out=t.sweeps.c.timed_out + bindparam("ended", type_=t.sweeps.c.timed_out.type),
+        failed_chunks=t.sweeps.c.failed_chunks + bindparam("failed", type_=t.sweeps.c.failed_chunks.type),
+    )
+    .where(t.sweeps.c.sweep_id == bindparam("id", type_=t.sweeps.c.sweep_id.type))
+)

@@ -1,0 +1,272 @@
+"""The fold transaction: what a batch of events does to PostgreSQL, all of it or nothing."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pydantic_core import to_json
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.contracts.events import MessageSent, SessionEvent, TimeoutSweep
+from services.contracts.ids import derived_id
+from services.contracts.session import FailureKind, SessionStatus
+from services.session_tracker import statements as sql
+from services.session_tracker.counts import deltas
+from services.session_tracker.faults import postgres_faults
+from services.session_tracker.fold import Arrival, Folded, Message, Transition, by_session, fold
+from services.session_tracker.lifecycle import Session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncpg import Connection, Record
+    from asyncpg.pool import PoolConnectionProxy
+
+    Driver = Connection[Record] | PoolConnectionProxy[Record]
+
+_COMMON = set(SessionEvent.model_fields)
+_row_of = attrgetter("session_id", *sql.MUTABLE_COLUMNS)
+_whole_row_of = attrgetter(*(key if key != "id" else "session_id" for key in sql.SESSION_COLUMNS))
+_METADATA = sql.SESSION_COLUMNS.index("metadata")
+_MUTABLE_METADATA = sql.MUTABLE_COLUMNS.index("metadata") + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a fold transaction did."""
+
+    transitions: Sequence[Transition] = ()
+    refused: Sequence[Arrival] = ()
+    """Events that name another conversation, persona or user than their session's."""
+    events: int = 0
+    """New events folded, late ones among them."""
+    late: int = 0
+
+
+@dataclass(slots=True)
+class _Work:
+    """Collects what the sessions of one batch came to."""
+
+    folded: list[Folded] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list)
+
+
+class SessionStore:
+    """Session state in PostgreSQL, as the tracker writes it."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def fold(self, arrivals: Sequence[Arrival], progress: Mapping[tuple[str, int], datetime]) -> Committed:
+        """Fold the events in one transaction, with the progress that it makes of each (topic, partition).
+
+        Raises PassingFault where PostgreSQL is not to be had, RefusedByPostgres where it refuses the content.
+        """
+        async with self.transaction() as driver:
+            new = await _insert_history(driver, arrivals)
+            work = _Work()
+            await _fold_sessions(driver, new, work)
+            await _write_events(driver, work.folded)
+            await _write_messages(driver, [message for folded in work.folded for message in folded.messages])
+            await _claim_conversations(driver, new)
+            await add_counts(driver, work.transitions)
+            await _write_audit(driver, work.folded)
+            await _move_progress(driver, progress)
+        return Committed(
+            transitions=work.transitions,
+            refused=[arrival for folded in work.folded for arrival in folded.refused],
+            events=len(new),
+            late=sum(len(folded.late) for folded in work.folded),
+        )
+
+    async def move_progress(self, progress: Mapping[tuple[str, int], datetime]) -> None:
+        """Say up to when each (topic, partition) is folded; never moves back."""
+        async with self.transaction() as driver:
+            await _move_progress(driver, progress)
+
+    async def read(self, session_ids: Iterable[UUID]) -> list[Session]:
+        """Return these sessions as they stand, without those that do not exist."""
+        async with self.transaction() as driver:
+            return [session_of(row) for row in await driver.fetch(sql.READ_SESSIONS, list(session_ids))]
+
+    @asynccontextmanager
+    async def transaction(self) -> "AsyncIterator[Driver]":
+        """Open a transaction on the driver's own connection; errors come out as PassingFault or RefusedByPostgres."""
+        with postgres_faults():
+            async with self._engine.connect() as connection:
+                driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+                async with driver.transaction():
+                    yield driver
+
+
+async def _insert_history(driver: "Driver", arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """Insert every event that the history does not hold yet; return those."""
+    unique = {(arrival.event.session_id, arrival.event.event_id): arrival for arrival in reversed(arrivals)}
+    if not unique:
+        return []
+    rows = [
+        (
+            event.session_id,
+            event.event_id,
+            type(event).__name__,
+            event.occurred_at,
+            arrival.recorded_at,
+            event.model_dump_json(by_alias=True, exclude_none=True, exclude=_COMMON),
+        )
+        for _, arrival in sorted(unique.items())
+        for event in (arrival.event,)
+    ]
+    returned = await driver.fetch(sql.INSERT_HISTORY, *_columns(rows))
+    return [unique[row[0], row[1]] for row in returned]
+
+
+async def insert_sweep_history(driver: "Driver", sweep: TimeoutSweep, ended: Sequence[Session]) -> None:
+    """Write into the history of each session that the sweep ended it."""
+    body = sweep.model_dump_json(by_alias=True, exclude_none=True, exclude=_COMMON)
+    rows = [
+        (s.session_id, derived_id(sweep.sweep_id, s.session_id), "TimeoutSweep", sweep.occurred_at, sweep.as_of, body)
+        for s in ended
+    ]
+    if rows:
+        await driver.execute(sql.INSERT_HISTORY, *_columns(rows))
+
+
+async def _fold_sessions(driver: "Driver", new: Sequence[Arrival], work: _Work) -> None:
+    """Insert sessions as folded from nothing; fold the others onto what stands, under a lock."""
+    groups = dict(by_session(new))
+    if not groups:
+        return
+    fresh = {session_id: fold(None, arrivals) for session_id, arrivals in groups.items()}
+    rows = [insertable(folded.session) for folded in fresh.values()]
+    inserted = {row[0] for row in await driver.fetch(sql.INSERT_SESSIONS, *_columns(rows))}
+    for session_id in inserted:
+        folded = fresh[session_id]
+        work.folded.append(folded)
+        work.transitions.append(Transition(folded.session, None, folded.shard))
+    existing = [session_id for session_id in groups if session_id not in inserted]
+    if not existing:
+        return
+    changed = []
+    for row in await driver.fetch(sql.LOCK_SESSIONS, existing):
+        before = session_of(row)
+        folded = fold(before, groups[before.session_id])
+        work.folded.append(folded)
+        if folded.changed:
+            changed.append(folded.session)
+        work.transitions.append(Transition(folded.session, before.status, folded.shard))
+    await update_sessions(driver, changed)
+
+
+async def update_sessions(driver: "Driver", sessions: Sequence[Session]) -> None:
+    """Write the changing columns of sessions that the caller has locked."""
+    if sessions:
+        await driver.execute(sql.UPDATE_SESSIONS, *_columns([_updatable(session) for session in sessions]))
+
+
+async def _write_events(driver: "Driver", folded: Sequence[Folded]) -> None:
+    """Mark late events in the history, and take refused ones out of it again."""
+    late = [(event.session_id, event.event_id) for one in folded for event in one.late]
+    if late:
+        await driver.execute(sql.MARK_LATE, *_columns(late))
+    refused = [(one.event.session_id, one.event.event_id) for each in folded for one in each.refused]
+    if refused:
+        await driver.execute(sql.DELETE_HISTORY, *_columns(refused))
+
+
+async def _write_messages(driver: "Driver", messages: Sequence[Message]) -> None:
+    if messages:
+        rows = [(m.id, m.session_id, m.role, m.content, m.created_at) for m in messages]
+        await driver.execute(sql.INSERT_MESSAGES, *_columns(rows))
+
+
+async def _claim_conversations(driver: "Driver", arrivals: Sequence[Arrival]) -> None:
+    """Give each conversation of a message to the first user who wrote in it."""
+    owners: dict[str, str] = {}
+    for arrival in sorted(arrivals, key=lambda a: (a.recorded_at, a.event.event_id)):
+        if isinstance(arrival.event, MessageSent):
+            owners.setdefault(arrival.event.conversation_id, arrival.event.user_id)
+    if owners:
+        await driver.execute(sql.CLAIM_CONVERSATIONS, *_columns(sorted(owners.items())))
+
+
+async def add_counts(driver: "Driver", transitions: Iterable[Transition]) -> None:
+    """Add what the transitions change to the rollups, in key order."""
+    total = deltas(transitions)
+    sessions = [(*key, *counts) for key, counts in sorted(total.sessions.items()) if any(counts)]
+    if sessions:
+        await driver.execute(sql.ADD_SESSIONS, *_columns(sessions))
+    failures = [(*key, kind, count) for (key, kind), count in sorted(total.failures.items())]
+    if failures:
+        await driver.execute(sql.ADD_FAILURES, *_columns(failures))
+    responses = [(*key, bucket, count) for (key, bucket), count in sorted(total.responses.items())]
+    if responses:
+        await driver.execute(sql.ADD_RESPONSES, *_columns(responses))
+
+
+async def _write_audit(driver: "Driver", folded: Sequence[Folded]) -> None:
+    """Write down who cancelled what, and whether it was in time."""
+    rows = [
+        (
+            derived_id(cancel.event_id, "audit"),
+            cancel.occurred_at,
+            cancel.requested_by,
+            "session.cancel",
+            str(cancel.session_id),
+            "cancelled" if ended_it else "late",
+            to_json({"reason": cancel.reason}).decode(),
+        )
+        for one in folded
+        for cancel, ended_it in one.cancels
+    ]
+    if rows:
+        await driver.execute(sql.INSERT_AUDIT, *_columns(rows))
+
+
+async def _move_progress(driver: "Driver", progress: Mapping[tuple[str, int], datetime]) -> None:
+    if progress:
+        rows = [(*partition, moment) for partition, moment in sorted(progress.items())]
+        await driver.execute(sql.MOVE_PROGRESS, *_columns(rows))
+
+
+def session_of(row: "Record") -> Session:
+    """Return the session that a row of READ_SESSIONS, LOCK_SESSIONS or LOCK_STALE holds."""
+    return Session(
+        session_id=UUID(bytes=row["session_id"].bytes),
+        conversation_id=row["conversation_id"],
+        persona_id=row["persona_id"],
+        user_id=row["user_id"],
+        status=SessionStatus(row["status"]),
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        last_activity_at=row["last_activity_at"],
+        metadata=row["metadata"],  # SQLAlchemy has set a codec for JSONB on its connections
+        error_message=row["error_message"],
+        failure_kind=FailureKind(row["failure_kind"]) if row["failure_kind"] else None,
+        attempts=row["attempts"],
+        response_ms=row["response_ms"],
+        version=row["version"],
+        resumed_from=row["resumed_from"],
+        template_id=row["template_id"],
+        deadline_at=row["deadline_at"],
+    )
+
+
+def insertable(session: Session) -> list[Any]:
+    """Return the session as a row of INSERT_SESSIONS."""
+    row = list(_whole_row_of(session))
+    row[_METADATA] = to_json(session.metadata).decode()
+    return row
+
+
+def _updatable(session: Session) -> list[Any]:
+    row = list(_row_of(session))
+    row[_MUTABLE_METADATA] = to_json(session.metadata).decode()
+    return row
+
+
+def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,157 @@
+"""What a sweep reads and writes in PostgreSQL."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.contracts.events import TimeoutSweep
+from services.contracts.ids import derived_id
+from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
+from services.database import tables as t
+from services.session_tracker import statements as sql
+from services.session_tracker.faults import postgres_faults
+from services.session_tracker.fold import Transition
+from services.session_tracker.lifecycle import apply
+from services.session_tracker.store import SessionStore, add_counts, insert_sweep_history, session_of, update_sessions
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+    from services.session_tracker.store import Driver
+
+SWEEP_SHARD = -1
+"""The rollup shard of sweeps: they belong to no partition."""
+CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a sweep has come among the stale sessions, oldest activity first."""
+
+    last_activity_at: datetime
+    session_id: UUID
+
+
+START = Position(datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Sessions that one transaction timed out, and where the next one goes on: None at the end."""
+
+    transitions: Sequence[Transition]
+    next: Position | None
+
+
+class SweepStore:
+    """Sweeps in PostgreSQL. Every method raises PassingFault where it is not to be had."""
+
+    def __init__(self, engine: AsyncEngine, sessions: SessionStore) -> None:
+        self._engine = engine
+        self._sessions = sessions
+
+    async def begin(self, sweep: TimeoutSweep) -> bool:
+        """Write the sweep down, once; return False where it has already finished."""
+        row = {
+            "sweep_id": sweep.sweep_id,
+            "requested_by": sweep.requested_by,
+            "as_of": sweep.as_of,
+            "max_age_hours": sweep.max_age_hours,
+            "dry_run": sweep.dry_run,
+        }
+        with postgres_faults():
+            async with self._engine.begin() as connection:
+                await connection.execute(insert(t.sweeps).values(row).on_conflict_do_nothing())
+                finished = select(t.sweeps.c.finished_at).where(t.sweeps.c.sweep_id == sweep.sweep_id)
+                return await connection.scalar(finished) is None
+
+    async def finish(self, sweep: TimeoutSweep, *, would_time_out: int | None = None) -> None:
+        """Mark the sweep as finished; a dry run also says how many sessions it would have timed out."""
+        values: dict[str, object] = {"finished_at": datetime.now(UTC)}
+        if would_time_out is not None:
+            values["timed_out"] = would_time_out
+        done = update(t.sweeps).values(values).where(t.sweeps.c.sweep_id == sweep.sweep_id)
+        with postgres_faults():
+            async with self._engine.begin() as connection:
+                counts = (
+                    await connection.execute(done.returning(t.sweeps.c.timed_out, t.sweeps.c.failed_chunks))
+                ).one()
+                await connection.execute(
+                    insert(t.audit_log).on_conflict_do_nothing(),
+                    {
+                        "id": derived_id(sweep.sweep_id, "audit"),
+                        "at": datetime.now(UTC),
+                        "actor": sweep.requested_by,
+                        "action": "sweep.dry-run" if sweep.dry_run else "sweep.run",
+                        "target": str(sweep.sweep_id),
+                        "outcome": "finished",
+                        "details": {"timedOut": counts.timed_out, "failedChunks": counts.failed_chunks},
+                    },
+                )
+
+    async def folded_past(self, moment: datetime) -> bool:
+        """Tell whether every partition of messages, results and control is folded past `moment`."""
+        topics = GROUP_TOPICS[TRACKER_GROUP]
+        passed = (
+            select(func.count())
+            .select_from(t.fold_progress)
+            .where(
+                t.fold_progress.c.topic.in_([topic.name for topic in topics]), t.fold_progress.c.folded_up_to >= moment
+            )
+        )
+        with postgres_faults():
+            async with self._engine.connect() as connection:
+                return await connection.scalar(passed) == sum(topic.partitions for topic in topics)
+
+    async def count_stale(self, sweep: TimeoutSweep) -> int:
+        """Return how many sessions the sweep would time out."""
+        async with self._sessions.transaction() as driver:
+            return int(await driver.fetchval(sql.COUNT_STALE, _cutoff(sweep)))
+
+    async def time_out(self, sweep: TimeoutSweep, position: Position) -> Chunk:
+        """Time out the next stale sessions in one transaction, with their history and counts.
+
+        Sessions that the fold holds at this moment are left out: they have activity. Raises RefusedByPostgres where
+        PostgreSQL does not take the chunk.
+        """
+        async with self._sessions.transaction() as driver:
+            rows = await _lock_stale(driver, sweep, position)
+            before = [session_of(row) for row in rows]
+            ended = [after for session in before if (after := apply(session, sweep)) is not None]
+            transitions = [
+                Transition(after, session.status, SWEEP_SHARD) for session, after in zip(before, ended, strict=True)
+            ]
+            await update_sessions(driver, ended)
+            await insert_sweep_history(driver, sweep, ended)
+            await add_counts(driver, transitions)
+            if ended:
+                await driver.execute(sql.COUNT_TIMED_OUT, len(ended), 0, sweep.sweep_id)
+        return Chunk(transitions, _after(rows))
+
+    async def skip(self, sweep: TimeoutSweep, position: Position) -> Position | None:
+        """Count the chunk at `position` as failed; return where the sweep goes on behind it, None at the end."""
+        async with self._sessions.transaction() as driver:
+            rows = await _lock_stale(driver, sweep, position)
+            await driver.execute(sql.COUNT_TIMED_OUT, 0, 1, sweep.sweep_id)
+        return _after(rows)
+
+
+def _cutoff(sweep: TimeoutSweep) -> datetime:
+    if sweep.max_age_hours is None:
+        raise ValueError("The sweep does not say how old a session may be.")
+    return sweep.as_of - timedelta(hours=sweep.max_age_hours)
+
+
+async def _lock_stale(driver: "Driver", sweep: TimeoutSweep, position: Position) -> "list[Record]":
+    return await driver.fetch(sql.LOCK_STALE, _cutoff(sweep), position.last_activity_at, position.session_id, CHUNK)
+
+
+def _after(rows: "list[Record]") -> Position | None:
+    """Return where the next chunk begins; a chunk that is not full was the last."""
+    return Position(rows[-1]["last_activity_at"], rows[-1]["session_id"]) if len(rows) == CHUNK else None

@@ -1,0 +1,123 @@
+"""Ends sessions that saw no activity for too long: one sweep, many chunks, each its own transaction."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from services.contracts import BadRecord, admit, decode
+from services.contracts.events import TimeoutSweep
+from services.contracts.topics import SWEEPS_GROUP
+from services.runtime.consumer import DoneOffsets, RawRecord
+from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_another_group
+from services.runtime.faults import PassingFault
+from services.runtime.shutdown import Shutdown
+from services.session_tracker.changes import publish_changes
+from services.session_tracker.faults import RefusedByPostgres
+from services.session_tracker.metrics import TrackerMetrics
+from services.session_tracker.sweep_store import START, Position, SweepStore
+
+logger = logging.getLogger(__name__)
+
+WAIT_SECONDS = 20.0
+POLL_SECONDS = 0.2
+
+
+class FoldBehind(PassingFault):
+    """The fold has not passed the sweep's own time yet: sweeping now could end answered sessions."""
+
+
+class Sweeps:
+    """The work of the group `session-sweeps` (services.runtime.consumer.PartitionWork)."""
+
+    def __init__(
+        self,
+        store: SweepStore,
+        producer: AIOKafkaProducer,
+        dead_letters: DeadLetters,
+        metrics: TrackerMetrics,
+        shutdown: Shutdown,
+        *,
+        timeout_hours: float,
+    ) -> None:
+        self._store = store
+        self._producer = producer
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._shutdown = shutdown
+        self._timeout_hours = timeout_hours
+        self._done = DoneOffsets()
+
+    async def assigned(self, consumer: AIOKafkaConsumer, partitions: frozenset[TopicPartition]) -> None:
+        """Begin anew: offsets count from what the group has committed."""
+        self._done.clear()
+
+    async def revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """Nothing runs between batches."""
+
+    def done(self) -> Mapping[TopicPartition, int]:
+        """Return the offset behind the last sweep that is finished."""
+        return self._done.next()
+
+    async def take(self, records: Sequence[RawRecord]) -> None:
+        """Run each sweep to its end. A sweep that is taken again goes on where it stopped."""
+        for record in records:
+            if not meant_for_another_group(record, SWEEPS_GROUP):
+                await self._take(record)
+            self._done.add([record])
+
+    async def _take(self, record: RawRecord) -> None:
+        try:
+            sweep = decode(record.topic, record.headers, record.value)
+            admit(sweep, datetime.now(UTC))
+        except BadRecord as cause:
+            await self._dead_letters.publish([DeadLetter(record, cause)])
+            return
+        if not isinstance(sweep, TimeoutSweep):
+            raise TypeError(f"{type(sweep).__name__} was decoded from the topic of sweeps.")
+        await self.run(sweep.model_copy(update={"max_age_hours": sweep.max_age_hours or self._timeout_hours}))
+
+    async def run(self, sweep: TimeoutSweep) -> None:
+        """Time out every stale session of the sweep, which names its own `max_age_hours`.
+
+        Raises PassingFault where PostgreSQL, Kafka or the fold is behind; the sweep then goes on when run again.
+        """
+        if not await self._store.begin(sweep):
+            return
+        await self._fold_has_passed(sweep.as_of)
+        if sweep.dry_run:
+            await self._store.finish(sweep, would_time_out=await self._store.count_stale(sweep))
+        else:
+            async for timed_out in self._chunks(sweep):
+                self._metrics.swept.inc(timed_out)
+            await self._store.finish(sweep)
+        self._metrics.sweeps.labels(str(sweep.dry_run).lower()).inc()
+        logger.info("Sweep %s is finished.", sweep.sweep_id)
+
+    async def _chunks(self, sweep: TimeoutSweep) -> AsyncIterator[int]:
+        """Yield how many sessions each chunk timed out; a chunk that PostgreSQL refuses is logged and skipped."""
+        position: Position | None = START
+        while position is not None:
+            if self._shutdown.requested:
+                raise FoldBehind("The process stops before the sweep is finished.")
+            try:
+                chunk = await self._store.time_out(sweep, position)
+            except RefusedByPostgres:
+                logger.exception("A chunk of sweep %s was refused and is skipped.", sweep.sweep_id)
+                self._metrics.failed_chunks.inc()
+                position = await self._store.skip(sweep, position)
+                continue
+            await publish_changes(self._producer, ((t.session, t.previous) for t in chunk.transitions))
+            self._metrics.count(chunk.transitions)
+            yield len(chunk.transitions)
+            position = chunk.next
+
+    async def _fold_has_passed(self, as_of: datetime) -> None:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + WAIT_SECONDS
+        while not await self._store.folded_past(as_of):
+            if self._shutdown.requested or loop.time() > give_up:
+                raise FoldBehind(f"A sweep waits until everything before {as_of:%Y-%m-%d %H:%M:%S} is folded.")
+            await asyncio.sleep(POLL_SECONDS)

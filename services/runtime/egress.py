@@ -1,6 +1,7 @@
 """Which addresses a webhook may be on: deny, then allow. No I/O."""
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -10,6 +11,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _SHARED = ipaddress.IPv4Network("100.64.0.0/10")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
+"""Characters that parsers of URLs remove or read in different ways: what was checked must be what is called."""
 
 
 class UrlRefused(ValueError):
@@ -32,7 +36,7 @@ class EgressRules:
         ip = _effective(ipaddress.ip_address(address.partition("%")[0]))
         if any(ip in network for network in self.allowed):
             return True
-        return ip.is_global and not ip.is_multicast and not ip.is_reserved and not _shared(ip)
+        return ip.is_global and not ip.is_multicast and not ip.is_reserved and not _special(ip)
 
     def choose(self, addresses: Sequence[str]) -> list[str]:
         """Return the addresses that may be connected to, in the given order."""
@@ -45,6 +49,8 @@ def check_url(url: str) -> tuple[str, int]:
     A host that is an IP address is returned without brackets. Whether the host's addresses are allowed is for
     EgressRules to say, once they are resolved.
     """
+    if _AMBIGUOUS.search(url):
+        raise UrlRefused("The webhook URL must not contain spaces, control characters or backslashes.")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -72,5 +78,8 @@ def _effective(ip: Address) -> Address:
     return ip
 
 
-def _shared(ip: Address) -> bool:
-    return isinstance(ip, ipaddress.IPv4Address) and ip in _SHARED
+def _special(ip: Address) -> bool:
+    """Tell of addresses that `ipaddress` calls global and that are not."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip in _SHARED
+    return ip not in _GLOBAL_UNICAST

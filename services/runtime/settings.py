@@ -6,6 +6,7 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
@@ -60,7 +61,15 @@ def load(settings: type[SettingsType]) -> SettingsType:
         return settings()
     except ValidationError as error:
         for problem in error.errors(include_input=False, include_url=False):
-            name = str(problem["loc"][0]).upper() if problem["loc"] else "settings"
-            state = "is" if name in os.environ else "is not set and is"
-            print(f"{name} {state} wrong: {problem['msg']}.", file=sys.stderr)  # noqa: T201
+            print(_line(problem["loc"], problem["msg"].rstrip(".")), file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
+    except SettingsError as error:
+        print(f"The settings cannot be read: {error}.", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
+
+
+def _line(location: tuple[int | str, ...], message: str) -> str:
+    if not location:
+        return f"The settings do not fit together: {message}."
+    name = str(location[0]).upper()
+    return f"{name} {'is' if name in os.environ else 'is not set and is'} wrong: {message}."

@@ -47,15 +47,28 @@ def postgres_faults() -> Iterator[None]:
     """Raise PostgresAway or RefusedByPostgres for the driver's errors; anything else passes as it is: a bug."""
     try:
         yield
-    except DBAPIError as error:
-        # Raised while connecting: SQLAlchemy wraps the driver's error there.
-        raise PostgresAway(f"PostgreSQL is not available: {_told(error.orig)}.") from error
-    except _REFUSED as error:  # before _AWAY: asyncpg's own DataError for arguments is an InterfaceError as well
-        raise RefusedByPostgres(f"PostgreSQL refused it: {_told(error)}.") from error
-    except _AWAY as error:
-        raise PostgresAway(f"PostgreSQL is not available: {_told(error)}.") from error
-    except _NOT_MIGRATED as error:
-        raise PostgresAway(f"The database lacks tables; run `chat-sessions migrate`: {_told(error)}.") from error
+    except (DBAPIError, *_REFUSED, *_AWAY, _NOT_MIGRATED) as error:
+        fault = _fault(_driver_error(error))
+        if fault is None:
+            raise
+        raise fault from error
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    # SQLAlchemy wraps twice what the driver raises under a statement of SQLAlchemy's.
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return error
+    return error.orig.__cause__ or error.orig
+
+
+def _fault(error: BaseException) -> Exception | None:
+    if isinstance(error, _REFUSED):  # before _AWAY: asyncpg's own DataError for arguments is an InterfaceError as well
+        return RefusedByPostgres(f"PostgreSQL refused it: {_told(error)}.")
+    if isinstance(error, _AWAY):
+        return PostgresAway(f"PostgreSQL is not available: {_told(error)}.")
+    if isinstance(error, _NOT_MIGRATED):
+        return PostgresAway(f"The database lacks tables; run `chat-sessions migrate`: {_told(error)}.")
+    return None
 
 
 def _told(error: object) -> str:

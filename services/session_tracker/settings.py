@@ -19,6 +19,8 @@ class TrackerSettings(KafkaSettings, PostgresSettings, OpsSettings):
 class SweeperSettings(KafkaSettings, OpsSettings):
     """Of `chat-sessions sweeper`."""
 
-    chat_session_cleanup_interval: float = Field(6, gt=0, le=24 * 366, description="Hours between two timeout sweeps")
+    chat_session_cleanup_interval: float = Field(
+        6, ge=0.0001, le=24 * 366, description="Hours between two timeout sweeps; fractions are fine"
+    )
     ops_host: str = Field("127.0.0.1", description="Address of health and metrics")
     ops_port: int = Field(9103, ge=0, le=65_535, description="Port of health and metrics")

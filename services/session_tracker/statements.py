@@ -104,6 +104,7 @@ INSERT_HISTORY = _sql(
 INSERT_SESSIONS = _sql(
     _insert(t.chat_sessions, SESSION_COLUMNS).on_conflict_do_nothing().returning(t.chat_sessions.c.session_id)
 )
+READ_IDS = _sql(select(t.chat_sessions.c.session_id).where(t.chat_sessions.c.session_id == func.any(_IDS)))
 READ_SESSIONS = _sql(_sessions.where(t.chat_sessions.c.session_id == func.any(_IDS)))
 LOCK_SESSIONS = _sql(
     _sessions.where(t.chat_sessions.c.session_id == func.any(_IDS))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.contracts.events import MessageSent, SessionEvent, TimeoutSweep
 from services.contracts.ids import derived_id
@@ -98,9 +98,18 @@ class SessionStore:
         """Open a transaction on the driver's own connection; errors come out as PassingFault or RefusedByPostgres."""
         with postgres_faults():
             async with self._engine.connect() as connection:
-                driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+                driver = await _driver_of(connection)
                 async with driver.transaction():
                     yield driver
+
+
+async def _driver_of(connection: AsyncConnection) -> "Driver":
+    """Return the driver's own connection, one that is open: SQLAlchemy's pool does not see what happens to it."""
+    while True:
+        driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+        if not driver.is_closed():
+            return driver
+        await connection.invalidate()
 
 
 async def _insert_history(driver: "Driver", arrivals: Sequence[Arrival]) -> list[Arrival]:
@@ -140,9 +149,9 @@ async def _fold_sessions(driver: "Driver", new: Sequence[Arrival], work: _Work) 
     groups = dict(by_session(new))
     if not groups:
         return
-    fresh = {session_id: fold(None, arrivals) for session_id, arrivals in groups.items()}
-    rows = [insertable(folded.session) for folded in fresh.values()]
-    inserted = {row[0] for row in await driver.fetch(sql.INSERT_SESSIONS, *_columns(rows))}
+    standing = await _standing(driver, groups)
+    fresh = {session_id: fold(None, arrivals) for session_id, arrivals in groups.items() if session_id not in standing}
+    inserted = await _insert_sessions(driver, [folded.session for folded in fresh.values()])
     for session_id in inserted:
         folded = fresh[session_id]
         work.folded.append(folded)
@@ -159,6 +168,27 @@ async def _fold_sessions(driver: "Driver", new: Sequence[Arrival], work: _Work) 
             changed.append(folded.session)
         work.transitions.append(Transition(folded.session, before.status, folded.shard))
     await update_sessions(driver, changed)
+
+
+async def _standing(driver: "Driver", groups: Mapping[UUID, Sequence[Arrival]]) -> set[UUID]:
+    """Return sessions that are there for certain, so that nobody folds them from nothing in vain.
+
+    Only those are looked up whose message is not among the events: the others are nearly always new.
+    """
+    likely = [
+        session_id
+        for session_id, arrivals in groups.items()
+        if not any(isinstance(arrival.event, MessageSent) for arrival in arrivals)
+    ]
+    return {row[0] for row in await driver.fetch(sql.READ_IDS, likely)} if likely else set()
+
+
+async def _insert_sessions(driver: "Driver", sessions: Sequence[Session]) -> set[UUID]:
+    """Insert the sessions that are not there yet; return the ids of those."""
+    if not sessions:
+        return set()
+    rows = [insertable(session) for session in sessions]
+    return {row[0] for row in await driver.fetch(sql.INSERT_SESSIONS, *_columns(rows))}
 
 
 async def update_sessions(driver: "Driver", sessions: Sequence[Session]) -> None:

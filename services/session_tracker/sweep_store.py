@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SWEEP_SHARD = -1
 """The rollup shard of sweeps: they belong to no partition."""
 CHUNK = 500
+"""Sessions in one transaction of a sweep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +115,14 @@ class SweepStore:
         async with self._sessions.transaction() as driver:
             return int(await driver.fetchval(sql.COUNT_STALE, _cutoff(sweep)))
 
-    async def time_out(self, sweep: TimeoutSweep, position: Position) -> Chunk:
-        """Time out the next stale sessions in one transaction, with their history and counts.
+    async def time_out(self, sweep: TimeoutSweep, position: Position, size: int) -> Chunk:
+        """Time out the next stale sessions, at most `size`, in one transaction, with their history and counts.
 
         Sessions that the fold holds at this moment are left out: they have activity. Raises RefusedByPostgres where
         PostgreSQL does not take the chunk.
         """
         async with self._sessions.transaction() as driver:
-            rows = await _lock_stale(driver, sweep, position)
+            rows = await _lock_stale(driver, sweep, position, size)
             before = [session_of(row) for row in rows]
             ended = [after for session in before if (after := apply(session, sweep)) is not None]
             transitions = [
@@ -132,14 +133,14 @@ class SweepStore:
             await add_counts(driver, transitions)
             if ended:
                 await driver.execute(sql.COUNT_TIMED_OUT, len(ended), 0, sweep.sweep_id)
-        return Chunk(transitions, _after(rows))
+        return Chunk(transitions, _after(rows, size))
 
     async def skip(self, sweep: TimeoutSweep, position: Position) -> Position | None:
-        """Count the chunk at `position` as failed; return where the sweep goes on behind it, None at the end."""
+        """Count the session behind `position` as a failed chunk; return where the sweep goes on, None at the end."""
         async with self._sessions.transaction() as driver:
-            rows = await _lock_stale(driver, sweep, position)
+            rows = await _lock_stale(driver, sweep, position, 1)
             await driver.execute(sql.COUNT_TIMED_OUT, 0, 1, sweep.sweep_id)
-        return _after(rows)
+        return _after(rows, 1)
 
 
 def _cutoff(sweep: TimeoutSweep) -> datetime:
@@ -148,10 +149,10 @@ def _cutoff(sweep: TimeoutSweep) -> datetime:
     return sweep.as_of - timedelta(hours=sweep.max_age_hours)
 
 
-async def _lock_stale(driver: "Driver", sweep: TimeoutSweep, position: Position) -> "list[Record]":
-    return await driver.fetch(sql.LOCK_STALE, _cutoff(sweep), position.last_activity_at, position.session_id, CHUNK)
+async def _lock_stale(driver: "Driver", sweep: TimeoutSweep, position: Position, size: int) -> "list[Record]":
+    return await driver.fetch(sql.LOCK_STALE, _cutoff(sweep), position.last_activity_at, position.session_id, size)
 
 
-def _after(rows: "list[Record]") -> Position | None:
+def _after(rows: "list[Record]", size: int) -> Position | None:
     """Return where the next chunk begins; a chunk that is not full was the last."""
-    return Position(rows[-1]["last_activity_at"], rows[-1]["session_id"]) if len(rows) == CHUNK else None
+    return Position(rows[-1]["last_activity_at"], rows[-1]["session_id"]) if len(rows) == size else None

@@ -20,6 +20,7 @@ from services.runtime.logs import configure_logs
 from services.runtime.ops import http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
+from services.session_tracker.connection import connect
 from services.session_tracker.settings import SweeperSettings
 
 logger = logging.getLogger(__name__)
@@ -85,13 +86,13 @@ async def serve(settings: SweeperSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
     registry = CollectorRegistry()
     producer = build_producer(settings)
-    await producer.start()
     sweeper = Sweeper(producer, timedelta(hours=settings.chat_session_cleanup_interval), registry)
     server = http_server(ops_app({"publishing": sweeper.not_ready}, registry), settings.ops_host, settings.ops_port)
     serving = asyncio.create_task(server.serve(), name="ops")
     shutdown.watch(serving)
     try:
-        await sweeper.run(shutdown)
+        if await connect(producer, shutdown):
+            await sweeper.run(shutdown)
     finally:
         server.should_exit = True
         await serving

@@ -17,7 +17,7 @@ from services.runtime.shutdown import Shutdown
 from services.session_tracker.changes import publish_changes
 from services.session_tracker.faults import RefusedByPostgres
 from services.session_tracker.metrics import TrackerMetrics
-from services.session_tracker.sweep_store import START, Position, SweepStore
+from services.session_tracker.sweep_store import CHUNK, START, Position, SweepStore
 
 logger = logging.getLogger(__name__)
 
@@ -97,22 +97,32 @@ class Sweeps:
         logger.info("Sweep %s is finished.", sweep.sweep_id)
 
     async def _chunks(self, sweep: TimeoutSweep) -> AsyncIterator[int]:
-        """Yield how many sessions each chunk timed out; a chunk that PostgreSQL refuses is logged and skipped."""
+        """Yield how many sessions each chunk timed out.
+
+        A chunk that PostgreSQL refuses is tried again in smaller ones, so that only the session to blame is skipped:
+        it stays the oldest, and would keep its neighbours out of every later sweep too.
+        """
         position: Position | None = START
+        size = CHUNK
         while position is not None:
             if self._shutdown.requested:
                 raise FoldBehind("The process stops before the sweep is finished.")
             try:
-                chunk = await self._store.time_out(sweep, position)
+                chunk = await self._store.time_out(sweep, position, size)
             except RefusedByPostgres:
-                logger.exception("A chunk of sweep %s was refused and is skipped.", sweep.sweep_id)
-                self._metrics.failed_chunks.inc()
-                position = await self._store.skip(sweep, position)
+                if size == 1:
+                    position = await self._skip(sweep, position)
+                size = max(1, size // 8)
                 continue
             await publish_changes(self._producer, ((t.session, t.previous) for t in chunk.transitions))
             self._metrics.count(chunk.transitions)
             yield len(chunk.transitions)
-            position = chunk.next
+            position, size = chunk.next, min(CHUNK, size * 8)
+
+    async def _skip(self, sweep: TimeoutSweep, position: Position) -> Position | None:
+        logger.exception("PostgreSQL does not let sweep %s end a session, which is skipped.", sweep.sweep_id)
+        self._metrics.failed_chunks.inc()
+        return await self._store.skip(sweep, position)
 
     async def _fold_has_passed(self, as_of: datetime) -> None:
         loop = asyncio.get_running_loop()

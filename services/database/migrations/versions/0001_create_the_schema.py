@@ -47,7 +47,7 @@ def upgrade() -> None:
         sa.Column("resumedFrom", sa.Uuid(), nullable=True),
         sa.Column("templateId", sa.Text(), nullable=True),
         sa.Column("deadlineAt", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint('id = "sessionId"', name="ck_chat_sessions_id_is_session_id"),
+        sa.CheckConstraint('id = "sessionId"', name=op.f("ck_chat_sessions_id_is_session_id")),
         sa.PrimaryKeyConstraint("sessionId", name="pk_chat_sessions"),
         postgresql_partition_by='RANGE ("sessionId")',
     )

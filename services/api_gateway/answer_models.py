@@ -1,0 +1,187 @@
+"""The shapes of answers, for the OpenAPI document; the tests hold real answers against them."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from services.contracts.session import FailureKind, MessageRole, SessionStatus
+
+
+class Shape(BaseModel):
+    """An object of an answer."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+
+
+class Accepted(Shape):
+    """A message that Kafka has acknowledged, and the session that it opened."""
+
+    session_id: UUID
+    conversation_id: str
+    persona_id: str
+    status: Literal[SessionStatus.ACTIVE]
+    started_at: datetime
+
+
+class Session(Shape):
+    """A session as the tracker committed it."""
+
+    id: UUID = Field(description="The same as sessionId")
+    conversation_id: str
+    persona_id: str
+    user_id: str
+    session_id: UUID
+    status: SessionStatus
+    started_at: datetime
+    ended_at: datetime | None
+    last_activity_at: datetime
+    metadata: dict[str, Any]
+    error_message: str | None
+    failure_kind: FailureKind | None
+    attempts: int
+    response_ms: int | None = Field(description="From start to end, of COMPLETED ones")
+    version: int
+    resumed_from: UUID | None
+    template_id: str | None
+    deadline_at: datetime | None
+
+
+class EndedSession(Session):
+    """A session that ended while its sender waited."""
+
+    reply: str | None = Field(description="Null unless COMPLETED")
+
+
+class Message(Shape):
+    """What was said."""
+
+    role: MessageRole
+    content: str | None = Field(description="Null after an erasure")
+    created_at: datetime
+
+
+class Happening(BaseModel):
+    """One event of a session, with whatever its type tells (attempt, statusCode, requestedBy, …)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="MessageSent, WebhookAttempted, WebhookSucceeded, …")
+    at: datetime
+    late: bool = Field(description="Came after the session had ended, and changed nothing")
+
+
+class SessionDetail(Session):
+    """A session with all that happened to it."""
+
+    messages: list[Message]
+    timeline: list[Happening] = Field(description="The first 1,000 events in the order of their times")
+    duration_ms: int = Field(description="Until its end, or until now")
+
+
+class SessionList(Shape):
+    """One page of sessions."""
+
+    items: list[Session]
+    next_cursor: str | None = Field(description="Give it as cursor for the next page; null on the last")
+    total: int = Field(description="Counted up to 1,000")
+    total_capped: bool = Field(description="There are more than total")
+    limit: int
+    offset: int
+
+
+class ResponseTimes(Shape):
+    """Milliseconds from start to end of COMPLETED sessions; the percentiles within 2 %."""
+
+    average: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class Counts(Shape):
+    """Statistics of some sessions."""
+
+    total: int
+    active: int
+    by_status: dict[SessionStatus, int]
+    success_rate: float = Field(description="COMPLETED / total; 0 where there are none")
+    response_ms: ResponseTimes
+    failures: dict[FailureKind, int]
+
+
+class Point(Counts):
+    """Statistics of one interval."""
+
+    from_: datetime = Field(alias="from")
+
+
+class Statistics(Counts):
+    """Statistics of a range."""
+
+    series: list[Point] | None = Field(None, description="With interval=hour or interval=day")
+
+
+class Sweep(Shape):
+    """What a cleanup did."""
+
+    sweep_id: UUID
+    requested_by: str
+    as_of: datetime
+    max_age_hours: float
+    dry_run: bool
+    timed_out: int = Field(description="Of a dry run: how many would have been")
+    failed_chunks: int
+    finished_at: datetime | None
+
+
+class SweepAsked(Shape):
+    """A cleanup that has not ended yet."""
+
+    sweep_id: UUID
+    as_of: datetime
+    dry_run: bool
+
+
+class Persona(Shape):
+    """A persona without its credentials."""
+
+    persona_id: str
+    webhook_url: str
+    timeout_seconds: float
+    max_attempts: int
+    deadline_seconds: float
+    idempotent: bool
+    has_auth: bool
+    created_at: datetime
+    updated_at: datetime
+    warnings: list[str] | None = Field(None, description="What may be wrong with it")
+
+
+class PersonaList(Shape):
+    """One page of personas."""
+
+    items: list[Persona]
+    next_cursor: str | None
+
+
+class FieldError(Shape):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457). Programs decide by `code`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[FieldError] | None = None

@@ -1,0 +1,18 @@
+"""Answers as JSON."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from fastapi import Response
+from pydantic_core import to_json
+
+
+def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the content as JSON: times in UTC with a Z, ids and statuses as text."""
+    return Response(to_json(content), status, headers, "application/json")
+
+
+def session_location(session_id: UUID) -> str:
+    """Return where a session is."""
+    return f"/api/chat-sessions/{session_id}"

@@ -1,0 +1,167 @@
+"""The gateway process: what it is made of, and the order in which it starts and stops."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import partial
+
+import httpx
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CollectorRegistry
+
+from services.api_gateway.auth import Authenticator, Keys, SecretKey
+from services.api_gateway.conversations import Conversations
+from services.api_gateway.database import Database, DatabaseAway
+from services.api_gateway.gate import Gate
+from services.api_gateway.idempotency import IdempotencyKeys
+from services.api_gateway.jwks import KeySet
+from services.api_gateway.live import SessionChanges
+from services.api_gateway.metrics import GatewayMetrics
+from services.api_gateway.observed import Observed
+from services.api_gateway.openapi import complete_document
+from services.api_gateway.personas import Personas
+from services.api_gateway.problems import answer_problems
+from services.api_gateway.publishing import PRODUCER_TIMEOUT_MS, Publisher
+from services.api_gateway.rates import RateLimit
+from services.api_gateway.reads import SessionReads
+from services.api_gateway.routes.cleanup import CleanupRoutes
+from services.api_gateway.routes.messages import MessageRoutes
+from services.api_gateway.routes.personas import PersonaRoutes
+from services.api_gateway.routes.sessions import SessionRoutes
+from services.api_gateway.routes.statistics import StatisticsRoutes
+from services.api_gateway.settings import GatewaySettings
+from services.database.engine import build_engine
+from services.runtime.kafka import build_producer
+from services.runtime.logs import configure_logs
+from services.runtime.ops import http_server, ops_routes
+from services.runtime.settings import load
+from services.runtime.shutdown import Shutdown, run
+
+logger = logging.getLogger(__name__)
+
+POOL_SIZE = 10
+STATEMENT_TIMEOUT_MS = 10_000
+PURGE_SECONDS = 3600.0
+KEY_FETCH_SECONDS = 5.0
+ABOUT = (
+    "Every message that a user sends to an n8n persona opens a session, which ends once, as COMPLETED, FAILED, TIMEOUT "
+    "or CANCELLED. Errors are problem details (RFC 9457) with a stable `code`."
+)
+
+
+def main() -> int:
+    """Run the gateway until it is told to stop; return its exit code."""
+    settings = load(GatewaySettings)
+    configure_logs(settings.log_level, settings.log_format, process="gateway")
+    return run(partial(serve, settings))
+
+
+async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
+    """Serve until `shutdown`, then stop intake, let running requests end (10 s) and close what was open."""
+    async with open_gateway(settings, shutdown) as (app, changes):
+        server = http_server(app, settings.gateway_host, settings.gateway_port)
+        serving = asyncio.create_task(server.serve(), name="http")
+        serving.add_done_callback(lambda _: shutdown.request())
+        shutdown.watch(serving)
+        await shutdown.wait()
+        changes.stop()
+        server.should_exit = True
+        await asyncio.wait([serving])
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(settings: GatewaySettings, shutdown: Shutdown) -> AsyncIterator[tuple[FastAPI, SessionChanges]]:
+    """Lend the application with everything behind it running; Kafka and PostgreSQL may come later."""
+    registry = CollectorRegistry()
+    metrics = GatewayMetrics(registry)
+    engine = build_engine(
+        settings.database_url.get_secret_value(), pool_size=POOL_SIZE, statement_timeout_ms=STATEMENT_TIMEOUT_MS
+    )
+    database = Database(engine)
+    keys = _keys(settings)
+    changes = SessionChanges(settings, metrics)
+    publisher = Publisher(build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS), metrics)
+    app = build_app(settings, keys, database, publisher, changes, metrics, registry)
+    reading = asyncio.create_task(changes.run(), name="session changes")
+    background = [
+        asyncio.create_task(publisher.run(), name="publisher"),
+        asyncio.create_task(_purge_keys(IdempotencyKeys(database)), name="purge"),
+    ]
+    for task in (reading, *background):
+        shutdown.watch(task)
+    try:
+        yield app, changes
+    finally:
+        changes.stop()
+        for task in background:
+            task.cancel()
+        await asyncio.wait([*background])
+        await publisher.stop()
+        await asyncio.wait([reading])
+        await keys.close()
+        await engine.dispose()
+
+
+def build_app(
+    settings: GatewaySettings,
+    keys: Keys,
+    database: Database,
+    publisher: Publisher,
+    changes: SessionChanges,
+    metrics: GatewayMetrics,
+    registry: CollectorRegistry,
+) -> FastAPI:
+    """Return the application over its collaborators."""
+    reads = SessionReads(database)
+    gate = Gate(
+        Authenticator(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience),
+        database,
+        RateLimit("requests", settings.rate_limit_reads),
+        settings.enable_chat_sessions,
+    )
+    messages = MessageRoutes(
+        gate=gate,
+        publisher=publisher,
+        conversations=Conversations(database),
+        keys=IdempotencyKeys(database),
+        changes=changes,
+        reads=reads,
+        per_user=RateLimit("messages", settings.rate_limit_messages),
+        per_persona=RateLimit("messages to one persona", settings.rate_limit_persona),
+        proxies=settings.proxies,
+        metrics=metrics,
+    )
+    app = FastAPIOffline(
+        title="Chat sessions", version="0.1.0", description=ABOUT, redoc_url=None, redirect_slashes=False
+    )
+    app.include_router(messages.router())
+    app.include_router(StatisticsRoutes(gate, database).router())
+    app.include_router(CleanupRoutes(gate, database, publisher, changes).router())
+    app.include_router(SessionRoutes(gate, database, reads, changes, publisher).router())
+    personas = Personas(settings.egress_rules, settings.secrets_key)
+    app.include_router(PersonaRoutes(gate, database, personas).router())
+    app.router.routes.extend(ops_routes({"kafka": publisher.not_ready}, registry))
+    answer_problems(app)
+    complete_document(app)
+    app.add_middleware(Observed, metrics=metrics)
+    return app
+
+
+def _keys(settings: GatewaySettings) -> Keys:
+    if settings.jwt_secret is not None:
+        return SecretKey(settings.jwt_secret.get_secret_value())
+    if settings.jwt_jwks_url is None:
+        raise ValueError("The settings hold neither JWT_SECRET nor JWT_JWKS_URL.")
+    return KeySet(settings.jwt_jwks_url, httpx.AsyncClient(timeout=KEY_FETCH_SECONDS))
+
+
+async def _purge_keys(keys: IdempotencyKeys) -> None:
+    while True:
+        try:
+            await keys.purge(datetime.now(UTC))
+        except DatabaseAway as error:
+            logger.warning("Old idempotency keys stay for now: %s", error)
+        await asyncio.sleep(PURGE_SECONDS)

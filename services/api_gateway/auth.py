@@ -1,0 +1,117 @@
+"""Who is calling: bearer tokens, verified with pinned algorithms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jwt
+
+from services.api_gateway.cache import BoundedCache
+from services.api_gateway.problems import Problem
+from services.contracts import NotAdmitted
+from services.contracts.admission import admit_id
+
+MAX_TOKEN_CHARACTERS = 8192
+LONGEST_CACHED_SECONDS = 300.0
+CACHED_TOKENS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The user that a verified token speaks for."""
+
+    user_id: str
+    is_admin: bool
+
+
+class Keys(Protocol):
+    """Where the keys come from that tokens are verified with."""
+
+    async def key(self, header: Mapping[str, Any], now: float) -> tuple[Any, list[str]] | None:
+        """Return the key for a token with this header and the algorithms allowed with it; None if there is none."""
+
+    async def close(self) -> None:
+        """Let go of what the keys need."""
+
+
+class SecretKey:
+    """One shared secret, HS256."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    async def key(self, header: Mapping[str, Any], now: float) -> tuple[Any, list[str]] | None:
+        """Return the secret, whatever the header says."""
+        return self._secret, ["HS256"]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class Authenticator:
+    """Turns an Authorization header into a Caller; what was verified is remembered until it expires (≤ 5 minutes)."""
+
+    def __init__(self, keys: Keys, *, issuer: str | None, audience: str | None) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._known: BoundedCache[str, tuple[Caller, float]] = BoundedCache(CACHED_TOKENS)
+
+    async def caller(self, authorization: str | None, now: float) -> Caller:
+        """Return who calls at `now` (Unix seconds); raise Problem 401 for a token that is missing or not valid."""
+        token = _bearer(authorization)
+        known = self._known.get(token)
+        if known is not None and known[1] > now:
+            return known[0]
+        claims = await self._verified(token, now)
+        caller = _caller_of(claims)
+        self._known.put(token, (caller, min(float(claims["exp"]), now + LONGEST_CACHED_SECONDS)))
+        return caller
+
+    async def _verified(self, token: str, now: float) -> dict[str, Any]:
+        try:
+            found = await self._keys.key(jwt.get_unverified_header(token), now)
+            if found is None:
+                raise _refused("The token names a key that is not known here.")
+            key, algorithms = found
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=algorithms,
+                issuer=self._issuer,
+                audience=self._audience,
+                options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
+            )
+        except jwt.ExpiredSignatureError:
+            raise _refused("The token has expired; get a new one.") from None
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+            raise _refused("The token is not valid here.") from None
+        return claims
+
+
+def _bearer(authorization: str | None) -> str:
+    if not authorization:
+        raise Problem(
+            401,
+            "token-missing",
+            "Send a token in the header `Authorization: Bearer …`.",
+            headers={"www-authenticate": "Bearer"},
+        )
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not 1 <= len(token) <= MAX_TOKEN_CHARACTERS:
+        raise _refused("The Authorization header carries no bearer token.")
+    return token
+
+
+def _caller_of(claims: Mapping[str, Any]) -> Caller:
+    try:
+        admit_id("sub", claims["sub"])
+    except NotAdmitted as error:
+        raise _refused(f"The token is not valid here: {error.explanation}") from None
+    roles = claims.get("roles", [])
+    return Caller(claims["sub"], isinstance(roles, list) and "ADMIN" in roles)
+
+
+def _refused(detail: str) -> Problem:
+    return Problem(401, "invalid-token", detail, headers={"www-authenticate": 'Bearer error="invalid_token"'})

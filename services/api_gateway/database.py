@@ -1,0 +1,68 @@
+"""The gateway's connections to PostgreSQL, and what it means when there are none."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.runtime.faults import PassingFault
+
+SQLSTATES_OF_ABSENCE = ("08", "53", "57")
+"""Classes of SQLSTATE for connections lost, resources exhausted, and the server or an operator stepping in."""
+
+
+class DatabaseAway(PassingFault):
+    """PostgreSQL cannot be asked at the moment."""
+
+
+class Database:
+    """Connections that tell an absent PostgreSQL from a wrong statement."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextlib.asynccontextmanager
+    async def statements(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection on which each statement is a transaction; raise DatabaseAway where there is none."""
+        with _faults():
+            async with self._autocommit.connect() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection for one transaction, committed at the end; raise DatabaseAway where there is none."""
+        with _faults():
+            async with self._engine.begin() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection whose statements all see the same moment; raise DatabaseAway where there is none."""
+        with _faults():
+            async with self._engine.connect() as connection:
+                await connection.execution_options(isolation_level="REPEATABLE READ")
+                yield connection
+
+
+@contextlib.contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except (PoolTimeoutError, OSError, TimeoutError, InterfaceError, asyncpg.InterfaceError) as error:
+        raise DatabaseAway("PostgreSQL cannot be reached at the moment; try again.") from error
+    except (DBAPIError, asyncpg.PostgresError) as error:
+        if not _means_absence(error):
+            raise
+        raise DatabaseAway("PostgreSQL does not answer at the moment; try again.") from error
+
+
+def _means_absence(error: DBAPIError | asyncpg.PostgresError) -> bool:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    # While connecting, the driver's own errors come without SQLAlchemy's around them.
+    state = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", None)
+    return str(state or "").startswith(SQLSTATES_OF_ABSENCE)

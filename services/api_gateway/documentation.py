@@ -1,0 +1,271 @@
+"""What the OpenAPI document says of each call."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from services.api_gateway import answer_models as shape
+from services.api_gateway.bodies import CancelBody, CleanupBody, MessageBody
+from services.api_gateway.personas import PersonaBody
+
+REF = "#/components/schemas/{model}"
+PROBLEM = REF.format(model="ProblemDetails")
+SHOWN_MODELS: list[type[BaseModel]] = [
+    shape.Accepted, shape.EndedSession, shape.SessionDetail, shape.SessionList, shape.Statistics, shape.Sweep,
+    shape.SweepAsked, shape.Persona, shape.PersonaList, shape.ProblemDetails,
+]  # fmt: skip
+TAKEN_MODELS: list[type[BaseModel]] = [MessageBody, CancelBody, CleanupBody, PersonaBody]
+
+_ID = "01976f3e-8a00-7cc3-98c4-dc0c0c07398f"
+_WHEN = "2026-11-22T12:00:00Z"
+_SESSION = {
+    "id": _ID, "conversationId": "c-42", "personaId": "support", "userId": "ada", "sessionId": _ID,
+    "status": "COMPLETED", "startedAt": _WHEN, "endedAt": "2026-11-22T12:00:01.250Z",
+    "lastActivityAt": "2026-11-22T12:00:01.250Z", "metadata": {"userAgent": "curl/8.5.0", "ipAddress": "192.0.2.7"},
+    "errorMessage": None, "failureKind": None, "attempts": 1, "responseMs": 1250, "version": 2, "resumedFrom": None,
+    "templateId": None, "deadlineAt": None,
+}  # fmt: skip
+_CANCELLED = {**_SESSION, "status": "CANCELLED", "responseMs": None}
+_COUNTS = {
+    "total": 120, "active": 3,
+    "byStatus": {"ACTIVE": 3, "COMPLETED": 108, "FAILED": 6, "TIMEOUT": 1, "CANCELLED": 2}, "successRate": 0.9,
+    "responseMs": {"average": 1310.5, "p50": 1190.2, "p95": 2480.7, "p99": 4120.3},
+    "failures": {"http-5xx": 4, "timeout": 2},
+}  # fmt: skip
+_PERSONA = {
+    "personaId": "support", "webhookUrl": "https://n8n.example.com/webhook/support", "timeoutSeconds": 10,
+    "maxAttempts": 3, "deadlineSeconds": 60, "idempotent": False, "hasAuth": True, "createdAt": _WHEN,
+    "updatedAt": _WHEN,
+}  # fmt: skip
+_SWEEP = {
+    "sweepId": _ID, "requestedBy": "root", "asOf": _WHEN, "maxAgeHours": 24, "dryRun": False, "timedOut": 17,
+    "failedChunks": 0, "finishedAt": _WHEN,
+}  # fmt: skip
+_PROBLEMS = {
+    400: "A field, a parameter or a header is not what this call takes; `errors` names each",
+    401: "No valid token",
+    403: "Only for admins",
+    404: "There is none, or it is someone else's",
+    408: "The body did not arrive in time",
+    409: "It is too late, or too early",
+    413: "The body is larger than 256 KiB",
+    422: "The Idempotency-Key belongs to another request",
+    429: "Too many requests; Retry-After says when to try again",
+    503: "Kafka, PostgreSQL or the tracker is not there at the moment, or session endpoints are turned off",
+}
+
+TEXT = {"type": "string"}
+NAME = {"type": "string", "minLength": 1, "maxLength": 128}
+TIME = {"type": "string", "format": "date-time"}
+UUID = {"type": "string", "format": "uuid"}
+WAIT = {"type": "number", "minimum": 0, "maximum": 60, "default": 0}
+
+
+def _parameter(name: str, place: str, schema: dict[str, Any], about: str) -> dict[str, Any]:
+    return {"name": name, "in": place, "schema": schema, "description": about, "required": place == "path"}
+
+
+def _call(
+    summary: str,
+    about: str,
+    answers: dict[int, tuple[str, str | None, Any]],
+    *,
+    parameters: tuple[dict[str, Any], ...] = (),
+    problems: tuple[int, ...] = (),
+    body: tuple[type[BaseModel], Any, bool] | None = None,
+) -> dict[str, Any]:
+    """Return what add_api_route() takes. An answer is its description, its model's name and an example."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status, (description, shown, example) in answers.items():
+        responses[status] = {"description": description}
+        if shown is not None:
+            schema = {"$ref": REF.format(model=shown)}
+            responses[status]["content"] = {"application/json": {"schema": schema, "example": example}}
+    for status in sorted({400, 401, 429, 503, *problems} - set(answers)):
+        content = {"application/problem+json": {"schema": {"$ref": PROBLEM}}}
+        responses[status] = {"description": _PROBLEMS[status], "content": content}
+    extra: dict[str, Any] = {"parameters": list(parameters), "security": [{"bearer": []}]}
+    if body is not None:
+        taken, example, required = body
+        schema = {"$ref": REF.format(model=taken.__name__)}
+        extra["requestBody"] = {
+            "required": required,
+            "content": {"application/json": {"schema": schema, "example": example}},
+        }
+    return {
+        "summary": summary,
+        "description": about,
+        "status_code": min(answers),
+        "responses": responses,
+        "openapi_extra": extra,
+    }
+
+
+_CONVERSATION = _parameter("conversationId", "path", NAME, "Chosen by the application")
+_SESSION_ID = _parameter("sessionId", "path", UUID, "As the POST answered it")
+_PERSONA_ID = _parameter("personaId", "path", NAME, "Chosen by the admin")
+_STATUS = _parameter("status", "query", TEXT, "One or more statuses, separated by commas")
+_FROM = _parameter("from", "query", TIME, "Started at this time or later, to the millisecond; UTC without a zone")
+_TO = _parameter("to", "query", TIME, "Started before this time")
+_OF_PERSONA = _parameter("personaId", "query", NAME, "Sessions with this persona")
+_PAGE = (
+    _parameter("sort", "query", {"enum": ["-startedAt", "startedAt"], "default": "-startedAt"}, "Newest first"),
+    _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "Of one page"),
+    _parameter(
+        "offset", "query", {"type": "integer", "minimum": 0, "maximum": 10_000, "default": 0}, "For small pages"
+    ),
+    _parameter("cursor", "query", TEXT, "The nextCursor of the page before; works at any depth"),
+)
+
+SEND_MESSAGE = _call(
+    "Send a message to a persona",
+    "Accepted once Kafka has acknowledged it. The first to write in a conversation owns it. With an `Idempotency-Key` "
+    "repeats of the request, byte for byte, are one session for 24 hours. If Kafka does not acknowledge, 503 "
+    "`not-acknowledged` carries the `sessionId`, and the outcome is unknown.",
+    {
+        200: ("The session has ended within `wait`", "EndedSession", {**_SESSION, "reply": "You said: hello"}),
+        202: (
+            "Accepted; `Location` is the session",
+            "Accepted",
+            {
+                "sessionId": _ID,
+                "conversationId": "c-42",
+                "personaId": "support",
+                "status": "ACTIVE",
+                "startedAt": _WHEN,
+            },
+        ),
+    },
+    parameters=(
+        _CONVERSATION,
+        _parameter("wait", "query", WAIT, "Seconds to wait for the session's end"),
+        _parameter("Idempotency-Key", "header", NAME, "Makes repeats of this request one session"),
+        _parameter("traceparent", "header", TEXT, "W3C trace context, continued to the webhook"),
+    ),
+    problems=(404, 408, 409, 413, 422),
+    body=(MessageBody, {"personaId": "support", "message": "hello", "metadata": {"channel": "web"}}, True),
+)
+LIST_SESSIONS = _call(
+    "List sessions",
+    "One's own, newest first; an admin may name a user. `q` finds text in the error message, whatever the case.",
+    {200: ("One page", "SessionList", {"items": [_SESSION], "nextCursor": None, "total": 1, "totalCapped": False,
+                                       "limit": 50, "offset": 0})},
+    parameters=(
+        _STATUS,
+        _OF_PERSONA,
+        _parameter("conversationId", "query", NAME, "Sessions of this conversation"),
+        _parameter("userId", "query", NAME, "Sessions of this user (admins)"),
+        _FROM,
+        _TO,
+        _parameter("q", "query", {"type": "string", "minLength": 1, "maxLength": 200}, "Text in the error message"),
+        *_PAGE,
+    ),
+    problems=(403,),
+)  # fmt: skip
+LIST_CONVERSATION = _call(
+    "List a conversation's sessions",
+    "The ACTIVE ones, unless `status` asks for others.",
+    {200: ("One page", "SessionList", {"items": [{**_SESSION, "status": "ACTIVE", "endedAt": None, "responseMs": None}],
+                                       "nextCursor": None, "total": 1, "totalCapped": False, "limit": 50,
+                                       "offset": 0})},
+    parameters=(_CONVERSATION, _STATUS, *_PAGE),
+)  # fmt: skip
+GET_SESSION = _call(
+    "Get a session",
+    "With its messages and everything that happened to it. A session sent a moment ago is waited for; where the "
+    "tracker has not told of it within 2 s the answer is 503 `not-yet-tracked`.",
+    {200: (
+        "The session",
+        "SessionDetail",
+        {
+            **_SESSION,
+            "messages": [{"role": "user", "content": "hello", "createdAt": _WHEN}],
+            "timeline": [{"type": "MessageSent", "at": _WHEN, "late": False}],
+            "durationMs": 1250,
+        },
+    )},
+    parameters=(_SESSION_ID, _parameter("wait", "query", WAIT, "Seconds to wait for the session's end")),
+    problems=(404,),
+)  # fmt: skip
+CANCEL_SESSION = _call(
+    "Cancel a session",
+    "Answers with what really became of it. The body may be left out.",
+    {
+        200: ("The session is CANCELLED", "SessionDetail", _CANCELLED),
+        202: ("The tracker has not told yet; look at `Location`", "SessionDetail", {**_SESSION, "status": "ACTIVE"}),
+        409: ("It had ended otherwise; `session` is the current one", "ProblemDetails",
+              {"type": "about:blank", "title": "Conflict", "status": 409, "code": "already-ended",
+               "detail": "The session had already ended as COMPLETED; nothing was cancelled.", "session": _SESSION}),
+    },
+    parameters=(_SESSION_ID,),
+    problems=(404, 408, 413),
+    body=(CancelBody, {"reason": "asked twice"}, False),
+)  # fmt: skip
+GET_STATISTICS = _call(
+    "Get statistics",
+    "Of the sessions that started within the range: one's own, for an admin everyone's or those of one user. Exact for "
+    "any range; percentiles are within 2 %.",
+    {200: ("The statistics", "Statistics", _COUNTS)},
+    parameters=(
+        _OF_PERSONA,
+        _parameter("userId", "query", NAME, "Sessions of this user (others than oneself: admins)"),
+        _FROM,
+        _TO,
+        _parameter("interval", "query", {"enum": ["hour", "day"]}, "Adds a series by UTC hours or days; needs from"),
+    ),
+    problems=(403,),
+)
+CLEAN_UP = _call(
+    "Time out inactive sessions",
+    "For admins. Waits some seconds for the sweep to end.",
+    {
+        200: ("The sweep has ended", "Sweep", _SWEEP),
+        202: ("It goes on; look at `Location`", "SweepAsked", {"sweepId": _ID, "asOf": _WHEN, "dryRun": False}),
+    },
+    problems=(403, 408, 413),
+    body=(CleanupBody, {"maxAgeHours": 24}, False),
+)
+GET_CLEANUP = _call(
+    "Look at a cleanup",
+    "For admins. It has ended when `finishedAt` is set.",
+    {200: ("The sweep", "Sweep", _SWEEP)},
+    parameters=(_parameter("sweepId", "path", UUID, "As the POST answered it"),),
+    problems=(403, 404),
+)
+PUT_PERSONA = _call(
+    "Make or replace a persona",
+    "For admins. The address is checked against the egress rules at once. Credentials are encrypted and never shown; "
+    "a PUT without `auth` removes them.",
+    {200: ("The persona", "Persona", _PERSONA)},
+    parameters=(_PERSONA_ID,),
+    problems=(403, 408, 413),
+    body=(
+        PersonaBody,
+        {
+            "webhookUrl": "https://n8n.example.com/webhook/support",
+            "auth": {"type": "header", "name": "x-api-key", "value": "secret"},
+        },
+        True,
+    ),
+)
+GET_PERSONA = _call(
+    "Get a persona",
+    "For admins.",
+    {200: ("The persona", "Persona", _PERSONA)},
+    parameters=(_PERSONA_ID,),
+    problems=(403, 404),
+)
+DELETE_PERSONA = _call(
+    "Delete a persona",
+    "For admins. Messages to it fail from then on.",
+    {204: ("Deleted", None, None)},
+    parameters=(_PERSONA_ID,),
+    problems=(403, 404),
+)
+LIST_PERSONAS = _call(
+    "List personas",
+    "For admins, by id.",
+    {200: ("One page", "PersonaList", {"items": [_PERSONA], "nextCursor": None})},
+    parameters=(_PAGE[1], _parameter("cursor", "query", TEXT, "The nextCursor of the page before")),
+    problems=(403,),
+)

@@ -1,0 +1,93 @@
+"""Session changes as they happen: wakes whoever waits for a session."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator
+from uuid import UUID
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from services.api_gateway.metrics import GatewayMetrics
+from services.contracts.codec import header
+from services.contracts.topics import SESSIONS
+from services.runtime.kafka import build_reader
+from services.runtime.settings import KafkaSettings
+
+logger = logging.getLogger(__name__)
+
+POLL_MS = 100
+"""How long it may take to notice that the gateway stops."""
+RETRY_SECONDS = 1.0
+
+
+class Waiter:
+    """One request's interest in one session."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        """Tell that the session may have changed."""
+        self._changed.set()
+
+    async def nap(self, seconds: float) -> None:
+        """Return at the next change, one missed since the last nap included, after `seconds` at the latest."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        self._changed.clear()
+
+
+class SessionChanges:
+    """Reads every partition of the sessions topic, without a group, from the end."""
+
+    def __init__(self, settings: KafkaSettings, metrics: GatewayMetrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._waiters: dict[str, set[Waiter]] = {}
+        self.stopping = False
+
+    @contextlib.contextmanager
+    def waiter(self, session_id: UUID) -> Iterator[Waiter]:
+        """Lend a Waiter that is woken whenever the session changes."""
+        key, waiter = str(session_id), Waiter()
+        self._waiters.setdefault(key, set()).add(waiter)
+        self._metrics.waiters.inc()
+        try:
+            yield waiter
+        finally:
+            self._metrics.waiters.dec()
+            self._waiters[key].discard(waiter)
+            if not self._waiters[key]:
+                del self._waiters[key]
+
+    def stop(self) -> None:
+        """Wake everyone for good: the gateway stops, and their requests are to be answered with what is known."""
+        self.stopping = True
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                waiter.wake()
+
+    async def run(self) -> None:
+        """Read until `stop()`. While Kafka is away nobody is woken; who waits looks for himself each second."""
+        while not self.stopping:
+            reader = build_reader(self._settings, client_id="chat-gateway-live")
+            try:
+                await reader.start()
+                partitions = [TopicPartition(SESSIONS.name, number) for number in range(SESSIONS.partitions)]
+                reader.assign(partitions)
+                await reader.seek_to_end()
+                while not self.stopping:
+                    for records in (await reader.getmany(timeout_ms=POLL_MS)).values():
+                        for record in records:
+                            self._wake(header(record.headers, "ce_subject"))
+            except KafkaError as error:
+                logger.warning("Session changes cannot be read, trying again: %r", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            finally:
+                await reader.stop()
+
+    def _wake(self, session_id: str | None) -> None:
+        for waiter in self._waiters.get(session_id or "", ()):
+            waiter.wake()

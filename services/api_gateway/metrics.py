@@ -1,0 +1,32 @@
+"""The gateway's metrics, each declared once."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+
+
+class GatewayMetrics:
+    """Declared on the registry that the process exposes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "chat_http_requests", "Requests answered", ["route", "method", "status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "chat_http_request_seconds",
+            "Time to answer a request, waits included",
+            ["route", "method"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.messages = Counter("chat_messages_accepted", "Messages accepted and acknowledged", registry=registry)
+        self.publish_seconds = Histogram(
+            "chat_publish_seconds",
+            "Time until Kafka acknowledged an event",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.not_acknowledged = Counter(
+            "chat_publish_not_acknowledged", "Events that Kafka did not acknowledge in time", registry=registry
+        )
+        self.waiters = Gauge("chat_waiters", "Requests waiting for a session to change", registry=registry)

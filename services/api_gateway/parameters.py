@@ -1,0 +1,167 @@
+"""What comes in with a request, read strictly: nothing is silently dropped, and every error names its field."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TypeVar
+from uuid import UUID
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from services.api_gateway.problems import Problem, invalid_parameter
+from services.contracts import NotAdmitted
+from services.contracts.admission import EARLIEST, admit_id, admit_text
+
+E = TypeVar("E", bound=StrEnum)
+B = TypeVar("B", bound=BaseModel)
+
+MAX_BODY_BYTES = 256 * 1024
+BODY_SECONDS = 15.0
+
+
+class Query:
+    """The query string of a request. Raises Problem 400 for names that the call does not take, and for repeats."""
+
+    def __init__(self, request: Request, *names: str) -> None:
+        self._values: dict[str, str] = {}
+        for name, value in request.query_params.multi_items():
+            if name not in names:
+                allowed = ", ".join(names) or "none"
+                raise invalid_parameter(name[:128], f"This call does not take it; allowed are: {allowed}.")
+            if name in self._values:
+                raise invalid_parameter(name, "Give it once.")
+            self._values[name] = value
+
+    def text(self, name: str, most: int) -> str | None:
+        """Return storable text of at most `most` characters."""
+        value = self._values.get(name)
+        if value is not None:
+            if not 1 <= len(value) <= most:
+                raise invalid_parameter(name, f"It must have 1 to {most} characters.")
+            _storable(name, value)
+        return value
+
+    def identifier(self, name: str) -> str | None:
+        """Return an id of the kind that events carry."""
+        value = self._values.get(name)
+        return None if value is None else identifier(name, value)
+
+    def integer(self, name: str, default: int, *, low: int, high: int) -> int:
+        """Return a whole number from `low` to `high`."""
+        value = self._values.get(name)
+        if value is None:
+            return default
+        if not (value.isascii() and value.isdigit() and len(value) <= 12 and low <= int(value) <= high):
+            raise invalid_parameter(name, f"It must be a whole number from {low} to {high}.")
+        return int(value)
+
+    def seconds(self, name: str, most: float) -> float:
+        """Return seconds from 0, which is also the default, to `most`."""
+        value = self._values.get(name)
+        if value is None:
+            return 0.0
+        with contextlib.suppress(ValueError):
+            if 0 <= (number := float(value)) <= most:
+                return number
+        raise invalid_parameter(name, f"It must be a number of seconds from 0 to {most:g}.")
+
+    def time(self, name: str) -> datetime | None:
+        """Return an ISO 8601 time in UTC, taken as UTC where it names no zone; none before 2020."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        try:
+            # An unescaped plus sign of a zone arrives as a space.
+            time = datetime.fromisoformat(value.replace(" ", "+") if "T" in value else value)
+            time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            raise invalid_parameter(name, "It must be an ISO 8601 time such as 2026-11-22T12:00:00Z.") from None
+        return max(time, EARLIEST)
+
+    def choice(self, name: str, allowed: Sequence[str]) -> str | None:
+        """Return one of the allowed words."""
+        value = self._values.get(name)
+        if value is not None and value not in allowed:
+            raise invalid_parameter(name, f"It must be one of {', '.join(allowed)}.")
+        return value
+
+    def choices(self, name: str, allowed: type[E]) -> tuple[E, ...]:
+        """Return one or more of the allowed words, separated by commas."""
+        value = self._values.get(name)
+        if value is None:
+            return ()
+        try:
+            return tuple(dict.fromkeys(allowed(word.strip().upper()) for word in value.split(",")))
+        except ValueError:
+            words = ", ".join(allowed)
+            raise invalid_parameter(name, f"It must be one or more of {words}, separated by commas.") from None
+
+
+def identifier(name: str, value: str) -> str:
+    """Return the id from a path or query; Problem 400 unless it has 1 to 128 storable characters."""
+    try:
+        admit_id(name, value)
+    except NotAdmitted as error:
+        raise invalid_parameter(name, error.explanation) from None
+    return value
+
+
+def session_id_of(request: Request) -> UUID | None:
+    """Return the session id in the path, None where it is no UUID: then there is no such session."""
+    try:
+        return UUID(request.path_params["sessionId"])
+    except ValueError:
+        return None
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the body, at most 256 KiB of it; Problem 413 before more is read, 408 if it does not come within 15 s."""
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length[:20]) > MAX_BODY_BYTES:
+        raise _too_large()
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > MAX_BODY_BYTES:
+                    raise _too_large()
+                parts.append(part)
+    except TimeoutError:
+        raise Problem(
+            408,
+            "body-too-slow",
+            f"The body did not arrive within {BODY_SECONDS:.0f} s.",
+            headers={"connection": "close"},
+        ) from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def parse_body(model: type[B], body: bytes, *, optional: bool = False) -> B:
+    """Return the JSON body as `model`, an empty one as `{}` where it is optional; Problem 400 names wrong fields."""
+    try:
+        return model.model_validate_json(body or (b"{}" if optional else b""))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)[:10]
+    errors = [{"field": ".".join(map(str, e["loc"])) or "body", "message": e["msg"]} for e in found]
+    told = "; ".join(f"{e['field']}: {e['message']}" for e in errors)
+    raise Problem(400, "invalid-body", f"The body is not what this call takes: {told}.", members={"errors": errors})
+
+
+def _storable(name: str, value: str) -> None:
+    try:
+        admit_text(name, value, 4 * len(value))
+    except NotAdmitted as error:
+        raise invalid_parameter(name, error.explanation) from None
+
+
+def _too_large() -> Problem:
+    return Problem(
+        413,
+        "body-too-large",
+        f"The body is larger than the {MAX_BODY_BYTES} bytes that any call takes.",
+    )

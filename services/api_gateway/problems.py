@@ -1,0 +1,124 @@
+"""Errors as problem details (RFC 9457), each with a stable `code`."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from services.api_gateway.database import DatabaseAway
+from services.contracts import NotAdmitted
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+SAFE_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+class Problem(Exception):
+    """Answers the request with this problem. `detail` is a whole sentence; `members` stand beside it in the body."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.members = dict(members or {})
+
+
+def invalid_body(field: str, message: str) -> Problem:
+    """The problem of a body with one wrong field."""
+    detail = f"The body is not what this call takes: {field}: {message}"
+    return Problem(400, "invalid-body", detail, members={"errors": [{"field": field, "message": message}]})
+
+
+def invalid_parameter(name: str, message: str) -> Problem:
+    """The problem of a wrong path or query parameter, or a wrong header."""
+    return Problem(
+        400, "invalid-parameter", f"{name}: {message}", members={"errors": [{"field": name, "message": message}]}
+    )
+
+
+def no_such_session() -> Problem:
+    """The problem of a session that is not there, or is not the caller's to see."""
+    return Problem(404, "no-such-session", "You have no session with this id.")
+
+
+def problem_response(problem: Problem) -> Response:
+    """Return the answer that tells the problem."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "code": problem.code,
+        "detail": problem.detail,
+        **problem.members,
+    }
+    return Response(to_json(body), problem.status, problem.headers, MEDIA_TYPE)
+
+
+def answer_problems(app: FastAPI) -> None:
+    """Make `app` answer every error with a problem, never with a stack trace."""
+    app.add_exception_handler(Problem, _told)
+    app.add_exception_handler(NotAdmitted, _not_admitted)
+    app.add_exception_handler(DatabaseAway, _database_away)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _bug)
+
+
+async def _told(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101
+    return problem_response(error)
+
+
+async def _not_admitted(_: Request, error: Exception) -> Response:
+    assert isinstance(error, NotAdmitted)  # noqa: S101
+    field = error.explanation.partition(" ")[0]
+    return problem_response(
+        Problem(
+            400, error.reason, error.explanation, members={"errors": [{"field": field, "message": error.explanation}]}
+        )
+    )
+
+
+async def _database_away(_: Request, error: Exception) -> Response:
+    return problem_response(Problem(503, "database-away", str(error), headers={"retry-after": "1"}))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    if error.status_code == 404:
+        problem = Problem(404, "no-such-route", f"Nothing is at {request.url.path}; /docs lists every call.")
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{request.method} is not among the methods of this address: {allowed}."
+        problem = Problem(405, "method-not-allowed", detail, headers=error.headers)
+    else:
+        problem = Problem(error.status_code, "http-error", f"{error.detail}.", headers=error.headers)
+    return problem_response(problem)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return problem_response(Problem(400, "client-gone", "The connection ended before the body did."))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    # One request's bug must not take the process from everyone else; the server logs it with its trace.
+    logger.error("A bug in %s %s: %s", request.method, request.scope.get("path"), type(error).__name__)
+    return problem_response(
+        Problem(500, "internal-error", "The gateway failed on this request; its log says why.", headers=SAFE_HEADERS)
+    )

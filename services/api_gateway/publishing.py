@@ -1,0 +1,83 @@
+"""The gateway's way into Kafka: every event acknowledged, within a time that a client can wait."""
+
+import asyncio
+import logging
+import time
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from services.api_gateway.metrics import GatewayMetrics
+from services.contracts import Event, encode
+from services.runtime.kafka import NotAcknowledged, publish
+
+logger = logging.getLogger(__name__)
+
+SOURCE = "/chat-sessions/gateway"
+ACKNOWLEDGE_SECONDS = 5.0
+PRODUCER_TIMEOUT_MS = 4_500
+"""Ends the producer's own tries before a request gives up on it."""
+PROBE_SECONDS = 2.0
+STOP_SECONDS = 8.0
+
+
+class Publisher:
+    """Publishes events over one producer, which it starts, watches and stops."""
+
+    def __init__(self, producer: AIOKafkaProducer, metrics: GatewayMetrics) -> None:
+        self._producer = producer
+        self._metrics = metrics
+        self._reached = asyncio.Event()
+        self._trouble: str | None = "The gateway has not reached Kafka yet."
+
+    async def run(self) -> None:
+        """Connect, and look every 2 s whether Kafka still answers; for as long as the gateway runs."""
+        while True:
+            try:
+                async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                    await self._reach()
+            except (KafkaError, TimeoutError, OSError) as error:
+                self._told(f"Kafka cannot be reached: {type(error).__name__}.")
+            else:
+                self._trouble = None
+            await asyncio.sleep(PROBE_SECONDS)
+
+    async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
+        """Return once Kafka has acknowledged the event; raise NotAcknowledged if it has not within 5 s."""
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                await self._reached.wait()
+                await publish(self._producer, encode(event, source=SOURCE, traceparent=traceparent))
+        except (NotAcknowledged, TimeoutError) as error:
+            self._metrics.not_acknowledged.inc()
+            self._told("Kafka did not acknowledge an event in time.")
+            raise NotAcknowledged("Kafka did not acknowledge the event in time.") from error
+        self._trouble = None
+        self._metrics.publish_seconds.observe(time.perf_counter() - began)
+
+    def not_ready(self) -> str | None:
+        """Return why events cannot be published at the moment, None if they can."""
+        return self._trouble
+
+    async def stop(self) -> None:
+        """Send what is on its way, and close the connections."""
+        if not self._reached.is_set():
+            return
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._producer.stop()
+        except (KafkaError, TimeoutError) as error:
+            logger.warning("The producer did not stop in order: %r", error)
+
+    async def _reach(self) -> None:
+        if self._reached.is_set():
+            await self._producer.client.fetch_all_metadata()
+        else:
+            await self._producer.start()
+            self._reached.set()
+
+    def _told(self, trouble: str) -> None:
+        if self._trouble is None:
+            logger.warning("%s Trying again until it passes.", trouble)
+        self._trouble = trouble

@@ -1,0 +1,108 @@
+"""Timing out sessions by hand, through the same sweep as the scheduled one."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import select
+
+from services.api_gateway.answers import answer
+from services.api_gateway.audit import record
+from services.api_gateway.bodies import CleanupBody
+from services.api_gateway.database import Database
+from services.api_gateway.documentation import CLEAN_UP, GET_CLEANUP
+from services.api_gateway.gate import Gate
+from services.api_gateway.live import SessionChanges
+from services.api_gateway.parameters import Query, parse_body, read_body
+from services.api_gateway.problems import Problem
+from services.api_gateway.publishing import Publisher
+from services.api_gateway.waits import until_told
+from services.contracts import TimeoutSweep, admit, new_id
+from services.database.tables import sweeps
+from services.runtime.kafka import NotAcknowledged
+
+SWEEP_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 0.25
+PATH = "/api/chat-sessions/cleanup"
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupRoutes:
+    """For admins."""
+
+    gate: Gate
+    database: Database
+    publisher: Publisher
+    changes: SessionChanges
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter()
+        router.add_api_route(PATH, self.clean_up, methods=["POST"], **CLEAN_UP)
+        router.add_api_route(PATH + "/{sweepId}", self.look_up, methods=["GET"], **GET_CLEANUP)
+        return router
+
+    async def clean_up(self, request: Request) -> Response:
+        """Ask for a sweep, and answer with what it did if it ends within a few seconds."""
+        caller = await self.gate.admin(request, "cleanup", "chat-sessions")
+        self.gate.require_sessions()
+        Query(request)
+        body = parse_body(CleanupBody, await read_body(request), optional=True)
+        sweep_id, now = new_id(), datetime.now(UTC)
+        event = TimeoutSweep(
+            event_id=sweep_id,
+            occurred_at=now,
+            sweep_id=sweep_id,
+            as_of=now,
+            requested_by=caller.user_id,
+            max_age_hours=body.max_age_hours,
+            dry_run=body.dry_run,
+        )
+        admit(event, now)
+        async with self.database.statements() as connection:
+            asked: dict[str, Any] = {"maxAgeHours": body.max_age_hours, "dryRun": body.dry_run}
+            await record(connection, caller, "cleanup", str(sweep_id), details=asked)
+        try:
+            await self.publisher.publish(event)
+        except NotAcknowledged as error:
+            detail = f"{error} Whether the sweep will run is unknown; ask for another, which does no harm."
+            raise Problem(503, "not-acknowledged", detail, members={"sweepId": sweep_id}) from error
+        done = await until_told(
+            lambda: self._finished(sweep_id),
+            asyncio.sleep,
+            lambda: self.changes.stopping,
+            seconds=SWEEP_SECONDS,
+            look_again_seconds=LOOK_AGAIN_SECONDS,
+        )
+        if done is None:
+            return answer({"sweepId": sweep_id, "asOf": now, "dryRun": body.dry_run}, 202, _location(sweep_id))
+        return answer(done)
+
+    async def look_up(self, request: Request) -> Response:
+        """Tell how far a sweep is."""
+        await self.gate.admin(request, "cleanup.read", "chat-sessions")
+        self.gate.require_sessions()
+        Query(request)
+        try:
+            found = await self._sweep(UUID(request.path_params["sweepId"]))
+        except ValueError:
+            found = None
+        if found is None:
+            raise Problem(404, "no-such-sweep", "No sweep with this id has begun.")
+        return answer(found)
+
+    async def _finished(self, sweep_id: UUID) -> dict[str, Any] | None:
+        sweep = await self._sweep(sweep_id)
+        return sweep if sweep is not None and sweep["finishedAt"] is not None else None
+
+    async def _sweep(self, sweep_id: UUID) -> dict[str, Any] | None:
+        async with self.database.statements() as connection:
+            row = (await connection.execute(select(sweeps).where(sweeps.c.sweep_id == sweep_id))).one_or_none()
+        return None if row is None else row._asdict()
+
+
+def _location(sweep_id: UUID) -> dict[str, str]:
+    return {"location": f"{PATH}/{sweep_id}", "retry-after": "2"}

@@ -1,0 +1,96 @@
+"""Setting up personas."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Request, Response
+
+from services.api_gateway.answers import answer
+from services.api_gateway.audit import record
+from services.api_gateway.database import Database
+from services.api_gateway.documentation import DELETE_PERSONA, GET_PERSONA, LIST_PERSONAS, PUT_PERSONA
+from services.api_gateway.gate import Gate
+from services.api_gateway.parameters import Query, identifier, parse_body, read_body
+from services.api_gateway.personas import (
+    PersonaBody,
+    Personas,
+    delete_persona,
+    read_persona,
+    read_personas,
+    shown,
+)
+from services.api_gateway.problems import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class PersonaRoutes:
+    """For admins. Every change stands in the audit log, in the same transaction."""
+
+    gate: Gate
+    database: Database
+    personas: Personas
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter()
+        path = "/api/personas/{personaId}"
+        router.add_api_route("/api/personas", self.list, methods=["GET"], **LIST_PERSONAS)
+        router.add_api_route(path, self.put, methods=["PUT"], **PUT_PERSONA)
+        router.add_api_route(path, self.get, methods=["GET"], **GET_PERSONA)
+        router.add_api_route(path, self.delete, methods=["DELETE"], **DELETE_PERSONA)
+        return router
+
+    async def list(self, request: Request) -> Response:
+        """List personas by id."""
+        await self.gate.admin(request, "persona.list", "personas")
+        query = Query(request, "limit", "cursor")
+        limit = query.integer("limit", 50, low=1, high=200)
+        async with self.database.statements() as connection:
+            rows = await read_personas(connection, query.identifier("cursor"), limit + 1)
+        items = [shown(row) for row in rows[:limit]]
+        return answer({"items": items, "nextCursor": items[-1]["personaId"] if len(rows) > limit else None})
+
+    async def put(self, request: Request) -> Response:
+        """Make or replace a persona, its address checked."""
+        persona_id = _persona_id(request)
+        caller = await self.gate.admin(request, "persona.put", persona_id)
+        Query(request)
+        body = parse_body(PersonaBody, await read_body(request))
+        warnings = await self.personas.check_address(body.webhook_url)
+        async with self.database.transaction() as connection:
+            row = await self.personas.put(connection, persona_id, body, datetime.now(UTC))
+            await record(
+                connection, caller, "persona.put", persona_id, details={"host": urlsplit(body.webhook_url).hostname}
+            )
+        return answer({**shown(row), "warnings": warnings} if warnings else shown(row))
+
+    async def get(self, request: Request) -> Response:
+        """Tell a persona, without its credentials."""
+        persona_id = _persona_id(request)
+        await self.gate.admin(request, "persona.get", persona_id)
+        Query(request)
+        async with self.database.statements() as connection:
+            row = await read_persona(connection, persona_id)
+        if row is None:
+            raise _no_such_persona(persona_id)
+        return answer(shown(row))
+
+    async def delete(self, request: Request) -> Response:
+        """Delete a persona: messages to it fail from then on."""
+        persona_id = _persona_id(request)
+        caller = await self.gate.admin(request, "persona.delete", persona_id)
+        Query(request)
+        async with self.database.transaction() as connection:
+            if not await delete_persona(connection, persona_id):
+                raise _no_such_persona(persona_id)
+            await record(connection, caller, "persona.delete", persona_id)
+        return Response(status_code=204)
+
+
+def _persona_id(request: Request) -> str:
+    return identifier("personaId", request.path_params["personaId"])
+
+
+def _no_such_persona(persona_id: str) -> Problem:
+    return Problem(404, "no-such-persona", f"There is no persona {persona_id!r}; PUT makes one.")

@@ -1,0 +1,174 @@
+"""Reading and cancelling sessions."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+
+from services.api_gateway.answers import answer, session_location
+from services.api_gateway.audit import record
+from services.api_gateway.auth import Caller
+from services.api_gateway.bodies import CancelBody
+from services.api_gateway.database import Database
+from services.api_gateway.documentation import CANCEL_SESSION, GET_SESSION, LIST_CONVERSATION, LIST_SESSIONS
+from services.api_gateway.gate import Gate
+from services.api_gateway.listing import FILTER_NAMES, PAGE_NAMES, Filters, list_answer, read_filters, read_page
+from services.api_gateway.live import SessionChanges
+from services.api_gateway.parameters import Query, identifier, parse_body, read_body, session_id_of
+from services.api_gateway.problems import Problem, no_such_session
+from services.api_gateway.progress import found_or_decided
+from services.api_gateway.publishing import Publisher
+from services.api_gateway.reads import SessionReads
+from services.api_gateway.waits import until_told
+from services.contracts import CancelRequested, SessionStatus, admit, new_id
+from services.runtime.kafka import NotAcknowledged
+from services.runtime.tracing import continued
+
+MAX_WAIT_SECONDS = 60.0
+CANCEL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRoutes:
+    """Sessions of the caller; an admin sees everyone's."""
+
+    gate: Gate
+    database: Database
+    reads: SessionReads
+    changes: SessionChanges
+    publisher: Publisher
+
+    def router(self) -> APIRouter:
+        """Return the routes. Those with a fixed last part must have been added before."""
+        router = APIRouter()
+        session = "/api/chat-sessions/{sessionId}"
+        router.add_api_route("/api/chat-sessions", self.list, methods=["GET"], **LIST_SESSIONS)
+        router.add_api_route(session, self.detail, methods=["GET"], **GET_SESSION)
+        router.add_api_route(f"{session}/cancel", self.cancel, methods=["PATCH"], **CANCEL_SESSION)
+        conversation = "/api/conversations/{conversationId}/chat-sessions"
+        router.add_api_route(conversation, self.list_conversation, methods=["GET"], **LIST_CONVERSATION)
+        return router
+
+    async def list(self, request: Request) -> Response:
+        """List the caller's sessions, or those of the user that an admin names."""
+        caller = await self.gate.session_reader(request)
+        query = Query(request, *FILTER_NAMES, *PAGE_NAMES)
+        user_id = query.identifier("userId") or caller.user_id
+        if user_id != caller.user_id:
+            await self.gate.require_admin(caller, "session.list", user_id)
+        return await self._page(read_filters(query, user_id), query)
+
+    async def list_conversation(self, request: Request) -> Response:
+        """List the sessions of one conversation, the active ones unless others are asked for."""
+        caller = await self.gate.session_reader(request)
+        query = Query(request, "status", *PAGE_NAMES)
+        filters = Filters(
+            user_id=None if caller.is_admin else caller.user_id,
+            statuses=query.choices("status", SessionStatus) or (SessionStatus.ACTIVE,),
+            conversation_id=identifier("conversationId", request.path_params["conversationId"]),
+        )
+        return await self._page(filters, query)
+
+    async def _page(self, filters: Filters, query: Query) -> Response:
+        page = read_page(query)
+        rows, counted = await self.reads.page(filters, page)
+        return answer(list_answer(rows, counted, page))
+
+    async def detail(self, request: Request) -> Response:
+        """Tell one session, at once or when it has ended."""
+        caller = await self.gate.session_reader(request)
+        wait = Query(request, "wait").seconds("wait", MAX_WAIT_SECONDS)
+        session_id = _session_id(request)
+        session = await found_or_decided(
+            lambda: self.reads.session(session_id, caller), session_id, self.database, self.changes
+        )
+        if wait and session["status"] is SessionStatus.ACTIVE:
+            await self._until_ended(session_id, caller, wait)
+        detail = await self.reads.detail(session_id, caller, datetime.now(UTC))
+        if detail is None:
+            raise no_such_session()
+        return answer(detail)
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a session, and answer with what really became of it."""
+        caller = await self.gate.session_reader(request)
+        Query(request)
+        session_id = _session_id(request)
+        body = parse_body(CancelBody, await read_body(request), optional=True)
+        session = await found_or_decided(
+            lambda: self.reads.session(session_id, caller), session_id, self.database, self.changes
+        )
+        if session["status"] is not SessionStatus.ACTIVE:
+            return _outcome(session)
+        with self.changes.waiter(session_id) as waiter:
+            await self._request_cancel(session, caller, body.reason, request.headers.get("traceparent"))
+            ended = await until_told(
+                lambda: self._ended(session_id, caller),
+                waiter.nap,
+                lambda: self.changes.stopping,
+                seconds=CANCEL_SECONDS,
+            )
+        if ended is None:
+            return answer(session, 202, {"location": session_location(session_id)})
+        return _outcome(ended)
+
+    async def _request_cancel(
+        self, session: dict[str, Any], caller: Caller, reason: str | None, traceparent: str | None
+    ) -> None:
+        now = datetime.now(UTC)
+        event = CancelRequested(
+            event_id=new_id(),
+            occurred_at=now,
+            session_id=UUID(int=session["sessionId"].int),
+            conversation_id=session["conversationId"],
+            persona_id=session["personaId"],
+            user_id=session["userId"],
+            requested_by=caller.user_id,
+            reason=reason,
+        )
+        admit(event, now)
+        if session["userId"] != caller.user_id:
+            async with self.database.statements() as connection:
+                await record(
+                    connection, caller, "session.cancel", str(session["sessionId"]), details={"user": session["userId"]}
+                )
+        try:
+            await self.publisher.publish(event, traceparent=continued(traceparent))
+        except NotAcknowledged as error:
+            raise Problem(
+                503,
+                "not-acknowledged",
+                f"{error} Whether the session will be cancelled is unknown; cancel it again, which does no harm.",
+                headers={"retry-after": "5", "location": session_location(session["sessionId"])},
+                members={"sessionId": session["sessionId"]},
+            ) from error
+
+    async def _until_ended(self, session_id: UUID, caller: Caller, seconds: float) -> None:
+        with self.changes.waiter(session_id) as waiter:
+            await until_told(
+                lambda: self._ended(session_id, caller), waiter.nap, lambda: self.changes.stopping, seconds=seconds
+            )
+
+    async def _ended(self, session_id: UUID, caller: Caller) -> dict[str, Any] | None:
+        session = await self.reads.session(session_id, caller)
+        return session if session is not None and session["status"] is not SessionStatus.ACTIVE else None
+
+
+def _session_id(request: Request) -> UUID:
+    session_id = session_id_of(request)
+    if session_id is None:
+        raise no_such_session()
+    return session_id
+
+
+def _outcome(session: dict[str, Any]) -> Response:
+    if session["status"] is SessionStatus.CANCELLED:
+        return answer(session)
+    raise Problem(
+        409,
+        "already-ended",
+        f"The session had already ended as {session['status']}; nothing was cancelled.",
+        members={"session": session},
+    )

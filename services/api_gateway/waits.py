@@ -1,0 +1,31 @@
+"""Waiting for something that another process does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LOOK_AGAIN_SECONDS = 1.0
+
+
+async def until_told(
+    look: Callable[[], Awaitable[T | None]],
+    nap: Callable[[float], Awaitable[None]],
+    stopping: Callable[[], bool],
+    *,
+    seconds: float,
+    look_again_seconds: float = LOOK_AGAIN_SECONDS,
+) -> T | None:
+    """Return what `look` finds, looking at once, after each nap, and at the end; None if that takes over `seconds`.
+
+    Also ends, after one last look, when the gateway is stopping.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    while True:
+        last = clock() >= deadline or stopping()
+        found = await look()
+        if found is not None or last:
+            return found
+        await nap(max(0.0, min(look_again_seconds, deadline - clock())))

@@ -1,0 +1,193 @@
+"""The `chat-sessions` command."""
+
+import asyncio
+import sys
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import httpx
+import typer
+
+from services.commands import dead_letters, personas
+from services.commands.doctor import doctor
+from services.commands.target import CommandError, DataDirectoryOption, answer_of, choose_target
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Chat session management for n8n personas. `up` runs everything on this machine; in production run "
+    "`migrate` once and as many `gateway`, `dispatcher`, `tracker` and `sweeper` processes as needed.",
+)
+
+
+@app.command(rich_help_panel="Everything on this machine")
+def up(
+    *,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the gateway listens on 127.0.0.1.")] = 3000,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where data, logs and secrets are kept.", show_default="a directory of yours")
+    ] = None,
+    broker: Annotated[str, typer.Option(help="The broker to start here: embedded.")] = "embedded",
+    kafka: Annotated[
+        str | None, typer.Option(help="Brokers that run elsewhere, host:port, instead.", show_default=False)
+    ] = None,
+    database_url: Annotated[
+        str | None, typer.Option(help="A PostgreSQL that runs elsewhere.", show_default=False)
+    ] = None,
+    n8n: Annotated[
+        str | None, typer.Option(help="An n8n that runs elsewhere, as URL, instead of the stub.", show_default=False)
+    ] = None,
+    dispatchers: Annotated[int, typer.Option(min=1, max=32, help="Processes.")] = 1,
+    trackers: Annotated[int, typer.Option(min=1, max=32, help="Processes.")] = 1,
+) -> None:
+    """Run the whole system, with a broker, PostgreSQL and a stub n8n, until Ctrl-C.
+
+    The embedded broker keeps nothing on disk; PostgreSQL's data stays for the next start. While it runs,
+    stack.json in the data directory tells addresses, tokens and process ids.
+    """
+    if broker != "embedded":
+        raise CommandError(f"The broker {broker!r} is not known: `--broker embedded`, or give --kafka an address.")
+    try:
+        from rich.console import Console  # noqa: PLC0415
+
+        from services.local.data_directory import default_data_directory  # noqa: PLC0415
+        from services.local.stack import run_stack  # noqa: PLC0415
+        from services.local.stack_options import StackOptions  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise CommandError(f"`up` needs {error.name}: install chat-sessions[local].") from error
+    options = StackOptions(
+        port=port,
+        data_directory=data_dir or default_data_directory(),
+        kafka=kafka,
+        database_url=database_url,
+        n8n=n8n,
+        dispatchers=dispatchers,
+        trackers=trackers,
+    )
+    raise typer.Exit(run_stack(options, Console()))
+
+
+@app.command(rich_help_panel="Processes")
+def gateway() -> None:
+    """Serve the HTTP API."""
+    _run_service("services.api_gateway.app")
+
+
+@app.command(rich_help_panel="Processes")
+def dispatcher() -> None:
+    """Call personas' webhooks."""
+    _run_service("services.webhook_dispatcher.app")
+
+
+@app.command(rich_help_panel="Processes")
+def tracker() -> None:
+    """Fold events into sessions, and sweep those that time out."""
+    _run_service("services.session_tracker.app")
+
+
+@app.command(rich_help_panel="Processes")
+def sweeper() -> None:
+    """Ask for a sweep every CHAT_SESSION_CLEANUP_INTERVAL hours."""
+    _run_service("services.session_tracker.sweeper")
+
+
+@app.command(rich_help_panel="Tools")
+def migrate(data_dir: DataDirectoryOption = None) -> None:
+    """Bring the database to the newest schema and create missing topics. Safe to repeat."""
+    choose_target(data_dir)
+    from services.database.migrate import migrate as migrate_database  # noqa: PLC0415
+    from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
+    from services.runtime.topics import TopicsNotCreated, create_topics  # noqa: PLC0415
+
+    kafka, postgres = load(KafkaSettings), load(PostgresSettings)
+
+    async def both() -> list[str]:
+        await migrate_database(postgres.database_url.get_secret_value())
+        return await create_topics(kafka)
+
+    try:
+        created = asyncio.run(both())
+    except OSError as error:
+        raise CommandError(f"PostgreSQL cannot be reached ({error}): check DATABASE_URL.") from error
+    except TopicsNotCreated as error:
+        raise CommandError(str(error)) from error
+    typer.echo(f"The schema is the newest; topics created: {', '.join(created) or 'none, all were there'}.")
+
+
+@app.command(rich_help_panel="Tools")
+def token(
+    user: Annotated[str, typer.Option(help="The user id that the token stands for.")],
+    admin: Annotated[bool, typer.Option("--admin", help="With the role ADMIN too.")] = False,
+    ttl: Annotated[int, typer.Option(min=1, max=366 * 86400, help="Seconds until it expires.")] = 86400,
+    data_dir: DataDirectoryOption = None,
+) -> None:
+    """Print a token for the HTTP API, signed with JWT_SECRET."""
+    typer.echo(choose_target(data_dir).token(user, admin=admin, lifetime=timedelta(seconds=ttl)))
+
+
+@app.command(rich_help_panel="Tools")
+def send(
+    message: Annotated[str, typer.Argument(help="What to say.")],
+    *,
+    persona: Annotated[str, typer.Option(help="To which persona.")] = "echo",
+    conversation: Annotated[str, typer.Option(help="In which conversation.")] = "command-line",
+    user: Annotated[str, typer.Option(help="As which user.")] = "alice",
+    wait: Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait for the reply.")] = 30,
+    data_dir: DataDirectoryOption = None,
+) -> None:
+    """Send a message and show the reply; exit code 1 if there is none."""
+    with choose_target(data_dir).client(user, admin=False, timeout_seconds=wait + 15) as client:
+        session = answer_of(
+            client.post(
+                f"/api/conversations/{quote(conversation, safe='')}/messages",
+                params={"wait": wait} if wait else None,
+                json={"personaId": persona, "message": message},
+            )
+        )
+    if not isinstance(session, dict):
+        raise CommandError("The gateway's answer is no session: check the address.")
+    typer.echo(f"Session {session['sessionId']} is {session['status']}.")
+    if session["status"] == "COMPLETED":
+        typer.echo(session["reply"])
+    elif wait:
+        raise CommandError(session.get("errorMessage") or f"No reply within {wait} s; the session goes on.")
+
+
+@app.command(rich_help_panel="Tools")
+def recover(data_dir: DataDirectoryOption = None) -> None:
+    """Send again the messages of sessions that are ACTIVE and may be lost to Kafka, with their original ids."""
+    choose_target(data_dir)
+    from services.commands.recovery import send_again  # noqa: PLC0415
+    from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
+
+    count = asyncio.run(send_again(load(KafkaSettings), load(PostgresSettings)))
+    typer.echo(f"{count} messages sent again.")
+
+
+app.add_typer(personas.app, name="persona", rich_help_panel="Tools")
+app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Tools")
+app.command(rich_help_panel="Tools")(doctor)
+
+
+def _run_service(module: str) -> None:
+    # Each process loads its own service only.
+    code: int = import_module(module).main()
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command; a person's mistake is one line on stderr and exit code 1, or 2 for wrong arguments."""
+    try:
+        app()
+    except CommandError as error:
+        sys.exit(f"Error: {error}")
+    except httpx.HTTPError as error:
+        sys.exit(f"Error: The gateway cannot be reached ({type(error).__name__}): is it running, and where it should?")
+
+
+if __name__ == "__main__":
+    main()

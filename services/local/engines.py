@@ -1,0 +1,76 @@
+"""The broker and the database that `up` starts itself, as one: started, replaced after a death, stopped."""
+
+import time
+from collections.abc import Callable
+
+from services.local.broker import EmbeddedBroker, start_broker
+from services.local.data_directory import DataDirectory
+from services.local.postgres import EmbeddedPostgres, start_postgres
+from services.local.processes import ChildProcess, free_port
+from services.local.reaper import Reaper
+from services.local.restarts import GiveUp, after_death
+from services.local.supervisor import KeepsDyingError
+
+
+class Engines:
+    """At most one embedded broker and one embedded PostgreSQL."""
+
+    def __init__(self, directory: DataDirectory, reaper: Reaper, say: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._reaper = reaper
+        self._say = say
+        self._broker: EmbeddedBroker | None = None
+        self._postgres: EmbeddedPostgres | None = None
+        self._deaths: dict[str, list[float]] = {}
+
+    def start_postgres(self) -> str:
+        """Start PostgreSQL; gives the address of its database, the same at every start."""
+        self._postgres = start_postgres(self._directory.path, self._directory.logs / "postgres.log", self._reaper)
+        return self._postgres.url()
+
+    def start_broker(self) -> str:
+        """Start the broker, empty; gives its address, the same at every start."""
+        port = free_port() if self._broker is None else int(self._broker.bootstrap.rpartition(":")[2])
+        self._broker = start_broker(port, self._directory.logs / "broker.log", self._reaper)
+        return self._broker.bootstrap
+
+    @property
+    def has_broker(self) -> bool:
+        """Whether the broker is one of ours."""
+        return self._broker is not None
+
+    def pids(self) -> dict[str, int]:
+        """The engines' processes."""
+        return {child.name: child.pid for child in self._children()}
+
+    def dead(self) -> list[str]:
+        """The names of the engines that should run and do not: `broker`, `postgres`."""
+        return [child.name for child in self._children() if child.exit_code() is not None]
+
+    def ensure_running(self) -> None:
+        """Raise ProcessEndedError if an engine has ended."""
+        for child in self._children():
+            child.ensure_running()
+
+    def note_death(self, name: str) -> None:
+        """Tell of an engine's death and wait before its next start; KeepsDyingError if it died too often."""
+        child = next(child for child in self._children() if child.name == name)
+        code = child.finish(0)
+        now = time.monotonic()
+        deaths = self._deaths.setdefault(name, [])
+        deaths.append(now)
+        decision = after_death(deaths, now, code)
+        if isinstance(decision, GiveUp):
+            raise KeepsDyingError(f"{name} {decision.reason}. Its last lines:\n{child.last_lines(20)}")
+        self._say(f"{name} ended with exit code {code}; it starts again in {decision.delay_seconds:.2g} s.")
+        time.sleep(decision.delay_seconds)
+
+    def stop(self) -> None:
+        """Stop the broker, then PostgreSQL."""
+        if self._broker is not None:
+            self._broker.process.stop(2)
+        if self._postgres is not None:
+            self._postgres.stop()
+
+    def _children(self) -> list[ChildProcess]:
+        return [engine.process for engine in (self._broker, self._postgres) if engine is not None]

@@ -1,0 +1,108 @@
+"""What n8n answers to a webhook call, case by case: the pure half of the stub n8n."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+
+_JSON = "application/json; charset=utf-8"
+_HTML = "text/html; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookCall:
+    """One call of a persona's webhook: the n-th (from 1) of its session."""
+
+    persona_id: str
+    session_id: str
+    message: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back, after `delay_seconds`; `body` in several pieces is sent piece by piece."""
+
+    status: int = 200
+    body: tuple[bytes, ...] = (b"",)
+    content_type: str | None = _JSON
+    headers: tuple[tuple[str, str], ...] = ()
+    delay_seconds: float = 0
+
+
+Persona = Callable[[WebhookCall], Answer | None]
+"""Decides the answer to one call; None is no answer at all, for as long as the caller waits."""
+
+
+def _json(content: object, status: int = 200, delay_seconds: float = 0) -> Answer:
+    return Answer(status, (orjson.dumps(content),), delay_seconds=delay_seconds)
+
+
+def _echo(call: WebhookCall) -> Answer:
+    return _json({"reply": f"You said: {call.message}"})
+
+
+def _slow(call: WebhookCall) -> Answer:
+    return _json({"reply": f"You said: {call.message}"}, delay_seconds=3)
+
+
+def _flaky(call: WebhookCall) -> Answer:
+    return _CANNOT_START if call.number <= 2 else _echo(call)
+
+
+def _overloaded(call: WebhookCall) -> Answer:
+    return _TOO_MANY if call.number == 1 else _echo(call)
+
+
+def _streaming(call: WebhookCall) -> Answer:
+    words = f"You said: {call.message}".split(" ")
+    spaced = [words[0], *(f" {word}" for word in words[1:])]
+    node = {"nodeId": "00000000-0000-0000-0000-000000000001", "nodeName": "Reply", "itemIndex": 0, "runIndex": 0}
+    chunks: list[dict[str, object]] = [{"type": "begin", "metadata": node}]
+    chunks += [{"type": "item", "content": word, "metadata": node} for word in spaced]
+    chunks += [{"type": "end", "metadata": node}]
+    return Answer(body=tuple(orjson.dumps(chunk, option=orjson.OPT_APPEND_NEWLINE) for chunk in chunks))
+
+
+def _always(answer: Answer | None) -> Persona:
+    return lambda _: answer
+
+
+def not_registered(method: str, path: str) -> Answer:
+    """The answer to a path on which no active workflow listens."""
+    hint = (
+        "The workflow must be active for a production URL to run successfully. You can activate the workflow using "
+        "the toggle in the top-right of the editor. Note that unlike test URL calls, production URL calls aren't "
+        "shown on the canvas (only in the executions list)"
+    )
+    message = f'The requested webhook "{method} {path}" is not registered.'
+    return _json({"code": 404, "message": message, "hint": hint}, status=404)
+
+
+UNREADABLE = _json({"code": 422, "message": "Failed to parse request body"}, status=422)
+"""The answer to a body that is no JSON object."""
+
+_CANNOT_START = _json({"code": 0, "message": "Workflow Webhook Error: Workflow could not be started!"}, status=500)
+_TOO_MANY = Answer(429, (b"Too Many Requests",), "text/plain; charset=utf-8", (("retry-after", "1"),))
+_UNAUTHORIZED = Answer(401, (b"Authorization is required!",), _HTML, (("www-authenticate", 'Basic realm="Webhook"'),))
+_NO_DATA = {"message": "Workflow executed successfully but the last node did not return any data"}
+
+PERSONAS: dict[str, Persona] = {
+    "echo": _echo,  # a Respond node, at once
+    "slow": _slow,  # a Respond node, after 3 s
+    "flaky": _flaky,  # cannot be started twice, then a Respond node
+    "streaming": _streaming,  # a Respond node in streaming mode
+    "immediate": _always(_json({"message": "Workflow was started"})),  # Respond immediately
+    "last-node-empty": _always(_json(_NO_DATA)),
+    "empty": _always(Answer(content_type=None)),  # the Respond node was never reached
+    "broken": _always(_json({"message": "Error in workflow"}, status=500)),  # a node fails before responding
+    "cannot-start": _always(_CANNOT_START),
+    "not-registered": _always(not_registered("POST", "not-registered")),  # not active, or unknown
+    "unauthorized": _always(_UNAUTHORIZED),
+    "forbidden": _always(Answer(403, (b"Authorization data is wrong!",), _HTML)),
+    "overloaded": _overloaded,  # a proxy before n8n refuses once, then a Respond node
+    "hang": _always(None),  # n8n at its concurrency limit
+    # The cloud proxy gives up after 100 s; the stub does so at once.
+    "cloud-timeout": _always(Answer(524, (b"error code: 524",), "text/plain; charset=UTF-8")),
+}
+"""One persona a row of what n8n answers; its webhook is `/webhook/<persona>`."""

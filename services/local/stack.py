@@ -1,0 +1,298 @@
+"""`chat-sessions up`: the whole system on this machine, until it is told to stop."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from types import FrameType
+from typing import NoReturn
+
+import httpx
+from rich.console import Console
+
+from services.commands.tokens import mint_token
+from services.local.broker import EMBEDDED_BROKER_SETTINGS
+from services.local.data_directory import AlreadyRunningError, DataDirectory, open_data_directory
+from services.local.engines import Engines
+from services.local.gateway import NotReadyError, PersonaRefusedError, register_personas, what_is_not_ready
+from services.local.n8n_answers import PERSONAS
+from services.local.postgres import PostgresError
+from services.local.postgres_place import PlaceError
+from services.local.processes import (
+    PortBusyError,
+    ProcessEndedError,
+    ensure_port_is_free,
+    free_port,
+    run_to_end,
+    start_process,
+)
+from services.local.reaper import Reaper, start_reaper
+from services.local.stack_options import (
+    Addresses,
+    StackOptions,
+    n8n_program,
+    service_command,
+    service_environment,
+    service_names,
+    service_program,
+)
+from services.local.supervisor import KeepsDyingError, Program, Supervisor
+
+_READY_SECONDS = 60.0
+_DRAIN_SECONDS = 10.0
+_LOOK_SECONDS = 0.1
+_TOKEN_LIFETIME = timedelta(days=30)
+
+
+class StopRequested(Exception):
+    """SIGINT or SIGTERM arrived."""
+
+
+_FAILURES = (
+    AlreadyRunningError,
+    PortBusyError,
+    ProcessEndedError,
+    PostgresError,
+    PlaceError,
+    KeepsDyingError,
+    NotReadyError,
+    PersonaRefusedError,
+    TimeoutError,
+)
+
+
+def run_stack(options: StackOptions, console: Console) -> int:
+    """Run everything that `options` ask for until SIGINT or SIGTERM, and leave nothing running.
+
+    Gives the exit code: 0 when told to stop, 1 after a failure, which was shown in plain words.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _raise_stop)
+    try:
+        directory = open_data_directory(options.data_directory)
+        ensure_port_is_free(options.port, "the gateway (--port)")
+        reaper = start_reaper(keep_open=[directory.lock], remove=[directory.stack_file])
+    except _FAILURES as error:
+        _show(console, str(error))
+        return 1
+    except StopRequested:
+        return 0
+    stack = Stack(options, directory, reaper, console)
+    try:
+        stack.start()
+        stack.watch()
+    except StopRequested:
+        return 0
+    except _FAILURES as error:
+        _show(console, str(error))
+        return 1
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        stack.stop()
+        # Whatever a failed start or stop overlooked ends here.
+        reaper.close()
+
+
+def _raise_stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    # A second signal must not interrupt the stopping.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise StopRequested
+
+
+def _show(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Stack:
+    """The engines and services of one `up`."""
+
+    def __init__(self, options: StackOptions, directory: DataDirectory, reaper: Reaper, console: Console) -> None:
+        self._options = options
+        self._directory = directory
+        self._reaper = reaper
+        self._console = console
+        self._engines = Engines(directory, reaper, self._say)
+        self._supervisor = Supervisor(directory.logs, reaper, self._say)
+        self._services: list[Program] = []
+
+    def start(self) -> None:
+        """Start everything and wait until it is ready; then stack.json is there and the addresses are shown."""
+        began = time.monotonic()
+        n8n_port = self._directory.n8n_port()
+        if self._options.n8n is None:
+            self._supervisor.start(n8n_program(n8n_port, os.environ))
+        self._addresses = self._start_engines(n8n_port)
+        self._environment = service_environment(
+            os.environ,
+            self._addresses,
+            embedded_broker=self._engines.has_broker,
+            jwt_secret=self._directory.jwt_secret(),
+            persona_secrets_key=self._directory.persona_secrets_key(),
+        )
+        self._tokens = {
+            "userToken": self._token("alice", admin=False),
+            "adminToken": self._token("admin", admin=True),
+        }
+        with self._step("Migrations and topics"):
+            self._run_once("migrate")
+        self._services = self._planned_services()
+        self._start_services()
+        with self._step(f"{len(PERSONAS)} personas"):
+            register_personas(
+                self._addresses.gateway_url,
+                self._addresses.n8n_url,
+                PERSONAS,
+                lambda user: self._token(user, admin=True),
+            )
+        self._recover()
+        self._write_stack()
+        self._greet(time.monotonic() - began)
+
+    def watch(self) -> NoReturn:
+        """Keep everything running; ends only by an exception."""
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            changed = False
+            for name in self._engines.dead():
+                self._replace_engine(name)
+                changed = True
+            changed |= self._supervisor.look_after(time.monotonic())
+            if changed:
+                self._write_stack()
+
+    def stop(self) -> None:
+        """Stop the gateway, let the services drain (10 s), then stop the engines."""
+        self._directory.remove_stack()
+        self._say("Stopping: the gateway first, then the others as they have drained.")
+        self._supervisor.stop(["gateway"], _DRAIN_SECONDS)
+        self._supervisor.stop([program.name for program in self._services], _DRAIN_SECONDS)
+        self._supervisor.stop(["n8n"], 2)
+        self._engines.stop()
+        self._say("Everything has stopped.")
+
+    def _start_engines(self, n8n_port: int) -> Addresses:
+        database_url, kafka = self._options.database_url, self._options.kafka
+        if database_url is None:
+            with self._step("PostgreSQL on a Unix socket"):
+                database_url = self._engines.start_postgres()
+        if kafka is None:
+            with self._step("Embedded broker (it keeps nothing on disk)"):
+                kafka = self._engines.start_broker()
+        return Addresses(
+            gateway_url=f"http://127.0.0.1:{self._options.port}",
+            kafka=kafka,
+            database_url=database_url,
+            n8n_url=(self._options.n8n or f"http://127.0.0.1:{n8n_port}").rstrip("/"),
+        )
+
+    def _planned_services(self) -> list[Program]:
+        return [
+            service_program(
+                name, command, self._environment, self._options.port if command == "gateway" else free_port()
+            )
+            for name, command in service_names(self._options).items()
+        ]
+
+    def _start_services(self) -> None:
+        """Start every service and wait until all are ready."""
+        with self._step(f"Services {', '.join(program.name for program in self._services)}"):
+            for program in self._services:
+                self._supervisor.start(program)
+            self._wait_until_ready()
+
+    def _recover(self) -> None:
+        """Send again what the broker may have lost."""
+        with self._step("Unfinished sessions sent again"):
+            self._run_once("recover")
+
+    def _wait_until_ready(self) -> None:
+        give_up = time.monotonic() + _READY_SECONDS
+        waiting = self._supervisor.programs()
+        with httpx.Client(timeout=1, trust_env=False) as client:
+            while waiting:
+                self._engines.ensure_running()
+                self._supervisor.look_after(time.monotonic())
+                problems = what_is_not_ready(client, waiting)
+                waiting = [program for program in waiting if program.name in problems]
+                if waiting and time.monotonic() > give_up:
+                    told = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+                    raise NotReadyError(
+                        f"Not ready within {_READY_SECONDS:.0f} s: {told}. Their logs are in {self._directory.logs}."
+                    )
+                time.sleep(0.05)
+
+    def _run_once(self, command: str) -> None:
+        child = start_process(
+            command,
+            service_command(command),
+            environment=self._environment,
+            log_path=self._directory.logs / f"{command}.log",
+            reaper=self._reaper,
+        )
+        run_to_end(child, _READY_SECONDS)
+
+    def _replace_engine(self, name: str) -> None:
+        self._engines.note_death(name)
+        if name == "postgres":
+            self._engines.start_postgres()
+            self._say("postgres was started again.")
+            return
+        self._say("What the broker held is gone: the services stop, topics are made again, the services start.")
+        self._supervisor.stop([program.name for program in self._services], 3)
+        self._engines.start_broker()
+        with self._step("Topics"):
+            self._run_once("migrate")
+        self._start_services()
+        self._recover()
+
+    def _token(self, user: str, *, admin: bool) -> str:
+        return mint_token(
+            user,
+            self._environment["JWT_SECRET"],
+            admin=admin,
+            now=datetime.now(UTC),
+            lifetime=_TOKEN_LIFETIME,
+            issuer=self._environment.get("JWT_ISSUER") or None,
+            audience=self._environment.get("JWT_AUDIENCE") or None,
+        )
+
+    def _write_stack(self) -> None:
+        self._directory.write_stack(
+            {
+                "gatewayUrl": self._addresses.gateway_url,
+                "kafkaBootstrap": self._addresses.kafka,
+                "databaseUrl": self._addresses.database_url,
+                "n8nUrl": self._addresses.n8n_url,
+                **self._tokens,
+                "processes": {**self._supervisor.pids(), **self._engines.pids()},
+                "opsUrls": {program.name: program.ops_url for program in self._services},
+                "kafkaSettings": EMBEDDED_BROKER_SETTINGS if self._engines.has_broker else {},
+            }
+        )
+
+    def _greet(self, seconds: float) -> None:
+        url, user = self._addresses.gateway_url, self._tokens["userToken"]
+        self._say(f"\nReady after {seconds:.1f} s: {url} (its API is described at {url}/docs)")
+        self._say(f"\nUser token:\n{user}\n\nAdmin token:\n{self._tokens['adminToken']}\n\nTry:")
+        self._say(
+            f"curl -X POST '{url}/api/conversations/hello/messages?wait=10' -H 'Authorization: Bearer {user}' "
+            """-H 'Content-Type: application/json' -d '{"personaId": "echo", "message": "Hello"}'"""
+        )
+        if self._options.n8n is None:
+            self._say(f"\nPersonas of the stub n8n: {', '.join(PERSONAS)}")
+        self._say(f"\nLogs are in {self._directory.logs}. Ctrl-C stops everything.")
+
+    def _say(self, text: str) -> None:
+        _show(self._console, text)
+
+    @contextmanager
+    def _step(self, title: str) -> Iterator[None]:
+        """Show that a step is under way, and that it is done."""
+        began = time.monotonic()
+        with self._console.status(title):
+            yield
+        self._console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - began:.1f} s[/]", highlight=False)

@@ -1,0 +1,88 @@
+"""What `chat-sessions up` is asked to run, and the environment and programs that follow from it."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.local.broker import EMBEDDED_BROKER_SETTINGS
+from services.local.supervisor import Program
+
+_LOOPBACK = "127.0.0.0/8,::1/128"
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """The options of `up`; an address that is None is of something started here."""
+
+    port: int
+    data_directory: Path
+    kafka: str | None = None
+    database_url: str | None = None
+    n8n: str | None = None
+    dispatchers: int = 1
+    trackers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where everything is, once it runs."""
+
+    gateway_url: str
+    kafka: str
+    database_url: str
+    n8n_url: str
+
+
+def service_environment(
+    outer: Mapping[str, str],
+    addresses: Addresses,
+    *,
+    embedded_broker: bool,
+    jwt_secret: str,
+    persona_secrets_key: str,
+) -> dict[str, str]:
+    """The environment of every service: the caller's own, with the stack's addresses and secrets on top.
+
+    Webhooks on this machine are allowed, beside what the caller allows; tokens are the stack's own.
+    """
+    allowed = ",".join(part for part in (outer.get("EGRESS_ALLOW_CIDRS"), _LOOPBACK) if part)
+    passed_on = {name: value for name, value in outer.items() if name != "JWT_JWKS_URL"}
+    return {
+        "LOG_FORMAT": "text",
+        **passed_on,
+        **(EMBEDDED_BROKER_SETTINGS if embedded_broker else {}),
+        "KAFKA_BOOTSTRAP_SERVERS": addresses.kafka,
+        "DATABASE_URL": addresses.database_url,
+        "JWT_SECRET": jwt_secret,
+        "PERSONA_SECRETS_KEY": persona_secrets_key,
+        "EGRESS_ALLOW_CIDRS": allowed,
+    }
+
+
+def service_command(name: str) -> list[str]:
+    """How this installation runs `chat-sessions NAME`."""
+    return [sys.executable, "-m", "services.cli", name]
+
+
+def service_names(options: StackOptions) -> dict[str, str]:
+    """The services to run: process name to command. The first of a kind bears the plain name."""
+    names = {"tracker": "tracker", "dispatcher": "dispatcher", "sweeper": "sweeper", "gateway": "gateway"}
+    names |= {f"tracker-{number}": "tracker" for number in range(2, options.trackers + 1)}
+    names |= {f"dispatcher-{number}": "dispatcher" for number in range(2, options.dispatchers + 1)}
+    return names
+
+
+def service_program(name: str, command: str, environment: Mapping[str, str], port: int) -> Program:
+    """One service on `port` of this machine: the gateway's own, the others' for health and metrics."""
+    if command == "gateway":
+        own = {"GATEWAY_HOST": "127.0.0.1", "GATEWAY_PORT": str(port)}
+    else:
+        own = {"OPS_HOST": "127.0.0.1", "OPS_PORT": str(port)}
+    return Program(name, service_command(command), {**environment, **own}, f"http://127.0.0.1:{port}")
+
+
+def n8n_program(port: int, environment: Mapping[str, str]) -> Program:
+    """The stub n8n."""
+    command = [sys.executable, "-m", "services.local.n8n_stub", "--port", str(port)]
+    return Program("n8n", command, environment, f"http://127.0.0.1:{port}")

@@ -1,0 +1,104 @@
+"""Composition root of the dispatcher process."""
+
+import asyncio
+import contextlib
+
+from prometheus_client import CollectorRegistry
+
+from services.contracts.topics import DISPATCHER_GROUP
+from services.database.engine import build_engine
+from services.runtime.consumer import BatchConsumer
+from services.runtime.consumer_metrics import ConsumerMetrics
+from services.runtime.dead_letters import DeadLetters
+from services.runtime.kafka import build_broker, build_producer
+from services.runtime.logs import configure_logs
+from services.runtime.ops import HttpServer, http_server, ops_app
+from services.runtime.settings import load
+from services.runtime.shutdown import Shutdown, run
+from services.webhook_dispatcher.deliveries import Deliveries
+from services.webhook_dispatcher.engine import TOPICS, Engine
+from services.webhook_dispatcher.metrics import DispatcherMetrics
+from services.webhook_dispatcher.n8n import N8n
+from services.webhook_dispatcher.personas import Personas
+from services.webhook_dispatcher.results import Results
+from services.webhook_dispatcher.settings import DispatcherSettings
+
+MEASURE_SECONDS = 1.0
+
+
+async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
+    """Run the process until its shutdown is requested."""
+    registry = CollectorRegistry()
+    consumer_metrics, metrics = ConsumerMetrics(registry), DispatcherMetrics(registry)
+    database = build_engine(settings.database_url.get_secret_value(), pool_size=1)
+    producer, broker = build_producer(settings), build_broker(settings)
+    personas, results = Personas(database, settings.secrets_key), Results(producer, metrics)
+    n8n = N8n(settings.egress_rules)
+    engine = Engine(
+        Deliveries(
+            personas,
+            n8n,
+            results,
+            metrics,
+            max_calls=settings.dispatcher_max_calls,
+            timeout_hours=settings.chat_session_timeout_hours,
+        ),
+        DeadLetters(producer, DISPATCHER_GROUP, consumer_metrics),
+        metrics,
+        shutdown,
+        most_held=settings.dispatcher_held_messages,
+        drain_seconds=settings.rebalance_drain_seconds,
+        stop_seconds=settings.dispatcher_stop_seconds,
+    )
+    consumer = BatchConsumer(
+        broker,
+        engine,
+        group_id=DISPATCHER_GROUP,
+        topics=TOPICS,
+        settings=settings,
+        shutdown=shutdown,
+        metrics=consumer_metrics,
+    )
+    checks = {
+        "consumer": consumer.not_ready,
+        "catch-up": engine.not_ready,
+        "personas": personas.not_ready,
+        "results": results.not_ready,
+    }
+    server = http_server(ops_app(checks, registry), settings.ops_host, settings.ops_port)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(database.dispose)
+        await producer.start()
+        stack.push_async_callback(producer.stop)
+        await stack.enter_async_context(n8n)
+        tasks = [asyncio.create_task(work) for work in (server.serve(), personas.run(), _measure(engine))]
+        stack.push_async_callback(_end, server, tasks)
+        for task in tasks:
+            shutdown.watch(task)
+        stack.push_async_callback(engine.abandon)
+        await consumer.start()
+        stack.push_async_callback(consumer.stop)
+        await broker.start()
+        await shutdown.wait()
+
+
+async def _end(server: HttpServer, tasks: list[asyncio.Task[None]]) -> None:
+    """Stop the background tasks; the server answers the requests that it has."""
+    server.should_exit = True
+    serving, *others = tasks
+    for task in others:
+        task.cancel()
+    await asyncio.gather(serving, *others, return_exceptions=True)
+
+
+async def _measure(engine: Engine) -> None:
+    while True:
+        engine.measure()
+        await asyncio.sleep(MEASURE_SECONDS)
+
+
+def main() -> int:
+    """Run the dispatcher; return the exit code."""
+    settings = load(DispatcherSettings)
+    configure_logs(settings.log_level, settings.log_format, process="dispatcher")
+    return run(lambda shutdown: serve(settings, shutdown))

@@ -1,0 +1,134 @@
+"""What may not be called again, learnt from Kafka: Postgres lags behind what this process must know."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from services.contracts import BadRecord, CancelRequested, WebhookAttempted, WebhookFailed, WebhookSucceeded
+from services.contracts.admission import CLOCK_SKEW
+from services.contracts.codec import decode, header
+from services.contracts.session import AttemptOutcome
+from services.contracts.topics import CONTROL, MESSAGES, RESULTS
+from services.runtime.consumer import RawRecord
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+SETTLED_SECONDS = 2.0
+"""How long a position at the end must stand until it counts although the records before it never came."""
+
+_CLOCK_SKEW_MS = int(CLOCK_SKEW.total_seconds() * 1000)
+_TERMINAL = frozenset({WebhookSucceeded.ce_type, WebhookFailed.ce_type})
+
+
+class CatchUp:
+    """Reads results and control of one partition again, through the group's own consumer.
+
+    Both are paused until the first `read`. Afterwards control flows on; results flow only while reading.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, partition: int) -> None:
+        self._consumer = consumer
+        self._messages = TopicPartition(MESSAGES.name, partition)
+        self._results = TopicPartition(RESULTS.name, partition)
+        self._control = TopicPartition(CONTROL.name, partition)
+        self._handled: dict[TopicPartition, int] = {}
+        self._progress = asyncio.Event()
+        self.fault: str | None = None
+        """Why reading does not get on, None if it does."""
+
+    async def has_backlog(self) -> bool:
+        """Tell whether messages wait that the group has not finished."""
+        while True:
+            try:
+                ends = await self._consumer.end_offsets([self._messages])
+                position: int = await self._consumer.position(self._messages)
+            except KafkaError as error:
+                await self._wait_out(error)
+            else:
+                self.fault = None
+                return position < int(ends[self._messages])
+
+    async def read(self, from_ms: int) -> None:
+        """Return once every record from 5 minutes before `from_ms` to the present ends was handed over."""
+        while True:
+            try:
+                ends = await self._seek(max(0, from_ms - _CLOCK_SKEW_MS))
+            except KafkaError as error:
+                await self._wait_out(error)
+            else:
+                self.fault = None
+                break
+        self._consumer.resume(self._results, self._control)
+        for partition, end in ends.items():
+            await self._until_handled(partition, end)
+        self._consumer.pause(self._results)
+
+    def handled(self, record: RawRecord) -> None:
+        """Note that a record of results or control was dealt with."""
+        self._handled[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        self._progress.set()
+
+    async def _seek(self, from_ms: int) -> dict[TopicPartition, int]:
+        both = [self._results, self._control]
+        # The ends are asked for first: what is written in between lies behind them and is read as well.
+        ends: dict[TopicPartition, int] = await self._consumer.end_offsets(both)
+        starts = await self._consumer.offsets_for_times(dict.fromkeys(both, from_ms))
+        for partition in both:
+            start = starts[partition]
+            self._handled[partition] = ends[partition] if start is None else start.offset
+            self._consumer.seek(partition, self._handled[partition])
+        return ends
+
+    async def _until_handled(self, partition: TopicPartition, end: int) -> None:
+        settled_at: float | None = None
+        while self._handled[partition] < end:
+            self._progress.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await self._progress.wait()
+                settled_at = None
+            # Records at the end may be gone (retention): then the position gets there and nothing is handed over.
+            if await self._consumer.position(partition) < end:
+                settled_at = None
+            elif settled_at is None:
+                settled_at = time.monotonic()
+            elif time.monotonic() - settled_at > SETTLED_SECONDS:
+                return
+
+    async def _wait_out(self, error: KafkaError) -> None:
+        if self.fault is None:
+            logger.warning("What is known of partition %d cannot be read yet: %r", self._messages.partition, error)
+        self.fault = f"Kafka does not tell what is known of partition {self._messages.partition}."
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+def ended_session(record: RawRecord) -> UUID | None:
+    """Return the session that a record of results says needs no more call, None for all other records.
+
+    What no service can read tells nothing; the tracker dead-letters it.
+    """
+    ce_type = header(record.headers, "ce_type")
+    if ce_type in _TERMINAL:
+        with contextlib.suppress(ValueError):
+            return UUID(header(record.headers, "ce_subject"))
+    elif ce_type == WebhookAttempted.ce_type and b'"accepted"' in (record.value or b""):
+        with contextlib.suppress(BadRecord):
+            event = decode(record.topic, record.headers, record.value)
+            if isinstance(event, WebhookAttempted) and event.outcome is AttemptOutcome.ACCEPTED:
+                return event.session_id
+    return None
+
+
+def cancel_request(record: RawRecord) -> CancelRequested | None:
+    """Return the cancel that a record of control carries, None for all other records."""
+    with contextlib.suppress(BadRecord):
+        event = decode(record.topic, record.headers, record.value)
+        if isinstance(event, CancelRequested):
+            return event
+    return None

@@ -1,0 +1,208 @@
+"""One message from the head of its conversation to its result: persona, slot, breaker, calls, retries."""
+
+import asyncio
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from services.contracts import AttemptOutcome, FailureKind, WebhookAttempted, WebhookFailed, WebhookSucceeded, new_id
+from services.webhook_dispatcher.delivery import Failed, judge
+from services.webhook_dispatcher.gate import Gate
+from services.webhook_dispatcher.metrics import NO_PERSONA, DispatcherMetrics
+from services.webhook_dispatcher.n8n import Exchange, N8n
+from services.webhook_dispatcher.personas import Persona, Personas
+from services.webhook_dispatcher.replies import Reply
+from services.webhook_dispatcher.results import Results
+from services.webhook_dispatcher.retries import retry_delay
+from services.webhook_dispatcher.tracking import Message, Phase
+
+_EXPIRED = "The message waited longer than a session may take: see whether dispatchers were down, and send it again."
+_UNKNOWN_PERSONA = "There is no persona with this personaId: correct it, or create the persona, and send it again."
+_DEADLINE = (
+    "The webhook was not well until the message's deadline passed: check that n8n runs and answers, or raise the "
+    "persona's deadlineSeconds."
+)
+
+ResultType = TypeVar("ResultType", WebhookAttempted, WebhookSucceeded, WebhookFailed)
+
+
+class Deliveries:
+    """Delivers messages. At most `max_calls` webhook calls run at the same time."""
+
+    def __init__(
+        self,
+        personas: Personas,
+        n8n: N8n,
+        results: Results,
+        metrics: DispatcherMetrics,
+        *,
+        max_calls: int,
+        timeout_hours: float,
+    ) -> None:
+        self._personas = personas
+        self._n8n = n8n
+        self._results = results
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(max_calls)
+        self._timeout_ms = timeout_hours * 3_600_000
+        self._gates: dict[str, Gate] = {}
+
+    async def deliver(self, message: Message) -> bool:
+        """Return True once the message is done: its result is acknowledged, or it is cancelled; False if released.
+
+        To cancel a message set `message.cancelled`, then, unless it is QUEUED or PUBLISHING, cancel the task that runs
+        this: a running call is broken off and told as such. A task that is cancelled without that flag lets go of the
+        message and publishes nothing more.
+        """
+        try:
+            return await self._deliver(message)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not message.cancelled or message.released or task is None:
+                raise
+            task.uncancel()
+            if message.phase is Phase.CALLING:
+                message.phase = Phase.PUBLISHING
+                await self._tell_cancelled(message)
+            return True
+
+    async def _deliver(self, message: Message) -> bool:
+        message.phase = Phase.WAITING
+        if self._expired(message):
+            return await self._give_up(message, FailureKind.EXPIRED, _EXPIRED)
+        persona = await self._personas.get(message.event.persona_id)
+        if persona is None:
+            return await self._give_up(message, FailureKind.UNKNOWN_PERSONA, _UNKNOWN_PERSONA)
+        # Finding the persona takes as long as PostgreSQL is away.
+        if self._expired(message):
+            return await self._give_up(message, FailureKind.EXPIRED, _EXPIRED)
+        return await self._attempt_until_done(message, persona, self._gate(persona))
+
+    async def _attempt_until_done(self, message: Message, persona: Persona, gate: Gate) -> bool:
+        deadline: float | None = None
+        while not message.released:
+            exchange: Exchange | None = None
+            async with self._slots:
+                # Waiting for the first slot is this process's doing and costs nothing of the deadline.
+                deadline = time.monotonic() + persona.deadline_seconds if deadline is None else deadline
+                seconds_left = deadline - time.monotonic()
+                if seconds_left > 0 and gate.admits():
+                    exchange = await self._call(message, persona, gate, seconds_left)
+            if exchange is None:
+                if await gate.wait(deadline):
+                    continue
+                return await self._give_up(message, gate.kind, _DEADLINE)
+            delay = await self._conclude(message, persona, gate, exchange, deadline)
+            if delay is None or message.cancelled:
+                return True
+            await asyncio.sleep(delay)
+        return False
+
+    async def _call(self, message: Message, persona: Persona, gate: Gate, seconds_left: float) -> Exchange:
+        message.attempt += 1
+        message.phase, message.called_at = Phase.CALLING, time.monotonic()
+        self._metrics.in_flight.inc()
+        try:
+            exchange = await self._n8n.call(
+                persona,
+                message.event,
+                traceparent=message.traceparent,
+                timeout_seconds=min(persona.timeout_seconds, seconds_left),
+            )
+        except asyncio.CancelledError:
+            gate.abandoned()
+            raise
+        finally:
+            self._metrics.in_flight.dec()
+        # No await lies between the answer and this: a cancel finds either a running call or a result under way.
+        message.phase = Phase.PUBLISHING
+        return exchange
+
+    async def _conclude(
+        self, message: Message, persona: Persona, gate: Gate, exchange: Exchange, deadline: float
+    ) -> float | None:
+        """Publish how a call ended. Return in how many seconds the next is due, None if there is none."""
+        verdict = judge(exchange.outcome)
+        gate.note(verdict)
+        self._measure(persona.persona_id, verdict, exchange)
+        now = datetime.now(UTC)
+        told: dict[str, Any] = {"duration_ms": exchange.duration_ms, "first_byte_ms": exchange.first_byte_ms}
+        if isinstance(verdict, Reply):
+            told |= {"status_code": exchange.status, "reply": verdict.text}
+            await self._results.publish(_event(WebhookSucceeded, message, now, **told), message.traceparent)
+            return None
+        told |= {
+            "status_code": verdict.status,
+            "failure_kind": verdict.kind,
+            "error_message": verdict.explanation,
+            "response_body": verdict.response_body,
+        }
+        delay = retry_delay(
+            verdict,
+            attempt=message.attempt,
+            max_attempts=persona.max_attempts,
+            idempotent=persona.idempotent,
+            now=now,
+            seconds_left=deadline - time.monotonic(),
+            chance=random.random(),  # noqa: S311 - spreads retries, guards nothing
+        )
+        if delay is None:
+            await self._results.publish(_event(WebhookFailed, message, now, **told), message.traceparent)
+            return None
+        self._metrics.retries.labels(persona.persona_id, verdict.kind.value).inc()
+        told |= {"outcome": AttemptOutcome.FAILED, "retry_at": now + timedelta(seconds=delay)}
+        await self._results.publish(_event(WebhookAttempted, message, now, **told), message.traceparent)
+        message.phase = Phase.WAITING
+        return 0.0 if message.released else delay
+
+    async def _give_up(self, message: Message, kind: FailureKind, explanation: str) -> bool:
+        """Fail the session without another call."""
+        message.phase = Phase.PUBLISHING
+        persona_id = NO_PERSONA if kind is FailureKind.UNKNOWN_PERSONA else message.event.persona_id
+        self._metrics.attempts.labels(persona_id, kind.value).inc()
+        event = _event(
+            WebhookFailed, message, datetime.now(UTC), duration_ms=0, failure_kind=kind, error_message=explanation
+        )
+        await self._results.publish(event, message.traceparent)
+        return True
+
+    async def _tell_cancelled(self, message: Message) -> None:
+        duration_ms = round((time.monotonic() - message.called_at) * 1000)
+        self._metrics.attempts.labels(message.event.persona_id, AttemptOutcome.CANCELLED.value).inc()
+        event = _event(
+            WebhookAttempted,
+            message,
+            datetime.now(UTC),
+            duration_ms=duration_ms,
+            outcome=AttemptOutcome.CANCELLED,
+        )
+        await self._results.publish(event, message.traceparent)
+
+    def _expired(self, message: Message) -> bool:
+        return message.sent_ms < time.time() * 1000 - self._timeout_ms
+
+    def _gate(self, persona: Persona) -> Gate:
+        gate = self._gates.get(persona.persona_id)
+        if gate is None:
+            gate = self._gates[persona.persona_id] = Gate(persona.persona_id, self._metrics)
+        return gate
+
+    def _measure(self, persona_id: str, verdict: Reply | Failed, exchange: Exchange) -> None:
+        outcome = "replied" if isinstance(verdict, Reply) else verdict.kind.value
+        self._metrics.attempts.labels(persona_id, outcome).inc()
+        self._metrics.seconds.labels(persona_id).observe(exchange.duration_ms / 1000)
+
+
+def _event(event_class: type[ResultType], message: Message, now: datetime, **told: Any) -> ResultType:
+    sent = message.event
+    return event_class(
+        event_id=new_id(),
+        occurred_at=now,
+        session_id=sent.session_id,
+        conversation_id=sent.conversation_id,
+        persona_id=sent.persona_id,
+        user_id=sent.user_id,
+        attempt=max(1, message.attempt),
+        **told,
+    )

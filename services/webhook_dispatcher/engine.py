@@ -1,0 +1,127 @@
+"""The dispatcher's share of `chat.messages.v1`: what BatchConsumer feeds, commits and takes away."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from services.contracts.topics import CONTROL, MESSAGES, RESULTS
+from services.runtime.consumer import RawRecord
+from services.runtime.dead_letters import DeadLetters
+from services.runtime.shutdown import Shutdown
+from services.webhook_dispatcher.deliveries import Deliveries
+from services.webhook_dispatcher.metrics import DispatcherMetrics
+from services.webhook_dispatcher.partition import Partition
+
+logger = logging.getLogger(__name__)
+
+TOPICS = (MESSAGES.name, RESULTS.name, CONTROL.name)
+"""Equally partitioned, so that the Range assignor brings partition i of all three to one process."""
+
+
+class Engine:
+    """Works on the partitions that this process is given.
+
+    Guarantees: messages of a conversation are called in turn; an offset is done only when the broker has acknowledged
+    the result of it and of all before it; once `revoked` has returned, nothing is published for those partitions.
+    """
+
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        dead_letters: DeadLetters,
+        metrics: DispatcherMetrics,
+        shutdown: Shutdown,
+        *,
+        most_held: int,
+        drain_seconds: float,
+        stop_seconds: float,
+    ) -> None:
+        self._deliveries = deliveries
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._shutdown = shutdown
+        self._most_held = most_held
+        self._drain_seconds = drain_seconds
+        self._stop_seconds = stop_seconds
+        self._partitions: dict[int, Partition] = {}
+
+    async def assigned(self, consumer: AIOKafkaConsumer, partitions: frozenset[TopicPartition]) -> None:
+        """Hold everything, and learn for each partition what may not be called again."""
+        consumer.pause(*partitions)
+        self._partitions = {
+            number: Partition(
+                number,
+                consumer,
+                self._deliveries,
+                self._dead_letters,
+                self._metrics,
+                self._shutdown,
+                most_held=self._most_held,
+            )
+            for topic, number in partitions
+            if topic == MESSAGES.name
+        }
+        for partition in self._partitions.values():
+            partition.open()
+
+    async def take(self, records: Sequence[RawRecord]) -> None:
+        """Begin with messages, learn from results, act on control. Returns at once: the work goes on by itself."""
+        for record in records:
+            if (partition := self._partitions.get(record.partition)) is None:
+                continue
+            if record.topic == MESSAGES.name:
+                partition.take_message(record)
+            elif record.topic == CONTROL.name:
+                partition.take_control(record)
+            else:
+                partition.take_result(record)
+
+    async def revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """Let running calls end within the limit, and let go of everything else."""
+        leaving = [self._partitions[number] for topic, number in partitions if topic == MESSAGES.name]
+        running = {task for partition in leaving for task in partition.release()}
+        if running:
+            await self._drain(running)
+        unfinished = {task for partition in leaving for task in partition.tasks()}
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        if unfinished:
+            logger.warning("%d calls did not end in time; they are made again elsewhere.", len(unfinished))
+
+    async def abandon(self) -> None:
+        """Break off everything at once and publish nothing more; what is not done is done again elsewhere."""
+        tasks = {task for partition in self._partitions.values() for task in partition.release()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def done(self) -> Mapping[TopicPartition, int]:
+        """Return per partition the lowest offset that is not done."""
+        return {
+            partition.topic: offset
+            for partition in self._partitions.values()
+            if (offset := partition.committable()) is not None
+        }
+
+    def not_ready(self) -> str | None:
+        """Return why partitions do not get on, None if they do."""
+        return next((fault for partition in self._partitions.values() if (fault := partition.not_ready())), None)
+
+    def measure(self) -> None:
+        """Bring the gauges up to date."""
+        for number, partition in self._partitions.items():
+            self._metrics.held.labels(str(number)).set(partition.held)
+            self._metrics.paused.labels(str(number)).set(partition.paused)
+
+    async def _drain(self, running: set[asyncio.Task[None]]) -> None:
+        draining = asyncio.create_task(asyncio.wait(running))
+        stopping = asyncio.create_task(self._shutdown.wait())
+        if not self._shutdown.requested:
+            await asyncio.wait({draining, stopping}, timeout=self._drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if self._shutdown.requested:
+            await asyncio.wait({draining}, timeout=self._stop_seconds)
+        stopping.cancel()
+        draining.cancel()

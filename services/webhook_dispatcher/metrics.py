@@ -1,0 +1,63 @@
+"""Every metric of the dispatcher."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+NO_PERSONA = "(unknown)"
+"""The persona label of what names a persona that does not exist: a publisher must not be able to make labels."""
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class DispatcherMetrics:
+    """Declared once a process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.attempts = Counter(
+            "chat_webhook_attempts",
+            "Webhook calls that ended, by outcome: replied, cancelled, or the failure kind",
+            ["persona", "outcome"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "chat_webhook_seconds",
+            "Time from the start of a webhook call to the end of its answer",
+            ["persona"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.in_flight = Gauge("chat_webhook_calls_in_flight", "Webhook calls that run now", registry=registry)
+        self.breaker = Gauge(
+            "chat_webhook_breaker_state",
+            "Circuit breaker of a persona: 0 closed, 1 half-open, 2 open",
+            ["persona"],
+            registry=registry,
+        )
+        self.retries = Counter(
+            "chat_webhook_retries", "Failed calls that are made again", ["persona", "kind"], registry=registry
+        )
+        self.finished = Counter(
+            "chat_dispatcher_finished_messages",
+            "Messages that need no more work, by how they ended: called, known (done before), cancelled, refused "
+            "(dead-lettered), other-group",
+            ["end"],
+            registry=registry,
+        )
+        self.held = Gauge(
+            "chat_dispatcher_held_messages",
+            "Messages of a partition that are taken and not finished",
+            ["partition"],
+            registry=registry,
+        )
+        self.paused = Gauge(
+            "chat_dispatcher_paused_partition", "1 while a partition is held back", ["partition"], registry=registry
+        )
+        self.catch_ups = Counter(
+            "chat_dispatcher_catch_ups",
+            "Times that a partition read again what is known of its sessions",
+            registry=registry,
+        )
+        self.unacknowledged = Counter(
+            "chat_dispatcher_unacknowledged_results",
+            "Results that Kafka did not acknowledge and that were published again",
+            registry=registry,
+        )

@@ -1,0 +1,254 @@
+"""One partition at work: its messages from their arrival to their last acknowledgement.
+
+Conversations run side by side, the messages of one in turn.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from services.contracts import BadRecord, CancelRequested, MessageSent, admit
+from services.contracts.codec import decode, header
+from services.contracts.topics import DISPATCHER_GROUP, MESSAGES
+from services.runtime.consumer import RawRecord
+from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_another_group
+from services.runtime.kafka import NotAcknowledged
+from services.runtime.shutdown import Shutdown
+from services.runtime.tracing import continued
+from services.webhook_dispatcher.catch_up import CatchUp, cancel_request, ended_session
+from services.webhook_dispatcher.deliveries import Deliveries
+from services.webhook_dispatcher.metrics import DispatcherMetrics
+from services.webhook_dispatcher.tracking import KnownSessions, Message, Offsets, Phase
+
+RETRY_SECONDS = 1.0
+LATER_OLD_IDS_MS = 30_000
+"""How much further back than needed is read, so that ids minted at about the same time need no second reading."""
+
+
+class Conversation:
+    """The messages of one conversation, in order; the first is the one that is worked on."""
+
+    def __init__(self) -> None:
+        self.messages: deque[Message] = deque()
+        self.task: asyncio.Task[None] | None = None
+
+
+class Partition:
+    """One partition that this process was given. `most_held` bounds what is taken and not finished."""
+
+    def __init__(
+        self,
+        number: int,
+        consumer: AIOKafkaConsumer,
+        deliveries: Deliveries,
+        dead_letters: DeadLetters,
+        metrics: DispatcherMetrics,
+        shutdown: Shutdown,
+        *,
+        most_held: int,
+    ) -> None:
+        self.topic = TopicPartition(MESSAGES.name, number)
+        self._consumer = consumer
+        self._deliveries = deliveries
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._shutdown = shutdown
+        self._most_held = most_held
+        self._offsets = Offsets()
+        self._known = KnownSessions()
+        self._reader = CatchUp(consumer, number)
+        self._waiting: deque[Message] = deque()
+        self._under_way: dict[UUID, Message] = {}
+        self._conversations: dict[str, Conversation] = {}
+        self._refusals: set[asyncio.Task[None]] = set()
+        self._learning: asyncio.Task[None] | None = None
+        self._catching_up = True
+        self._paused = True
+        self._full = False
+        self._released = False
+
+    def open(self) -> None:
+        """Begin: the partition's topics are paused and nothing of them was handed over yet."""
+        self._learn(self._open())
+
+    @property
+    def held(self) -> int:
+        """Records that are taken and not finished."""
+        return len(self._offsets)
+
+    @property
+    def paused(self) -> bool:
+        """True while no messages are taken."""
+        return self._paused
+
+    def committable(self) -> int | None:
+        """Return the lowest offset that is not done; None before the first record."""
+        return self._offsets.committable()
+
+    def not_ready(self) -> str | None:
+        """Return why the partition does not get on, None if it does."""
+        return self._reader.fault
+
+    def take_message(self, record: RawRecord) -> None:
+        """Begin with a record of `chat.messages.v1`."""
+        if not self._offsets.take(record.offset):
+            return
+        if not self._full and len(self._offsets) >= self._most_held:
+            self._full = True
+            self._regulate()
+        if meant_for_another_group(record, DISPATCHER_GROUP):
+            self._finish(record.offset, "other-group")
+            return
+        try:
+            event = decode(record.topic, record.headers, record.value)
+            admit(event, datetime.now(UTC))
+        except BadRecord as cause:
+            task = asyncio.create_task(self._refuse(record, cause))
+            self._refusals.add(task)
+            task.add_done_callback(self._refusals.discard)
+            self._shutdown.watch(task)
+            return
+        if isinstance(event, MessageSent):
+            traceparent = continued(header(record.headers, "traceparent"))
+            self._waiting.append(Message(event, record.offset, traceparent))
+            if not self._catching_up:
+                self._start_covered()
+
+    def take_result(self, record: RawRecord) -> None:
+        """Learn from a record of `chat.results.v1`."""
+        if (session_id := ended_session(record)) is not None:
+            self._known.add(session_id, None)
+        self._reader.handled(record)
+
+    def take_control(self, record: RawRecord) -> None:
+        """Act on a record of `chat.control.v1`."""
+        if not meant_for_another_group(record, DISPATCHER_GROUP) and (request := cancel_request(record)) is not None:
+            self._cancel(request)
+        self._reader.handled(record)
+
+    def release(self) -> set[asyncio.Task[None]]:
+        """Begin nothing more; let go of all that waits. Return the tasks of what cannot be let go at once."""
+        self._released = True
+        if self._learning is not None:
+            self._learning.cancel()
+        for message in self._under_way.values():
+            message.released = True
+        for conversation in self._conversations.values():
+            if conversation.task is not None and conversation.messages[0].phase in {Phase.QUEUED, Phase.WAITING}:
+                conversation.task.cancel()
+        return self.tasks()
+
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """Return what runs for this partition."""
+        working = {conversation.task for conversation in self._conversations.values() if conversation.task is not None}
+        return {task for task in working | self._refusals if not task.done()}
+
+    async def _open(self) -> None:
+        if await self._reader.has_backlog():
+            # The first message tells from where on to learn.
+            self._catching_up = False
+            self._regulate()
+        else:
+            await self._catch_up(int(time.time() * 1000))
+
+    async def _catch_up(self, target_ms: int) -> None:
+        while True:
+            self._metrics.catch_ups.inc()
+            from_ms = min([target_ms, *(message.sent_ms for message in self._waiting)]) - LATER_OLD_IDS_MS
+            self._known.begin_reading(from_ms, target_ms)
+            await self._reader.read(from_ms)
+            self._known.end_reading()
+            self._start_covered()
+            if not self._waiting:
+                break
+            target_ms = self._waiting[0].sent_ms
+        self._catching_up = False
+        self._regulate()
+
+    def _start_covered(self) -> None:
+        while self._waiting and self._known.covers(self._waiting[0].sent_ms):
+            self._start(self._waiting.popleft())
+        if self._waiting and not self._catching_up:
+            self._catching_up = True
+            self._regulate()
+            self._learn(self._catch_up(self._waiting[0].sent_ms))
+
+    def _start(self, message: Message) -> None:
+        session_id = message.session_id
+        if session_id in self._under_way or self._known.needs_no_call(session_id, message.identity):
+            self._finish(message.offset, "known")
+            return
+        self._under_way[session_id] = message
+        conversation_id = message.event.conversation_id
+        conversation = self._conversations.get(conversation_id)
+        if conversation is None:
+            conversation = self._conversations[conversation_id] = Conversation()
+        conversation.messages.append(message)
+        if conversation.task is None:
+            conversation.task = asyncio.create_task(self._work(conversation_id, conversation))
+            self._shutdown.watch(conversation.task)
+
+    async def _work(self, conversation_id: str, conversation: Conversation) -> None:
+        while conversation.messages and not self._released:
+            message = conversation.messages[0]
+            if not message.cancelled and not await self._deliveries.deliver(message):
+                return
+            conversation.messages.popleft()
+            self._end(message, "cancelled" if message.cancelled else "called")
+        if not conversation.messages:
+            del self._conversations[conversation_id]
+
+    def _cancel(self, request: CancelRequested) -> None:
+        identity = (request.conversation_id, request.persona_id, request.user_id)
+        self._known.add(request.session_id, identity)
+        message = self._under_way.get(request.session_id)
+        if message is None or message.identity != identity or message.cancelled:
+            return
+        message.cancelled = True
+        conversation = self._conversations[message.event.conversation_id]
+        if conversation.messages[0] is not message:
+            conversation.messages.remove(message)
+            self._end(message, "cancelled")
+        elif conversation.task is not None and message.phase in {Phase.WAITING, Phase.CALLING}:
+            conversation.task.cancel()
+
+    def _end(self, message: Message, end: str) -> None:
+        del self._under_way[message.session_id]
+        self._known.add(message.session_id, None)
+        self._finish(message.offset, end)
+
+    async def _refuse(self, record: RawRecord, cause: BadRecord) -> None:
+        while True:
+            try:
+                await self._dead_letters.publish([DeadLetter(record, cause)])
+            except NotAcknowledged:
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                break
+        self._finish(record.offset, "refused")
+
+    def _finish(self, offset: int, end: str) -> None:
+        self._metrics.finished.labels(end).inc()
+        self._offsets.finish(offset)
+        if self._full and len(self._offsets) <= self._most_held // 2:
+            self._full = False
+            self._regulate()
+
+    def _regulate(self) -> None:
+        pause = self._catching_up or self._full
+        if pause is self._paused or self._released:
+            return
+        self._paused = pause
+        if pause:
+            self._consumer.pause(self.topic)
+        else:
+            self._consumer.resume(self.topic)
+
+    def _learn(self, learning: Coroutine[None, None, None]) -> None:
+        self._learning = asyncio.create_task(learning)
+        self._shutdown.watch(self._learning)

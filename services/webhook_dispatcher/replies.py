@@ -1,0 +1,189 @@
+"""What a persona said, read from the body of a successful answer. No I/O.
+
+Workflows are written by people, so several forms are understood: an object, an array of objects, plain text, and
+n8n's streaming lines.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from services.contracts import FailureKind
+from services.contracts.admission import MAX_REPLY_BYTES, storable
+
+REPLY_KEYS = ("reply", "output", "text", "message")
+"""Where an object keeps its reply: the first of these that is there and not null."""
+
+ACKNOWLEDGEMENT = "Workflow was started"
+NO_DATA = "Workflow executed successfully but the last node did not return any data"
+
+_STREAM_TYPES = frozenset({"begin", "item", "end", "error", "keepalive"})
+_CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "iso-8859-1": "latin-1", "windows-1252": "cp1252"}
+_DEEPEST = 4
+"""Objects and arrays within one another that are searched for a reply."""
+
+_BINARY = ("image/", "audio/", "video/", "font/", "application/octet-stream", "application/pdf", "application/zip")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The persona's words: not blank, storable, at most 256 KiB."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """Why an answer that came with success is not a reply. The explanation is a sentence for the workflow's author."""
+
+    kind: FailureKind
+    explanation: str
+
+
+_EMPTY = NoReply(
+    FailureKind.NO_REPLY,
+    "The workflow answered without a reply: make sure that every path of it reaches its Respond to Webhook node.",
+)
+_ACKNOWLEDGED = NoReply(
+    FailureKind.ACKNOWLEDGED_ONLY,
+    "The workflow acknowledged the message without replying: set its webhook node to respond with a Respond to "
+    "Webhook node or when the last node finishes, not immediately.",
+)
+_NOTHING_RETURNED = NoReply(
+    FailureKind.NO_REPLY,
+    "The workflow ran, but its last node returned no data: let it return an object with the field reply.",
+)
+_WITHOUT_FIELD = NoReply(
+    FailureKind.BAD_REPLY,
+    f"The answer has none of the fields {', '.join(REPLY_KEYS)}: let the workflow return its reply in one of them.",
+)
+_MALFORMED = NoReply(
+    FailureKind.BAD_REPLY,
+    "The answer is declared as JSON and is not: correct what the workflow's Respond to Webhook node returns.",
+)
+_NOT_TEXT = NoReply(
+    FailureKind.BAD_REPLY, "The answer is neither JSON nor text: let the workflow return one of the two."
+)
+_UNFINISHED_STREAM = NoReply(
+    FailureKind.BAD_REPLY, "The workflow's stream broke off before its end: look at its executions in n8n."
+)
+_TOO_LARGE = NoReply(
+    FailureKind.TOO_LARGE, f"The reply has more than {MAX_REPLY_BYTES} bytes: let the workflow return a shorter one."
+)
+
+
+def read_reply(body: bytes, content_type: str | None) -> Reply | NoReply:
+    """Return the reply that a successful answer carries, or why it carries none."""
+    media_type, charset = _media_type(content_type)
+    if media_type.startswith(_BINARY):
+        return _NOT_TEXT
+    text = body.decode(charset, "replace").removeprefix("\ufeff")
+    if not text.strip():
+        return _EMPTY
+    is_json = media_type == "application/json" or media_type.endswith("+json")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        chunks = _stream_chunks(text)
+        if chunks is not None:
+            return _assembled(chunks)
+        return _MALFORMED if is_json else _reply(text)
+    if not is_json and not isinstance(value, dict | list):
+        return _reply(text)
+    return _from_json(value)
+
+
+def _from_json(value: object) -> Reply | NoReply:
+    if _is_chunk(value):
+        return _assembled([value])
+    if value is None or value in ({}, []):
+        return _EMPTY
+    text = _text(value, _DEEPEST)
+    if text is None:
+        return _WITHOUT_FIELD
+    if text == ACKNOWLEDGEMENT and isinstance(value, dict):
+        return _ACKNOWLEDGED
+    if text == NO_DATA and isinstance(value, dict):
+        return _NOTHING_RETURNED
+    return _reply(text)
+
+
+def _text(value: object, levels: int) -> str | None:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if levels == 0:
+        return None
+    if isinstance(value, dict):
+        found = next((value[key] for key in REPLY_KEYS if value.get(key) is not None), None)
+        return _text(found, levels - 1)
+    if isinstance(value, list):
+        texts = [text for item in value if (text := _text(item, levels - 1)) is not None]
+        return "\n".join(texts) if len(texts) == len(value) else None
+    return None
+
+
+def _reply(text: str) -> Reply | NoReply:
+    text = storable(text)
+    if not text.strip():
+        return _EMPTY
+    if len(text) * 4 > MAX_REPLY_BYTES and len(text.encode()) > MAX_REPLY_BYTES:
+        return _TOO_LARGE
+    return Reply(text)
+
+
+def _is_chunk(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(kind := value.get("type"), str)
+        and kind in _STREAM_TYPES
+        and not any(key in value for key in REPLY_KEYS)
+    )
+
+
+def _stream_chunks(text: str) -> list[object] | None:
+    """Return the lines of a stream; None if the text is none. A last line that broke off is left out."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    chunks: list[object] = []
+    for number, line in enumerate(lines):
+        try:
+            chunk = json.loads(line)
+        except (ValueError, RecursionError):
+            if chunks and number == len(lines) - 1:
+                break
+            return None
+        if not _is_chunk(chunk):
+            return None
+        chunks.append(chunk)
+    return chunks
+
+
+def _assembled(chunks: Iterable[object]) -> Reply | NoReply:
+    pieces: list[str] = []
+    unfinished, ended = 0, False
+    for chunk in chunks:
+        kind, content = (chunk["type"], chunk.get("content")) if isinstance(chunk, dict) else (None, None)
+        if kind == "error":
+            return NoReply(FailureKind.WORKFLOW_ERROR, _stream_error(content))
+        if kind == "item" and content is not None:
+            pieces.append(content if isinstance(content, str) else json.dumps(content))
+        elif kind == "begin":
+            unfinished += 1
+        elif kind == "end":
+            unfinished, ended = unfinished - 1, True
+    return _reply("".join(pieces)) if ended and unfinished <= 0 else _UNFINISHED_STREAM
+
+
+def _stream_error(content: object) -> str:
+    said = f" (n8n says: {content[:300]})" if isinstance(content, str) and content.strip() else ""
+    return f"The workflow failed while it streamed its reply{said}: look at its executions in n8n."
+
+
+def _media_type(content_type: str | None) -> tuple[str, str]:
+    media_type, _, parameters = (content_type or "").lower().partition(";")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.strip().partition("=")
+        if name == "charset":
+            return media_type.strip(), _CHARSETS.get(value.strip("\"' "), "utf-8")
+    return media_type.strip(), "utf-8"

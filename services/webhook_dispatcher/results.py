@@ -1,0 +1,56 @@
+"""Result events on their way to Kafka: published until the broker has acknowledged them."""
+
+import asyncio
+import logging
+
+from aiokafka import AIOKafkaProducer
+
+from services.contracts import Record, WebhookAttempted, WebhookFailed, WebhookSucceeded, encode
+from services.runtime.kafka import NotAcknowledged, publish
+from services.webhook_dispatcher.metrics import DispatcherMetrics
+
+logger = logging.getLogger(__name__)
+
+SOURCE = "/chat-sessions/dispatcher"
+FIRST_BACKOFF_SECONDS = 0.2
+LONGEST_BACKOFF_SECONDS = 5.0
+
+
+class Results:
+    """Publishes result events; readiness shows while Kafka does not take them."""
+
+    def __init__(self, producer: AIOKafkaProducer, metrics: DispatcherMetrics) -> None:
+        self._producer = producer
+        self._metrics = metrics
+        self._refused = 0
+
+    async def publish(self, event: WebhookAttempted | WebhookSucceeded | WebhookFailed, traceparent: str) -> None:
+        """Return once the broker has acknowledged the event; until then the same event is published again."""
+        record = encode(event, source=SOURCE, traceparent=traceparent)
+        try:
+            await publish(self._producer, record)
+        except NotAcknowledged as fault:
+            logger.warning("%s Publishing it again until it is.", fault)
+        else:
+            return
+        self._refused += 1
+        try:
+            await self._insist(record)
+        finally:
+            self._refused -= 1
+
+    def not_ready(self) -> str | None:
+        """Return why results cannot be told at the moment, None if they can."""
+        return f"Kafka does not acknowledge {self._refused} results." if self._refused else None
+
+    async def _insist(self, record: Record) -> None:
+        backoff = FIRST_BACKOFF_SECONDS
+        while True:
+            await asyncio.sleep(backoff)
+            self._metrics.unacknowledged.inc()
+            try:
+                await publish(self._producer, record)
+            except NotAcknowledged:
+                backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
+            else:
+                return

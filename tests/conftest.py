@@ -1,0 +1,83 @@
+"""What every test may ask for: a real broker, a real PostgreSQL, the whole running system."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from services.database.migrate import migrate
+from services.local.broker import start_broker
+from services.local.postgres import EmbeddedPostgres, start_postgres
+from services.local.processes import free_port
+from services.local.reaper import Reaper, start_reaper
+from tests.e2e.local_stack import Up, start_up
+
+
+@pytest.fixture(scope="session")
+def reaper() -> Iterator[Reaper]:
+    """Ends what the tests started, even when pytest itself is killed."""
+    running = start_reaper()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def session_directory() -> Iterator[Path]:
+    """A directory for the whole test run that the database's own user can enter, unlike pytest's."""
+    directory = Path(tempfile.mkdtemp(prefix="chat-sessions-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def broker(session_directory: Path, reaper: Reaper) -> Iterator[str]:
+    """The bootstrap address of one embedded broker, without topics, for the whole test run."""
+    running = start_broker(free_port(), session_directory / "broker.log", reaper)
+    yield running.bootstrap
+    running.process.stop(5)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(session_directory: Path, reaper: Reaper) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL for the whole test run; its database `chat_sessions` has no tables."""
+    # Tests never outlive a crash of the machine, so nothing waits for the disk.
+    running = start_postgres(session_directory, session_directory / "postgres.log", reaper, {"fsync": "off"})
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: EmbeddedPostgres) -> str:
+    """The name of a migrated database that others are copied from; nobody may be connected to it."""
+    postgres_server.run_sql("CREATE DATABASE migrated")
+    asyncio.run(migrate(postgres_server.url("migrated")))
+    return "migrated"
+
+
+@pytest.fixture
+def postgres_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """The address of a migrated, empty database of the test's own."""
+    name = f"test_{uuid4().hex}"
+    postgres_server.run_sql(f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY file_copy")
+    yield postgres_server.url(name)
+    postgres_server.run_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def running_up(session_directory: Path) -> Iterator[Up]:
+    """A running `chat-sessions up`, for the whole test run, without rate limits."""
+    up = start_up(session_directory / "stack")
+    yield up
+    assert up.stop() == 0
+
+
+@pytest.fixture
+def stack(running_up: Up) -> dict[str, Any]:
+    """The stack.json of the system that runs for the whole test run, as it is now."""
+    return running_up.stack()

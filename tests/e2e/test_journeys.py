@@ -1,0 +1,251 @@
+"""What users of the running system see, over HTTP alone."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from services.commands.tokens import mint_token
+from services.contracts.session import FailureKind
+from services.local.n8n_answers import PERSONAS
+from tests.e2e.local_stack import Up
+
+Json = dict[str, Any]
+
+REPLYING = {"echo", "slow", "flaky", "overloaded", "streaming"}
+FAILING = {
+    "broken": FailureKind.WORKFLOW_ERROR,
+    "empty": FailureKind.NO_REPLY,
+    "immediate": FailureKind.ACKNOWLEDGED_ONLY,
+    "last-node-empty": FailureKind.NO_REPLY,
+    "cannot-start": FailureKind.WORKFLOW_ERROR,
+    "not-registered": FailureKind.NOT_REGISTERED,
+    "unauthorized": FailureKind.UNAUTHORIZED,
+    "forbidden": FailureKind.UNAUTHORIZED,
+    "cloud-timeout": FailureKind.TIMEOUT,
+    "hang": FailureKind.TIMEOUT,
+}
+
+
+class Person:
+    """Someone who uses the API."""
+
+    def __init__(self, user_id: str, client: httpx.Client) -> None:
+        self.user_id = user_id
+        self.http = client
+
+    def send(self, persona: str, message: str = "Hello", *, conversation: str | None = None, wait: int = 0) -> Json:
+        """Send a message; return the answer, which must be one of success."""
+        url = f"/api/conversations/{conversation or uuid4()}/messages"
+        answer = self.http.post(url, params={"wait": wait}, json={"personaId": persona, "message": message})
+        assert answer.status_code in {200, 202}, answer.text
+        return answer.json()
+
+    def session(self, session_id: str, *, wait: int = 0) -> Json:
+        answer = self.http.get(f"/api/chat-sessions/{session_id}", params={"wait": wait})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def ended(self, session_id: str) -> Json:
+        session = self.session(session_id, wait=30)
+        assert session["status"] != "ACTIVE", session
+        return session
+
+    def stats(self, **parameters: str) -> Json:
+        answer = self.http.get("/api/chat-sessions/stats", params=parameters)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+@pytest.fixture
+def person(running_up: Up, stack: Json) -> Iterator[Callable[..., Person]]:
+    """Makes people whom nobody has met before."""
+    clients = []
+    secret = (running_up.data_directory / "jwt-secret").read_text()
+
+    def meet(*, admin: bool = False) -> Person:
+        user_id = f"user-{uuid4()}"
+        token = mint_token(user_id, secret, admin=admin, now=datetime.now(UTC), lifetime=timedelta(hours=1))
+        client = httpx.Client(
+            base_url=stack["gatewayUrl"], headers={"authorization": f"Bearer {token}"}, timeout=40, trust_env=False
+        )
+        clients.append(client)
+        return Person(user_id, client)
+
+    yield meet
+    for client in clients:
+        client.close()
+
+
+def until(condition: Callable[[], Any], *, seconds: float = 20) -> Any:
+    """Return the first true value of the condition."""
+    give_up = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < give_up, "The condition did not come true in time."
+        time.sleep(0.05)
+    return value
+
+
+def kinds(session: Json) -> list[str]:
+    return [entry["type"] for entry in session["timeline"]]
+
+
+def calls(stack: Json, session_id: str) -> int:
+    """Return how often the stub's webhooks were called for a session."""
+    answer = httpx.get(f"{stack['n8nUrl']}/calls", params={"sessionId": session_id}, trust_env=False)
+    return answer.json()["calls"] if answer.status_code == 200 else 0
+
+
+@pytest.mark.parametrize("persona", sorted(REPLYING))
+def test_a_message_is_answered(person, persona) -> None:
+    alice = person()
+    sent = alice.send(persona, "How are you?")
+    assert sent["status"] == "ACTIVE"
+    session = alice.ended(sent["sessionId"])
+    assert (session["status"], session["errorMessage"]) == ("COMPLETED", None)
+    assert [(m["role"], m["content"]) for m in session["messages"]] == [
+        ("user", "How are you?"),
+        ("persona", "You said: How are you?"),
+    ]
+    assert kinds(session)[0] == "MessageSent"
+    assert kinds(session)[-1] == "WebhookSucceeded"
+    assert session["durationMs"] == session["responseMs"] > 0
+    assert session["metadata"]["ipAddress"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("persona", "kind"), sorted(FAILING.items()))
+def test_what_n8n_does_wrong_is_told(person, stack, persona, kind) -> None:
+    alice, admin = person(), person(admin=True)
+    impatient = f"{persona}-{uuid4()}"
+    body = {"webhookUrl": f"{stack['n8nUrl']}/webhook/{persona}", "timeoutSeconds": 1, "deadlineSeconds": 10}
+    assert admin.http.put(f"/api/personas/{impatient}", json=body).is_success
+    session = alice.ended(alice.send(impatient)["sessionId"])
+    assert (session["status"], session["failureKind"]) == ("FAILED", kind)
+    assert session["errorMessage"]
+    assert [m["role"] for m in session["messages"]] == ["user"]
+    stats = alice.stats()
+    assert (stats["total"], stats["byStatus"]["FAILED"], stats["failures"]) == (1, 1, {kind: 1})
+
+
+def test_every_persona_of_the_stub_is_tried_here() -> None:
+    assert set(PERSONAS) == REPLYING | set(FAILING)
+
+
+def test_an_unknown_persona_fails_the_session(person) -> None:
+    alice = person()
+    session = alice.ended(alice.send("nobody")["sessionId"])
+    assert (session["status"], session["failureKind"]) == ("FAILED", "unknown-persona")
+
+
+def test_waiting_for_the_reply(person) -> None:
+    answer = person().send("echo", "Wait for it", wait=20)
+    assert (answer["status"], answer["reply"]) == ("COMPLETED", "You said: Wait for it")
+
+
+def test_cancelling_stops_a_running_call_and_is_final(person, stack) -> None:
+    alice = person()
+    session_id = alice.send("hang")["sessionId"]
+    until(lambda: calls(stack, session_id))
+    answer = alice.http.patch(f"/api/chat-sessions/{session_id}/cancel", json={"reason": "changed my mind"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "CANCELLED"), answer.text
+    session = until(lambda: (s := alice.session(session_id)) and "WebhookAttempted" in kinds(s) and s)
+    told = next(entry for entry in session["timeline"] if entry["type"] == "WebhookAttempted")
+    assert (session["status"], told["outcome"]) == ("CANCELLED", "cancelled")
+    assert alice.http.patch(f"/api/chat-sessions/{session_id}/cancel").status_code == 200
+
+
+def test_an_ended_session_cannot_be_cancelled(person) -> None:
+    alice = person()
+    session_id = alice.send("echo", wait=20)["sessionId"]
+    answer = alice.http.patch(f"/api/chat-sessions/{session_id}/cancel")
+    assert answer.status_code == 409
+    assert alice.session(session_id)["status"] == "COMPLETED"
+
+
+def test_a_late_reply_does_not_flip_a_swept_session(person, stack) -> None:
+    alice, admin = person(), person(admin=True)
+    session_id = alice.send("slow")["sessionId"]
+    until(lambda: calls(stack, session_id))
+    sweep = admin.http.post("/api/chat-sessions/cleanup", content='{"maxAgeHours": 0.0000001}')
+    assert sweep.status_code in {200, 202}, sweep.text
+    session = alice.session(session_id, wait=20)
+    assert (session["status"], session["errorMessage"][:14]) == ("TIMEOUT", "No activity fo")
+    late = until(lambda: [e for e in alice.session(session_id)["timeline"] if e["late"]])
+    assert [entry["type"] for entry in late] == ["WebhookSucceeded"]
+    after = alice.session(session_id)
+    assert (after["status"], after["endedAt"]) == ("TIMEOUT", session["endedAt"])
+    assert [m["role"] for m in after["messages"]] == ["user"]
+
+
+def test_a_dry_run_sweeps_nothing(person) -> None:
+    alice, admin = person(), person(admin=True)
+    session_id = alice.send("slow")["sessionId"]
+    answer = admin.http.post("/api/chat-sessions/cleanup", content='{"maxAgeHours": 0.0000001, "dryRun": true}')
+    assert answer.status_code in {200, 202}, answer.text
+    assert alice.ended(session_id)["status"] == "COMPLETED"
+
+
+def test_one_conversation_is_answered_in_order(person, stack) -> None:
+    alice, conversation = person(), str(uuid4())
+    sent = [alice.send("echo", f"message {n}", conversation=conversation)["sessionId"] for n in range(20)]
+    ended = [alice.ended(session_id) for session_id in sent]
+    assert all(a["endedAt"] <= b["endedAt"] for a, b in itertools.pairwise(ended))
+    listed = alice.http.get(f"/api/conversations/{conversation}/chat-sessions", params={"status": "COMPLETED"}).json()
+    assert {item["sessionId"] for item in listed["items"]} == set(sent)
+
+
+def test_sessions_are_for_their_own_user(person) -> None:
+    alice, bob, admin = person(), person(), person(admin=True)
+    conversation = str(uuid4())
+    session_id = alice.send("echo", conversation=conversation, wait=20)["sessionId"]
+    assert bob.http.get(f"/api/chat-sessions/{session_id}").status_code == 404
+    assert bob.http.patch(f"/api/chat-sessions/{session_id}/cancel").status_code == 404
+    assert bob.http.get("/api/chat-sessions").json()["items"] == []
+    assert bob.stats()["total"] == 0
+    foreign = bob.http.post(f"/api/conversations/{conversation}/messages", json={"personaId": "echo", "message": "hi"})
+    assert foreign.status_code == 404
+    assert bob.http.post("/api/chat-sessions/cleanup").status_code == 403
+    assert admin.session(session_id)["status"] == "COMPLETED"
+
+
+def test_repeating_a_request_opens_one_session(person, stack) -> None:
+    alice, url, headers = person(), f"/api/conversations/{uuid4()}/messages", {"idempotency-key": str(uuid4())}
+    body = {"personaId": "echo", "message": "once"}
+    answers = [alice.http.post(url, json=body, headers=headers).json()["sessionId"] for _ in range(3)]
+    assert len(set(answers)) == 1
+    other = alice.http.post(url, json={**body, "message": "twice"}, headers=headers)
+    assert other.status_code == 422
+    alice.ended(answers[0])
+    assert alice.http.get("/api/chat-sessions").json()["total"] == 1
+    assert calls(stack, answers[0]) == 1
+
+
+def test_statistics_add_up(person) -> None:
+    alice = person()
+    for persona in ("echo", "echo", "broken"):
+        alice.ended(alice.send(persona)["sessionId"])
+    stats = alice.stats()
+    assert (stats["total"], stats["active"], stats["byStatus"]["COMPLETED"]) == (3, 0, 2)
+    assert stats["successRate"] == pytest.approx(2 / 3)
+    assert stats["responseMs"]["p50"] > 0
+    assert alice.stats(personaId="echo")["total"] == 2
+
+
+def test_metrics_of_every_process_tell_what_happened(person, stack) -> None:
+    alice = person()
+    alice.ended(alice.send("echo")["sessionId"])
+    alice.ended(alice.send("broken")["sessionId"])
+    text = "".join(httpx.get(f"{url}/metrics", trust_env=False).text for url in stack["opsUrls"].values())
+    for line in (
+        'chat_sessions_ended_total{persona="echo",status="COMPLETED"}',
+        'chat_sessions_ended_total{persona="broken",status="FAILED"}',
+        'chat_session_failures_total{kind="workflow-error"',
+        "chat_sessions_success_ratio",
+        "chat_consumer_lag_records",
+    ):
+        assert line in text or line.replace('{kind="workflow-error"', '{kind="workflow-error",persona="broken"') in text

@@ -1,0 +1,199 @@
+"""A gateway on a free port of this machine, over the real broker and a real PostgreSQL, for the tests."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+import jwt
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from services.api_gateway.app import open_gateway
+from services.api_gateway.live import SessionChanges
+from services.api_gateway.settings import GatewaySettings
+from services.contracts import Event, SessionStatus, decode, new_id
+from services.contracts.ids import id_time
+from services.contracts.topics import CONTROL, MESSAGES, RESULTS, Topic
+from services.database.partitions import create_partitions, month_of
+from services.database.tables import chat_sessions, fold_progress
+from services.runtime.ops import http_server
+from services.runtime.settings import KafkaSettings
+from services.runtime.shutdown import Shutdown
+from services.runtime.topics import create_topics
+
+SECRET = "a-secret-that-only-tests-know-0123456789"
+EMBEDDED: dict[str, Any] = {"kafka_idempotence": False, "kafka_fetch_max_wait_ms": 50}
+
+
+def token(user: str = "ada", *, admin: bool = False, secret: str = SECRET, **claims: object) -> str:
+    """A token as `chat-sessions token` makes it."""
+    roles = ["USER", "ADMIN"] if admin else ["USER"]
+    return jwt.encode({"sub": user, "roles": roles, "exp": time.time() + 600, **claims}, secret, algorithm="HS256")
+
+
+def bearer(user: str = "ada", *, admin: bool = False) -> dict[str, str]:
+    return {"authorization": f"Bearer {token(user, admin=admin)}"}
+
+
+ADA, BOB, ROOT = bearer("ada"), bearer("bob"), bearer("root", admin=True)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    http: httpx.AsyncClient
+    engine: AsyncEngine
+    bootstrap: str
+    url: str
+    changes: SessionChanges
+
+    async def get(self, path: str, headers: dict[str, str] = ADA, **query: object) -> httpx.Response:
+        return await self.http.get(path, headers=headers, params={k: str(v) for k, v in query.items()})
+
+    async def send(
+        self, conversation: str = "c-1", headers: dict[str, str] = ADA, wait: float | None = None, **body: object
+    ) -> httpx.Response:
+        path = f"/api/conversations/{conversation}/messages" + (f"?wait={wait}" if wait is not None else "")
+        return await self.http.post(path, headers=headers, json={"personaId": "echo", "message": "hello", **body})
+
+    async def execute(self, statement: Any) -> Any:
+        async with self.engine.begin() as connection:
+            return await connection.execute(statement)
+
+    async def rows(self, table: Any) -> list[Any]:
+        async with self.engine.connect() as connection:
+            return list((await connection.execute(select(table))).all())
+
+    async def folded(self, up_to: datetime) -> None:
+        """Tell, as the tracker does, that everything up to this time is folded."""
+        rows = [
+            {"topic": topic.name, "partition": number, "folded_up_to": up_to}
+            for topic in (MESSAGES, RESULTS, CONTROL)
+            for number in range(topic.partitions)
+        ]
+        async with self.engine.begin() as connection:
+            await connection.execute(delete(fold_progress))
+            await connection.execute(insert(fold_progress), rows)
+
+    async def add_session(self, session_id: UUID | None = None, **columns: Any) -> UUID:
+        """Write a session as the tracker would."""
+        session_id = session_id or new_id()
+        started = id_time(session_id)
+        row = {
+            "id": session_id,
+            "session_id": session_id,
+            "conversation_id": "c-1",
+            "persona_id": "echo",
+            "user_id": "ada",
+            "status": SessionStatus.ACTIVE,
+            "started_at": started,
+            "last_activity_at": started,
+            "version": 1,
+            **columns,
+        }
+        async with self.engine.begin() as connection:
+            await create_partitions(connection, month_of(session_id))
+            await connection.execute(insert(chat_sessions).values(row))
+        return session_id
+
+    async def end_session(self, session_id: UUID, status: SessionStatus, **columns: Any) -> None:
+        ended = {"status": status, "ended_at": datetime.now(UTC), "version": 2, **columns}
+        await self.execute(update(chat_sessions).where(chat_sessions.c.session_id == session_id).values(ended))
+
+    @contextlib.asynccontextmanager
+    async def log_of(self, topic: Topic, key: str | None = None) -> AsyncIterator["Log"]:
+        """Lend a reader of what is published to a topic from now on, under this key if one is given."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=None, fetch_max_wait_ms=50)
+        await consumer.start()
+        try:
+            consumer.assign([TopicPartition(topic.name, number) for number in range(topic.partitions)])
+            await consumer.seek_to_end()
+            for partition in consumer.assignment():
+                await consumer.position(partition)
+            yield Log(consumer, topic, key)
+        finally:
+            await consumer.stop()
+
+
+@dataclass(frozen=True)
+class Log:
+    consumer: AIOKafkaConsumer
+    topic: Topic
+    key: str | None
+
+    async def next(self) -> Event:
+        record = await self.next_record()
+        return decode(self.topic.name, record.headers, record.value)
+
+    async def next_record(self) -> Any:
+        async with asyncio.timeout(10):
+            while True:
+                record = await self.consumer.getone()
+                if self.key is None or record.key == self.key.encode():
+                    return record
+
+    async def is_silent(self, milliseconds: int = 500) -> bool:
+        """Whether nothing comes for a while."""
+        batches = await self.consumer.getmany(timeout_ms=milliseconds)
+        records = [record for batch in batches.values() for record in batch]
+        return not [record for record in records if self.key is None or record.key == self.key.encode()]
+
+
+@contextlib.asynccontextmanager
+async def running_gateway(bootstrap: str, postgres_url: str, **settings: Any) -> AsyncIterator[Gateway]:
+    """Run a gateway; `settings` are those of GatewaySettings by field name."""
+    values = {
+        "kafka_bootstrap_servers": bootstrap,
+        "database_url": postgres_url,
+        "jwt_secret": SECRET,
+        "gateway_port": 0,
+        **EMBEDDED,
+        **settings,
+    }
+    shutdown = Shutdown()
+    engine = create_async_engine(postgres_url)
+    async with open_gateway(GatewaySettings(**values), shutdown) as (app, changes):
+        server = http_server(app, "127.0.0.1", 0, drain_seconds=5)
+        serving = asyncio.create_task(server.serve())
+        try:
+            while not server.started:
+                assert not serving.done()
+                await asyncio.sleep(0.01)
+            url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+            async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+                yield Gateway(http, engine, bootstrap, url, changes)
+        finally:
+            changes.stop()
+            server.should_exit = True
+            await serving
+            await engine.dispose()
+    assert shutdown.exit_code == 0
+
+
+async def until(
+    look: Callable[[], Awaitable[httpx.Response]], enough: Callable[[httpx.Response], bool]
+) -> httpx.Response:
+    """Return the first answer that is enough; fail after 15 s."""
+    give_up = time.monotonic() + 15
+    while not enough(answer := await look()):
+        assert time.monotonic() < give_up, answer.text
+        await asyncio.sleep(0.02)
+    return answer
+
+
+async def ready(gateway: Gateway) -> None:
+    """Return once the gateway can publish."""
+    await until(lambda: gateway.http.get("/health/ready"), lambda answer: answer.status_code == 200)
+
+
+async def make_topics(bootstrap: str) -> None:
+    await create_topics(KafkaSettings(kafka_bootstrap_servers=bootstrap, kafka_replication_factor=1))
+
+
+LONG_AGO = timedelta(hours=1)

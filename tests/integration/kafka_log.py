@@ -1,0 +1,151 @@
+"""Topics of a test's own, and plain writing to and reading from them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+from uuid import uuid4
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from services.runtime.consumer import RawRecord
+from services.runtime.kafka import build_producer, build_reader
+from services.runtime.settings import KafkaSettings
+
+
+class Sent(NamedTuple):
+    """A record as a test sends it."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    partition: int | None = None
+
+
+def settings_for(bootstrap: str) -> KafkaSettings:
+    """Settings that make groups of the embedded broker quick."""
+    return KafkaSettings(
+        kafka_bootstrap_servers=bootstrap,
+        kafka_session_timeout_ms=1500,
+        kafka_rebalance_timeout_ms=1000,
+        kafka_fetch_max_wait_ms=50,
+        kafka_idempotence=False,
+        kafka_replication_factor=1,
+    )
+
+
+def fresh_name(stem: str) -> str:
+    """A name that no other test uses."""
+    return f"{stem}-{uuid4().hex[:12]}"
+
+
+@asynccontextmanager
+async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client."""
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def make_topics(bootstrap: str, names: Iterable[str], partitions: int = 1) -> None:
+    """Create topics that do not exist yet."""
+    async with admin(bootstrap) as client:
+        answer = await client.create_topics([NewTopic(name, partitions, 1) for name in names])
+        assert all(code == 0 for _, code, *_ in answer.topic_errors), answer  # type: ignore[attr-defined]
+
+
+async def delete_topics(bootstrap: str, names: Sequence[str]) -> None:
+    """Delete topics; those that do not exist are passed over."""
+    async with admin(bootstrap) as client:
+        await client.delete_topics(list(names))
+
+
+@asynccontextmanager
+async def producer(bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
+    """A started producer, built as the services build theirs."""
+    client = build_producer(settings_for(bootstrap))
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+async def send(bootstrap: str, topic: str, records: Iterable[Sent]) -> None:
+    """Return once every record is acknowledged."""
+    async with producer(bootstrap) as client:
+        await asyncio.gather(*[await _append(client, topic, record) for record in records])
+
+
+async def _append(client: AIOKafkaProducer, topic: str, record: Sent) -> "asyncio.Future[object]":
+    future: asyncio.Future[object]
+    headers = list(record.headers)
+    if record.key is None and record.value is None:
+        # aiokafka's send() refuses what Kafka takes.
+        batch = client.create_batch()
+        assert batch.append(timestamp=None, key=None, value=None, headers=headers) is not None
+        future = await client.send_batch(batch, topic, partition=record.partition)
+    else:
+        future = await client.send(topic, record.value, key=record.key, partition=record.partition, headers=headers)
+    return future
+
+
+async def read_all(bootstrap: str, topic: str) -> list[RawRecord]:
+    """Every record of a topic that has lost none yet, partition by partition."""
+    reader = build_reader(settings_for(bootstrap), client_id="test-reader")
+    await reader.start()
+    try:
+        numbers = reader.partitions_for_topic(topic) or await _partitions(reader, topic)
+        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+        reader.assign(partitions)
+        await reader.seek_to_beginning(*partitions)
+        ends = await reader.end_offsets(partitions)
+        found: dict[TopicPartition, list[RawRecord]] = {partition: [] for partition in partitions}
+        give_up = time.monotonic() + 20
+        while any(len(found[partition]) < ends[partition] for partition in partitions):
+            assert time.monotonic() < give_up, f"{topic} could not be read to its end."
+            for partition, records in (await reader.getmany(timeout_ms=200)).items():
+                found[partition] += records
+        return [record for partition in partitions for record in found[partition]]
+    finally:
+        await reader.stop()
+
+
+async def _partitions(reader: AIOKafkaConsumer, topic: str) -> set[int]:
+    await reader.topics()
+    numbers: set[int] | None = reader.partitions_for_topic(topic)
+    assert numbers, f"{topic} does not exist."
+    return numbers
+
+
+async def committed(bootstrap: str, group_id: str, partition: TopicPartition) -> int | None:
+    """The offset that a group has committed, read without joining it."""
+    reader = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group_id, enable_auto_commit=False)
+    await reader.start()
+    try:
+        reader.assign([partition])
+        offset: int | None = await reader.committed(partition)
+        return offset
+    finally:
+        await reader.stop()
+
+
+async def eventually(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    """Return as soon as the condition holds; fail, saying what did not happen, after `seconds`."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, f"Within {seconds} s it did not happen that {what}."
+        await asyncio.sleep(0.01)
+
+
+async def until_committed(bootstrap: str, group_id: str, partition: TopicPartition, offset: int) -> None:
+    """Return as soon as the group has committed `offset`; fail after 20 s."""
+    give_up = time.monotonic() + 20
+    while (found := await committed(bootstrap, group_id, partition)) != offset:
+        assert time.monotonic() < give_up, f"The group has committed {found}, not {offset}."
+        await asyncio.sleep(0.1)

@@ -1,0 +1,109 @@
+"""Dead letters are listed with their reasons and replayed byte for byte to the group that could not use them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import ConsumerRecord
+from prometheus_client import CollectorRegistry
+
+from services.contracts import BadRecord
+from services.contracts.topics import MESSAGES, TRACKER_GROUP
+from services.local.broker import start_broker
+from services.local.processes import free_port
+from services.local.reaper import Reaper
+from services.runtime.consumer_metrics import ConsumerMetrics
+from services.runtime.dead_letters import REPLAY_GROUP_HEADER, DeadLetter, DeadLetters
+from services.runtime.kafka import build_producer
+from services.runtime.settings import KafkaSettings
+from services.runtime.topics import create_topics
+
+# The last one bears the name of a header that dead letters add.
+HEADERS = (("ce_type", b"chat.MessageSent.v1"), ("nothing", None), ("dlq-topic", b"not this one"))
+
+
+@pytest.fixture
+def kafka(tmp_path: Path, reaper: Reaper) -> Iterator[KafkaSettings]:
+    """A broker of this test's own: its dead letters are all there are."""
+    running = start_broker(free_port(), tmp_path / "broker.log", reaper)
+    yield KafkaSettings(kafka_bootstrap_servers=running.bootstrap, kafka_idempotence=False, kafka_replication_factor=1)
+    running.process.stop(5)
+
+
+def run(kafka: KafkaSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": os.defpath,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.kafka_bootstrap_servers,
+        "KAFKA_IDEMPOTENCE": "false",
+    }
+    command = [sys.executable, "-m", "services.cli", "dead-letters", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+
+async def bury(kafka: KafkaSettings, value: bytes, offset: int) -> None:
+    producer: AIOKafkaProducer = build_producer(kafka)
+    await producer.start()
+    record = ConsumerRecord(
+        topic=MESSAGES.name,
+        partition=3,
+        offset=offset,
+        timestamp=0,
+        timestamp_type=0,
+        key=b"conversation",
+        value=value,
+        checksum=None,
+        serialized_key_size=0,
+        serialized_value_size=0,
+        headers=HEADERS,
+    )
+    letter = DeadLetter(record, BadRecord("malformed", "The body is no JSON."))
+    await DeadLetters(producer, TRACKER_GROUP, ConsumerMetrics(CollectorRegistry())).publish([letter])
+    await producer.stop()
+
+
+async def messages(kafka: KafkaSettings) -> list[ConsumerRecord[bytes, bytes]]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.kafka_bootstrap_servers)
+    await consumer.start()
+    place = TopicPartition(MESSAGES.name, 3)
+    consumer.assign([place])
+    await consumer.seek_to_beginning(place)
+    found: list[ConsumerRecord[bytes, bytes]] = []
+    while await consumer.position(place) < (await consumer.end_offsets([place]))[place]:
+        found += (await consumer.getmany(timeout_ms=200)).get(place, [])
+    await consumer.stop()
+    return found
+
+
+async def test_letters_are_listed_and_a_chosen_one_is_replayed(kafka: KafkaSettings) -> None:
+    await create_topics(kafka)
+    await bury(kafka, b"{first", 7)
+    await bury(kafka, b"{second\x00", 8)
+    listed = run(kafka, "list")
+    assert listed.returncode == 0, listed.stderr
+    lines = listed.stdout.splitlines()
+    assert "from chat.messages.v1 partition 3 offset 7  malformed: The body is no JSON." in lines[0]
+    assert lines[-1] == "2 of 2 dead letters."
+    assert run(kafka, "list", "--group", "webhook-dispatcher").stdout == "0 of 0 dead letters.\n"
+
+    second = lines[1].split()[0]
+    replayed = run(kafka, "replay", second)
+    assert (replayed.returncode, replayed.stdout) == (0, "1 records replayed.\n"), replayed.stderr
+    (record,) = await messages(kafka)
+    assert (record.key, record.value) == (b"conversation", b"{second\x00")
+    assert record.headers == (*HEADERS, (REPLAY_GROUP_HEADER, TRACKER_GROUP.encode()))
+
+
+async def test_mistakes_are_one_line(kafka: KafkaSettings) -> None:
+    for arguments, told in (
+        (("replay",), "Give the ids"),
+        (("replay", "no/1"), "There is no dead letter no/1"),
+    ):
+        done = run(kafka, *arguments)
+        assert done.returncode == 1
+        assert done.stderr.startswith("Error: ")
+        assert told in done.stderr
+        assert done.stderr.count("\n") == 1

@@ -1,0 +1,133 @@
+"""The migrations build exactly the declared tables, and can be run at any time by anyone."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
+
+from services.database.engine import build_engine
+from services.database.migrate import alembic_config, migrate
+from services.database.partitions import create_partitions
+from services.database.tables import metadata
+from services.local.postgres import EmbeddedPostgres
+
+
+@pytest.fixture
+def empty_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """The address of a database without tables, of the test's own."""
+    name = f"empty_{uuid4().hex}"
+    postgres_server.run_sql(f"CREATE DATABASE {name}")
+    yield postgres_server.url(name)
+    postgres_server.run_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+# Alembic compares neither of these.
+CATALOGUE = """
+    SELECT 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
+      FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL
+    SELECT 'table ' || relname || ' ' || relkind::text || ' ' || coalesce(pg_get_partkeydef(oid), '')
+           || ' ' || coalesce(reloptions::text, '')
+      FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+    UNION ALL
+    SELECT 'column ' || attrelid::regclass || ' ' || attname || ' ' || format_type(atttypid, atttypmod)
+           || ' ' || attnotnull || ' ' || coalesce(pg_get_expr(adbin, adrelid), '')
+      FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+      JOIN pg_class ON pg_class.oid = attrelid
+     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attnum > 0
+    UNION ALL
+    SELECT 'enum ' || typname || ' ' || string_agg(enumlabel, ',' ORDER BY enumsortorder)
+      FROM pg_enum JOIN pg_type ON pg_type.oid = enumtypid GROUP BY typname
+"""
+
+
+async def catalogue(url: str) -> list[str]:
+    engine = build_engine(url)
+    try:
+        async with engine.connect() as connection:
+            rows = await connection.scalars(text(CATALOGUE))
+            return sorted(row for row in rows if "alembic_version" not in row)
+    finally:
+        await engine.dispose()
+
+
+async def test_alembic_finds_no_difference_to_the_declared_tables(postgres_url: str) -> None:
+    def differences(connection: Connection) -> list[object]:
+        options = {"compare_type": True, "compare_server_default": True}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+    engine = build_engine(postgres_url)
+    try:
+        async with engine.connect() as connection:
+            assert await connection.run_sync(differences) == []
+    finally:
+        await engine.dispose()
+
+
+async def test_the_catalogue_is_that_of_the_declared_tables(postgres_url: str, empty_url: str) -> None:
+    engine = build_engine(empty_url)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+    finally:
+        await engine.dispose()
+    migrated = await catalogue(postgres_url)
+    assert migrated == await catalogue(empty_url)
+    assert any("ck_chat_sessions_id_is_session_id" in line for line in migrated)
+    assert any("fk_messages_chatSessionId" in line for line in migrated)
+
+
+async def test_an_upgrade_can_be_run_again(empty_url: str) -> None:
+    await migrate(empty_url)
+    once = await catalogue(empty_url)
+    await migrate(empty_url)
+    assert await catalogue(empty_url) == once
+
+
+async def test_several_processes_may_migrate_at_once(empty_url: str, postgres_url: str) -> None:
+    # Processes of their own: Alembic keeps what it works on in module globals, so threads would prove nothing.
+    program = "import asyncio, sys; from services.database.migrate import migrate; asyncio.run(migrate(sys.argv[1]))"
+    async with asyncio.timeout(60):
+        running = [await _python(program, empty_url) for _ in range(3)]
+        results = await asyncio.gather(*(process.communicate() for process in running))
+    assert [(process.returncode, errors) for process, (_, errors) in zip(running, results, strict=True)] == [
+        (0, b"")
+    ] * 3
+    assert await catalogue(empty_url) == await catalogue(postgres_url)
+
+
+async def test_a_downgrade_leaves_nothing_and_an_upgrade_follows_it(empty_url: str) -> None:
+    await migrate(empty_url)
+    full = await catalogue(empty_url)
+    await asyncio.to_thread(command.downgrade, alembic_config(empty_url), "base")
+    assert await catalogue(empty_url) == []
+    await migrate(empty_url)
+    assert await catalogue(empty_url) == full
+
+
+async def test_a_downgrade_works_with_partitions(postgres_url: str) -> None:
+    engine = build_engine(postgres_url)
+    try:
+        async with engine.begin() as connection:
+            await create_partitions(connection, datetime(2026, 11, 1, tzinfo=UTC))
+        await asyncio.to_thread(command.downgrade, alembic_config(postgres_url), "base")
+        async with engine.connect() as connection:
+            tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+        assert tables == ["alembic_version"]
+    finally:
+        await engine.dispose()
+
+
+async def _python(program: str, argument: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, argument, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )

@@ -1,0 +1,120 @@
+"""What the gateway answers while Kafka or PostgreSQL is away, and how it stops."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from services.contracts import MessageSent
+from services.contracts.topics import MESSAGES
+from services.database.migrate import migrate
+from services.database.tables import chat_sessions, conversations, idempotency_keys
+from services.local.broker import start_broker
+from services.local.postgres import start_postgres
+from services.local.processes import free_port
+from services.local.reaper import Reaper
+from tests.integration.gateway import ADA, BOB, ROOT, Gateway, make_topics, ready, running_gateway, until
+
+
+@pytest.fixture
+async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    await make_topics(broker)
+    async with running_gateway(broker, postgres_url) as running:
+        await ready(running)
+        yield running
+
+
+async def test_a_message_that_kafka_does_not_acknowledge_is_503_with_its_session(
+    session_directory: Path, reaper: Reaper, postgres_url: str
+) -> None:
+    port = free_port()
+    broker = start_broker(port, session_directory / "dying-broker.log", reaper)
+    await make_topics(broker.bootstrap)
+    async with running_gateway(broker.bootstrap, postgres_url) as gateway:
+        await ready(gateway)
+        broker.process.popen.kill()
+        broker.process.popen.wait(10)
+        began = asyncio.get_running_loop().time()
+        headers = {**ADA, "idempotency-key": "k-1"}
+        answer = await gateway.send("c-1", headers)
+        assert asyncio.get_running_loop().time() - began < 7
+        assert (answer.status_code, answer.json()["code"]) == (503, "not-acknowledged")
+        assert "unknown" in answer.json()["detail"]
+        [key] = await gateway.rows(idempotency_keys)
+        assert (str(key.sessionId), key.publishedAt) == (answer.json()["sessionId"], None)
+        assert len(await gateway.rows(conversations)) == 1
+        assert await gateway.rows(chat_sessions) == []
+        await until(lambda: gateway.http.get("/health/ready"), lambda answer: answer.status_code == 503)
+
+        again = start_broker(port, session_directory / "risen-broker.log", reaper)
+        await make_topics(again.bootstrap)
+        await ready(gateway)
+        await gateway.execute(update(idempotency_keys).values(sent_at=datetime.now(UTC) - timedelta(seconds=6)))
+        repeated = await until(lambda: gateway.send("c-1", headers), lambda answer: answer.status_code != 503)
+        assert (repeated.status_code, repeated.json()["sessionId"]) == (202, answer.json()["sessionId"])
+    again.process.stop(5)
+
+
+async def test_the_gateway_starts_before_kafka(session_directory: Path, reaper: Reaper, postgres_url: str) -> None:
+    port = free_port()
+    async with running_gateway(f"127.0.0.1:{port}", postgres_url) as gateway:
+        assert (await gateway.http.get("/health/live")).status_code == 200
+        not_ready = await gateway.http.get("/health/ready")
+        assert (not_ready.status_code, list(not_ready.json()["problems"])) == (503, ["kafka"])
+        assert (await gateway.get("/api/chat-sessions")).status_code == 200
+        broker = start_broker(port, session_directory / "late-broker.log", reaper)
+        await make_topics(broker.bootstrap)
+        await ready(gateway)
+        assert (await gateway.send()).status_code == 202
+    broker.process.stop(5)
+
+
+async def test_while_postgres_is_away_only_unkeyed_messages_pass(
+    broker: str, session_directory: Path, reaper: Reaper
+) -> None:
+    directory = session_directory / "absent"
+    directory.mkdir(mode=0o711)
+    postgres = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "off"})
+    await migrate(postgres.url())
+    await make_topics(broker)
+    async with running_gateway(broker, postgres.url()) as gateway:
+        await ready(gateway)
+        assert (await gateway.send("c-owned", ADA)).status_code == 202
+        await gateway.engine.dispose()
+        postgres.stop()
+        async with gateway.log_of(MESSAGES, "c-unknown") as log:
+            assert (await gateway.send("c-unknown", BOB, wait=0.1)).status_code == 202
+            assert isinstance(await log.next(), MessageSent)
+        assert (await gateway.send("c-owned", ADA)).status_code == 202
+        assert (await gateway.send("c-owned", BOB)).status_code == 404
+        calls = [
+            await gateway.send("c-owned", {**ADA, "idempotency-key": "k-1"}),
+            await gateway.get("/api/chat-sessions"),
+            await gateway.get("/api/chat-sessions/01976f3e-8a00-7cc3-98c4-dc0c0c07398f"),
+            await gateway.get("/api/chat-sessions/stats"),
+            await gateway.http.post("/api/chat-sessions/cleanup", headers=ROOT, json={}),
+            await gateway.get("/api/personas", ROOT),
+        ]
+        for answer in calls:
+            assert (answer.status_code, answer.json()["code"]) == (503, "database-away"), answer.request.url
+            assert answer.headers["retry-after"] == "1"
+        refused = await gateway.http.put("/api/personas/p", headers=ADA, json={})
+        assert refused.status_code == 403, "a refusal needs no audit log to stand"
+        assert (await gateway.http.get("/health/ready")).status_code == 200
+        again = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "off"})
+        assert (await gateway.get("/api/chat-sessions")).status_code == 200
+    again.stop()
+
+
+async def test_who_waits_is_answered_when_the_gateway_stops(broker: str, postgres_url: str) -> None:
+    await make_topics(broker)
+    async with running_gateway(broker, postgres_url) as gateway:
+        await ready(gateway)
+        waiting = asyncio.create_task(gateway.send("c-stop", wait=60))
+        await until(lambda: gateway.http.get("/metrics"), lambda answer: "chat_waiters 1.0" in answer.text)
+        gateway.changes.stop()
+        async with asyncio.timeout(5):
+            assert (await waiting).status_code == 202

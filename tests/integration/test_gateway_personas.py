@@ -1,0 +1,166 @@
+"""Setting up personas: what is kept, what is hidden, and which addresses are refused."""
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from cryptography.fernet import Fernet
+
+from services.api_gateway.answer_models import Persona
+from services.database.tables import audit_log, personas
+from tests.integration.gateway import ADA, ROOT, Gateway, running_gateway
+
+KEY = Fernet.generate_key()
+PUBLIC = "https://192.0.2.1/webhook/x"
+# 192.0.2.0/24 is for documentation and not global; the operator allows it here, and part of this machine.
+ALLOWED = "192.0.2.0/24, 127.7.0.0/16"
+
+
+@pytest.fixture
+async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with running_gateway(
+        broker, postgres_url, persona_secrets_key=KEY.decode(), egress_allow_cidrs=ALLOWED
+    ) as running:
+        yield running
+
+
+async def put(gateway: Gateway, persona_id: str = "support", **body: object) -> "tuple[int, dict[str, object]]":
+    answer = await gateway.http.put(f"/api/personas/{persona_id}", headers=ROOT, json={"webhookUrl": PUBLIC, **body})
+    return answer.status_code, answer.json()
+
+
+async def test_a_persona_is_made_told_replaced_and_deleted(gateway: Gateway) -> None:
+    status, made = await put(gateway, timeoutSeconds=300, maxAttempts=5, deadlineSeconds=600, idempotent=True)
+    assert status == 200
+    Persona.model_validate(made)
+    path = "/api/personas/support"
+    assert (await gateway.get(path, ROOT)).json() == made
+    assert (made["timeoutSeconds"], made["maxAttempts"], made["idempotent"], made["hasAuth"]) == (300, 5, True, False)
+    _, replaced = await put(gateway)
+    assert (replaced["timeoutSeconds"], replaced["maxAttempts"], replaced["deadlineSeconds"]) == (10, 3, 60)
+    assert replaced["idempotent"] is False
+    assert replaced["createdAt"] == made["createdAt"]
+    assert [item["personaId"] for item in (await gateway.get("/api/personas", ROOT)).json()["items"]] == ["support"]
+    assert (await gateway.http.delete(path, headers=ROOT)).status_code == 204
+    assert (await gateway.http.delete(path, headers=ROOT)).status_code == 404
+    gone = await gateway.get(path, ROOT)
+    assert (gone.status_code, gone.json()["code"]) == (404, "no-such-persona")
+    assert [entry.action for entry in await gateway.rows(audit_log)] == ["persona.put", "persona.put", "persona.delete"]
+
+
+async def test_personas_are_listed_by_cursor(gateway: Gateway) -> None:
+    for name in ("c", "a", "b"):
+        await put(gateway, name)
+    first = (await gateway.get("/api/personas", ROOT, limit=2)).json()
+    rest = (await gateway.get("/api/personas", ROOT, limit=2, cursor=first["nextCursor"])).json()
+    assert [item["personaId"] for item in first["items"] + rest["items"]] == ["a", "b", "c"]
+    assert rest["nextCursor"] is None
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"type": "basic", "username": "n8n", "password": "s3cret-word"},
+        {"type": "header", "name": "X-Api-Key", "value": "s3cret-word"},
+    ],
+)
+async def test_credentials_are_encrypted_and_never_shown(gateway: Gateway, auth: dict[str, str]) -> None:
+    status, made = await put(gateway, auth=auth)
+    assert (status, made["hasAuth"]) == (200, True)
+    told = (await gateway.get("/api/personas/support", ROOT)).text + json.dumps(made)
+    assert "s3cret" not in told
+    [row] = await gateway.rows(personas)
+    assert json.loads(Fernet(KEY).decrypt(row.auth)) == auth
+    assert (await put(gateway))[1]["hasAuth"] is False
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"type": "header", "name": "X-Key", "value": "a\r\nHost: evil"},
+        {"type": "header", "name": "X Key", "value": "a"},
+        {"type": "header", "name": "Host", "value": "a"},
+        {"type": "basic", "username": "a:b", "password": "s3cret"},
+        {"type": "bearer", "token": "s3cret"},
+    ],
+)
+async def test_credentials_that_cannot_be_sent_are_refused(gateway: Gateway, auth: dict[str, str]) -> None:
+    status, problem = await put(gateway, auth=auth)
+    assert (status, problem["code"]) == (400, "invalid-body")
+    assert "s3cret" not in json.dumps(problem)
+
+
+async def test_without_a_key_credentials_are_refused(broker: str, postgres_url: str) -> None:
+    async with running_gateway(broker, postgres_url, egress_allow_cidrs=ALLOWED) as gateway:
+        status, problem = await put(gateway, auth={"type": "basic", "username": "u", "password": "p"})
+        assert (status, problem["code"]) == (400, "no-secrets-key")
+        assert (await put(gateway))[0] == 200
+
+
+REFUSED_ADDRESSES = [
+    "http://169.254.169.254/latest/meta-data",
+    "http://10.0.0.1/x",
+    "http://localhost:5678/webhook/x",
+    "http://127.0.0.1/x",
+    "http://2130706433/x",
+    "http://0x7f.0.0.1/x",
+    "http://0177.0.0.1/x",
+    "http://127.1/x",
+    "http://0.0.0.0/x",
+    "http://[::1]/x",
+    "http://[::ffff:10.0.0.1]/x",
+    "http://[::ffff:169.254.169.254]/x",
+    "http://[64:ff9b::a00:1]/x",
+    "http://[fd00::1]/x",
+    "http://[fe80::1]/x",
+    "http://100.64.0.1/x",
+    "http://224.0.0.1/x",
+    "http://192.168.1.1/x",
+]
+NO_WEBHOOKS = ["http://[fe80::1%25eth0]/x", "ftp://192.0.2.1/x", "file:///etc/passwd", "//192.0.2.1/x", "http:///x", "http://u:p@192.0.2.1/x",
+               "http://192.0.2.1:99999/x", "http://192.0.2.1\n.example/x", "http://[::1", "", "x" * 2049]  # fmt: skip
+
+
+async def test_addresses_that_the_operator_did_not_allow_are_refused(gateway: Gateway) -> None:
+    for url in REFUSED_ADDRESSES:
+        status, problem = await put(gateway, webhookUrl=url)
+        assert (status, problem["code"]) == (400, "address-refused"), (url, problem)
+    for url in NO_WEBHOOKS:
+        status, problem = await put(gateway, webhookUrl=url)
+        assert (status, problem["code"]) == (400, "invalid-body"), (url, problem)
+    for url in (PUBLIC, "http://127.7.1.2:5678/x", "http://[::ffff:192.0.2.9]/x", "https://1.1.1.1/x"):
+        assert (await put(gateway, webhookUrl=url))[0] == 200, url
+    assert await gateway.rows(personas)
+
+
+async def test_a_host_that_does_not_resolve_is_kept_with_a_warning(gateway: Gateway) -> None:
+    status, made = await put(gateway, webhookUrl="https://no-such-host.invalid/webhook/x")
+    assert status == 200
+    assert "no-such-host.invalid" in str(made["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"timeoutSeconds": 300.1}, "timeoutSeconds"),
+        ({"timeoutSeconds": 0}, "timeoutSeconds"),
+        ({"timeoutSeconds": "10"}, "timeoutSeconds"),
+        ({"maxAttempts": 0}, "maxAttempts"),
+        ({"maxAttempts": 1.5}, "maxAttempts"),
+        ({"deadlineSeconds": -1}, "deadlineSeconds"),
+        ({"idempotent": "yes"}, "idempotent"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+async def test_a_wrong_persona_is_refused_by_name(gateway: Gateway, body: dict[str, object], field: str) -> None:
+    answer = await gateway.http.put("/api/personas/p", headers=ROOT, json={"webhookUrl": PUBLIC, **body})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, field)
+    too_long = await gateway.http.put(f"/api/personas/{'p' * 129}", headers=ROOT, json={"webhookUrl": PUBLIC})
+    assert too_long.status_code == 400
+
+
+async def test_a_refused_admin_act_is_audited(gateway: Gateway) -> None:
+    answer = await gateway.http.put("/api/personas/p", headers=ADA, json={"webhookUrl": PUBLIC})
+    assert answer.status_code == 403
+    [entry] = await gateway.rows(audit_log)
+    assert (entry.actor, entry.action, entry.target, entry.outcome) == ("ada", "persona.put", "p", "refused")

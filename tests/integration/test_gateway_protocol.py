@@ -1,0 +1,184 @@
+"""Who may call, and how errors, documents and metrics look."""
+
+import time
+from collections.abc import AsyncIterator
+
+import jwt
+import pytest
+
+from services.api_gateway.answer_models import ProblemDetails
+from services.contracts import MessageSent
+from services.contracts.topics import MESSAGES
+from tests.integration.gateway import ADA, BOB, ROOT, SECRET, Gateway, make_topics, ready, running_gateway, token
+
+CALLS = [
+    ("POST", "/api/conversations/c-1/messages"),
+    ("GET", "/api/conversations/c-1/chat-sessions"),
+    ("GET", "/api/chat-sessions"),
+    ("GET", "/api/chat-sessions/stats"),
+    ("GET", "/api/chat-sessions/01976f3e-8a00-7cc3-98c4-dc0c0c07398f"),
+    ("PATCH", "/api/chat-sessions/01976f3e-8a00-7cc3-98c4-dc0c0c07398f/cancel"),
+    ("POST", "/api/chat-sessions/cleanup"),
+    ("GET", "/api/chat-sessions/cleanup/01976f3e-8a00-7cc3-98c4-dc0c0c07398f"),
+    ("GET", "/api/personas"),
+    ("PUT", "/api/personas/p"),
+    ("GET", "/api/personas/p"),
+    ("DELETE", "/api/personas/p"),
+]
+ADMIN_CALLS = CALLS[6:]
+
+
+@pytest.fixture
+async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    await make_topics(broker)
+    async with running_gateway(broker, postgres_url) as running:
+        await ready(running)
+        yield running
+
+
+def refused_tokens() -> dict[str, str]:
+    claims = {"sub": "ada", "roles": ["ADMIN"], "exp": time.time() + 600}
+    without_exp = {"sub": "ada"}
+    unsigned = jwt.encode(claims, None, algorithm="none")
+    return {
+        "expired": token(exp=time.time() - 1),
+        "wrong key": token(secret="another-secret-of-more-than-32-bytes"),
+        "alg none": unsigned,
+        "alg none, signature kept": unsigned + token().rpartition(".")[2],
+        "HS512": jwt.encode(claims, SECRET * 2, algorithm="HS512"),
+        "no exp": jwt.encode(without_exp, SECRET, algorithm="HS256"),
+        "no sub": jwt.encode({"exp": claims["exp"]}, SECRET, algorithm="HS256"),
+        "empty sub": token(""),
+        "long sub": token("u" * 129),
+        "sub with U+0000": token("u\0"),
+        "not yet": token(nbf=time.time() + 60),
+        "nonsense": "nonsense",
+        "huge": "x" * 10_000,
+    }
+
+
+async def test_a_call_without_a_good_token_is_401(gateway: Gateway) -> None:
+    for method, path in CALLS:
+        missing = await gateway.http.request(method, path, json={})
+        assert (missing.status_code, missing.json()["code"]) == (401, "token-missing"), path
+        assert missing.headers["www-authenticate"] == "Bearer"
+    for why, bad in refused_tokens().items():
+        answer = await gateway.http.get("/api/chat-sessions", headers={"authorization": f"Bearer {bad}"})
+        assert (answer.status_code, answer.json()["code"]) == (401, "invalid-token"), why
+        assert bad not in answer.text
+    basic = await gateway.http.get("/api/chat-sessions", headers={"authorization": "Basic YTpi"})
+    assert basic.status_code == 401
+
+
+async def test_a_token_stops_working_when_it_expires(gateway: Gateway) -> None:
+    short = {"authorization": f"Bearer {token(exp=time.time() + 1.5)}"}
+    assert (await gateway.get("/api/chat-sessions", short)).status_code == 200
+    give_up = time.time() + 10
+    while (answer := await gateway.get("/api/chat-sessions", short)).status_code == 200:
+        assert time.time() < give_up
+    assert "expired" in answer.json()["detail"]
+
+
+async def test_admin_calls_are_403_for_everyone_else(gateway: Gateway) -> None:
+    for method, path in ADMIN_CALLS:
+        for roles in (["USER"], ["admin"], "ADMIN", None):
+            headers = {"authorization": f"Bearer {token(roles=roles)}"}
+            answer = await gateway.http.request(method, path, headers=headers, json={})
+            assert (answer.status_code, answer.json()["code"]) == (403, "admin-only"), (path, roles)
+
+
+async def test_issuer_and_audience_are_asked_for_where_they_are_set(broker: str, postgres_url: str) -> None:
+    async with running_gateway(broker, postgres_url, jwt_issuer="us", jwt_audience="chat") as gateway:
+        for claims, status in [
+            ({"iss": "us", "aud": "chat"}, 200),
+            ({"iss": "us", "aud": ["x", "chat"]}, 200),
+            ({"iss": "us"}, 401),
+            ({"aud": "chat"}, 401),
+            ({"iss": "them", "aud": "chat"}, 401),
+        ]:
+            headers = {"authorization": f"Bearer {token(**claims)}"}
+            assert (await gateway.get("/api/chat-sessions", headers)).status_code == status, claims
+
+
+async def test_reads_are_limited_per_user(broker: str, postgres_url: str) -> None:
+    async with running_gateway(broker, postgres_url, rate_limit_reads=2) as gateway:
+        statuses = [(await gateway.get("/api/chat-sessions")).status_code for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        assert (await gateway.get("/api/chat-sessions", BOB)).status_code == 200
+
+
+async def test_every_error_is_a_problem(gateway: Gateway) -> None:
+    for answer, status, code in [
+        (await gateway.get("/nowhere"), 404, "no-such-route"),
+        (await gateway.get("/api/chat-sessions/"), 404, "no-such-route"),
+        (await gateway.http.delete("/api/chat-sessions", headers=ADA), 405, "method-not-allowed"),
+        (await gateway.http.post("/api/personas/p", headers=ROOT), 405, "method-not-allowed"),
+    ]:
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+        assert ProblemDetails.model_validate(answer.json()).code == code
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "GET" in (await gateway.http.delete("/api/chat-sessions", headers=ADA)).headers["allow"]
+
+
+async def test_no_other_site_may_read_answers(gateway: Gateway) -> None:
+    answer = await gateway.get("/api/chat-sessions", {**ADA, "origin": "https://evil.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+async def test_the_document_tells_every_call_with_an_example(gateway: Gateway) -> None:
+    document = (await gateway.http.get("/openapi.json")).json()
+    calls = {
+        (method.upper(), path): call for path, methods in document["paths"].items() for method, call in methods.items()
+    }
+    assert len(calls) == len(CALLS)
+    for (method, path), call in calls.items():
+        assert call["security"] == [{"bearer": []}]
+        assert {p["name"] for p in call["parameters"] if p["in"] == "path"} == {
+            part[1:-1] for part in path.split("/") if part.startswith("{")
+        }
+        best = call["responses"][min(call["responses"])]
+        assert method == "DELETE" or "example" in best["content"]["application/json"], path
+        if "requestBody" in call:
+            assert "example" in call["requestBody"]["content"]["application/json"]
+    known = set(document["components"]["schemas"])
+    assert {
+        ref.partition('"')[0] for ref in (str(document).replace("'", '"')).split("#/components/schemas/")[1:]
+    } <= known
+
+
+async def test_the_docs_need_no_other_site(gateway: Gateway) -> None:
+    page = await gateway.http.get("/docs")
+    assert page.status_code == 200
+    assert "https://" not in page.text
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        assert asset in page.text
+        assert (await gateway.http.get(f"/static-offline-docs/{asset}")).status_code == 200
+
+
+async def test_metrics_count_by_template_and_not_by_path(gateway: Gateway) -> None:
+    await gateway.get("/api/chat-sessions/nonsense")
+    await gateway.get("/some/random/path")
+    await gateway.send("c-metrics")
+    text = (await gateway.http.get("/metrics")).text
+    assert 'chat_http_requests_total{method="GET",route="/api/chat-sessions/{sessionId}",status="404"} 1.0' in text
+    assert 'chat_http_requests_total{method="any",route="unknown",status="404"} 1.0' in text
+    assert "chat_messages_accepted_total 1.0" in text
+    assert "chat_publish_seconds_count 1.0" in text
+    assert "random" not in text
+
+
+async def test_health_tells_that_the_gateway_can_publish(gateway: Gateway) -> None:
+    assert (await gateway.http.get("/health/live")).json() == {"status": "live"}
+    assert (await gateway.http.get("/health/ready")).json() == {"status": "ready", "problems": {}}
+
+
+async def test_only_trusted_proxies_say_whose_message_it_is(broker: str, postgres_url: str) -> None:
+    async with running_gateway(broker, postgres_url, trusted_proxies="127.0.0.0/8") as gateway:
+        await make_topics(broker)
+        await ready(gateway)
+        async with gateway.log_of(MESSAGES, "c-proxied") as log:
+            headers = {**ADA, "x-forwarded-for": "198.51.100.1, 203.0.113.9"}
+            await gateway.send("c-proxied", headers)
+            event = await log.next()
+        assert isinstance(event, MessageSent)
+        assert event.metadata["ipAddress"] == "203.0.113.9"

@@ -1,0 +1,219 @@
+"""The whole tracker between a real broker and a real PostgreSQL: what it writes, tells, commits and survives."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from services.contracts import Event, SessionStatus
+from services.contracts.events import TrackedEvent
+from services.contracts.ids import derived_id
+from services.contracts.topics import TRACKER_GROUP
+from services.database.migrate import migrate
+from services.local.postgres import start_postgres
+from services.local.reaper import Reaper
+from services.runtime.shutdown import Shutdown
+from tests.integration.tracker_process import (
+    TRACKER_PARTITIONS,
+    changes,
+    connected,
+    offsets,
+    own_broker,
+    publish_events,
+    tracker,
+    tracker_process,
+    until,
+    until_value,
+)
+from tests.recount import assert_rollups_exact
+from tests.sample_events import SessionEvents
+
+STATUSES = "SELECT jsonb_object_agg(status, n) FROM (SELECT status, count(*) n FROM chat_sessions GROUP BY 1) s"
+
+
+@pytest.fixture
+def bootstrap(tmp_path: Path, reaper: Reaper) -> Iterator[str]:
+    with own_broker(tmp_path, reaper) as address:
+        yield address
+
+
+def conversations(count: int) -> list[tuple[TrackedEvent, TrackedEvent]]:
+    """Sessions of as many conversations, so of many partitions: each its message and its reply."""
+    each = [SessionEvents(conversation=f"c{n}", user=f"u{n % 3}") for n in range(count)]
+    return [(events.sent(f"message {n}"), events.succeeded(f"reply {n}")) for n, events in enumerate(each)]
+
+
+def flat(pairs: Sequence[Sequence[TrackedEvent]]) -> list[Event]:
+    return [event for pair in pairs for event in pair]
+
+
+async def committed_count(bootstrap: str) -> int:
+    return sum((await offsets(bootstrap, TRACKER_GROUP, TRACKER_PARTITIONS)).values())
+
+
+async def progress(database_url: str) -> dict[tuple[str, int], datetime]:
+    async with connected(database_url) as rows:
+        return {(r["topic"], r["partition"]): r["foldedUpTo"] for r in await rows.fetch("SELECT * FROM fold_progress")}
+
+
+async def test_events_become_rows_and_are_told_and_committed(bootstrap: str, postgres_url: str) -> None:
+    pairs = conversations(40)
+    async with tracker(bootstrap, postgres_url) as running:
+        await publish_events(bootstrap, [sent for sent, _ in pairs])
+        await until_value(postgres_url, "SELECT count(*) FROM chat_sessions WHERE status = 'ACTIVE'", 40)
+        await publish_events(bootstrap, [reply for _, reply in pairs])
+        await until_value(postgres_url, "SELECT count(*) FROM chat_sessions WHERE status = 'COMPLETED'", 40)
+
+        async def committed() -> bool:
+            return await committed_count(bootstrap) == 80
+
+        await until(committed, "every offset was committed while the tracker ran")
+        exposed = await running.metrics()
+    assert 'chat_events_folded_total{outcome="applied"} 80.0' in exposed
+    assert 'chat_sessions_ended_total{persona="p1",status="COMPLETED"} 40.0' in exposed
+    assert "chat_fold_seconds_count" in exposed
+    told = {event.session_id: event for event in await changes(bootstrap)}
+    assert {session_id: (e.status, e.version) for session_id, e in told.items()} == {
+        sent.session_id: (SessionStatus.COMPLETED, 2) for sent, _ in pairs
+    }
+    assert all(e.event_id == derived_id(e.session_id, e.version) for e in told.values())
+    async with connected(postgres_url) as rows:
+        contents = await rows.fetch("SELECT role, content FROM messages")
+    expected = {("user", f"message {n}") for n in range(40)} | {("persona", f"reply {n}") for n in range(40)}
+    assert {tuple(row) for row in contents} == expected
+    await assert_rollups_exact(postgres_url)
+
+
+async def test_a_replayed_batch_is_told_again_and_changes_nothing(bootstrap: str, postgres_url: str) -> None:
+    pairs = conversations(10)
+    async with tracker(bootstrap, postgres_url):
+        await publish_events(bootstrap, flat(pairs))
+        await until_value(postgres_url, "SELECT count(*) FROM chat_sessions WHERE status = 'COMPLETED'", 10)
+        async with connected(postgres_url) as rows:
+            before = await rows.fetch('SELECT * FROM chat_sessions ORDER BY "sessionId"')
+        before_told = Counter(event.session_id for event in await changes(bootstrap))
+        await publish_events(bootstrap, flat(pairs))
+
+        async def told_again() -> bool:
+            told = Counter(event.session_id for event in await changes(bootstrap))
+            return all(told[sent.session_id] > before_told[sent.session_id] for sent, _ in pairs)
+
+        await until(told_again, "every session was told again")
+        async with connected(postgres_url) as rows:
+            assert await rows.fetch('SELECT * FROM chat_sessions ORDER BY "sessionId"') == before
+            assert await rows.fetchval("SELECT count(*) FROM session_events") == 20
+    await assert_rollups_exact(postgres_url)
+
+
+async def test_it_is_ready_only_once_it_has_joined(bootstrap: str, postgres_url: str) -> None:
+    async with tracker(bootstrap, postgres_url) as running:
+
+        async def joining() -> bool:
+            status, problems = await running.readiness()
+            return status == 503 and problems.keys() == {"fold", "sweeps"}
+
+        await until(joining, "it answered that it had not joined its groups")
+        await running.until_ready()
+
+
+async def test_progress_moves_with_events_and_with_time(bootstrap: str, postgres_url: str) -> None:
+    async with tracker(bootstrap, postgres_url):
+        await until_value(postgres_url, "SELECT count(*) FROM fold_progress", 24)
+        first = await progress(postgres_url)
+
+        async def all_moved() -> bool:
+            now = await progress(postgres_url)
+            return all(now[partition] > moment for partition, moment in first.items())
+
+        await until(all_moved, "all 24 partitions moved though nothing was published", seconds=4)
+        ((sent, _),) = conversations(1)
+        await publish_events(bootstrap, [sent])
+
+        async def past_the_event() -> bool:
+            return min((await progress(postgres_url)).values()) > sent.occurred_at
+
+        await until(past_the_event, "every partition was folded past the event's time", seconds=6)
+
+
+async def test_postgres_away_loses_nothing(bootstrap: str, session_directory: Path, reaper: Reaper) -> None:
+    # A server of its own: stopping the shared one would disturb others.
+    directory = session_directory / "away"
+    directory.mkdir()
+    server = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "off"})
+    try:
+        await migrate(server.url())
+        shutdown = Shutdown()
+        async with tracker(bootstrap, server.url(), shutdown=shutdown) as running:
+            await running.until_ready()
+            pairs = conversations(30)
+            await publish_events(bootstrap, flat(pairs[:10]))
+            await until_value(server.url(), "SELECT count(*) FROM chat_sessions WHERE status = 'COMPLETED'", 10)
+            server.stop()
+            await publish_events(bootstrap, flat(pairs[10:20]))
+
+            async def not_ready() -> bool:
+                status, problems = await running.readiness()
+                return status == 503 and "PostgreSQL is not available" in problems.get("fold", "")
+
+            await until(not_ready, "readiness said that PostgreSQL was away")
+            assert await committed_count(bootstrap) <= 20
+            server = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "off"})
+            await publish_events(bootstrap, flat(pairs[20:]))
+            await until_value(server.url(), "SELECT count(*) FROM chat_sessions WHERE status = 'COMPLETED'", 30)
+            await running.until_ready()
+            assert not shutdown.requested
+        assert await committed_count(bootstrap) == 60
+        await assert_rollups_exact(server.url())
+    finally:
+        server.stop()
+
+
+async def test_sigterm_commits_and_ends_well(bootstrap: str, postgres_url: str, tmp_path: Path, reaper: Reaper) -> None:
+    with tracker_process(bootstrap, postgres_url, tmp_path / "tracker.log", reaper) as running:
+        await running.until_ready()
+        await publish_events(bootstrap, flat(conversations(50)))
+        await until_value(postgres_url, "SELECT count(*) FROM chat_sessions WHERE status = 'COMPLETED'", 50)
+        running.child.ask_to_stop()
+        assert await running.exit_code() == 0, running.child.last_lines(40)
+    assert await committed_count(bootstrap) == 100
+    assert "Traceback" not in (tmp_path / "tracker.log").read_text()
+
+
+STUMBLING = """
+import sys
+from services.session_tracker import app
+from services.session_tracker.store import SessionStore
+
+fold = SessionStore.fold
+
+async def stumble(self, arrivals, progress):
+    if any(getattr(arrival.event, "message", None) == "stumble" for arrival in arrivals):
+        raise ValueError("a bug")
+    return await fold(self, arrivals, progress)
+
+SessionStore.fold = stumble
+sys.exit(app.main())
+"""
+
+
+async def test_a_bug_ends_the_process_and_nothing_is_committed_past_it(
+    bootstrap: str, postgres_url: str, tmp_path: Path, reaper: Reaper
+) -> None:
+    log = tmp_path / "tracker.log"
+    with tracker_process(bootstrap, postgres_url, log, reaper, program=("-c", STUMBLING)) as running:
+        await running.until_ready()
+        events = SessionEvents(conversation="c")
+        await publish_events(bootstrap, [events.sent("fine")])
+
+        async def committed() -> bool:
+            return await committed_count(bootstrap) == 1
+
+        await until(committed, "the first event was committed")
+        await publish_events(bootstrap, [SessionEvents(conversation="c").sent("stumble"), events.succeeded()])
+        assert await running.exit_code() == 1
+    assert "a bug" in log.read_text()
+    assert await committed_count(bootstrap) == 1
+    with tracker_process(bootstrap, postgres_url, log, reaper):
+        await until_value(postgres_url, STATUSES, '{"ACTIVE": 1, "COMPLETED": 1}')

@@ -1,0 +1,201 @@
+"""A tracker that really runs, with a broker of its own: topics and groups have fixed names."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import SecretStr
+
+from services.contracts import Event, decode, encode
+from services.contracts.events import SessionChanged
+from services.contracts.topics import GROUP_TOPICS, SESSIONS, TRACKER_GROUP
+from services.database.engine import asyncpg_url
+from services.local.broker import start_broker
+from services.local.processes import ChildProcess, free_port, start_process
+from services.local.reaper import Reaper
+from services.runtime.kafka import publish_all
+from services.runtime.shutdown import Shutdown
+from services.runtime.topics import create_topics
+from services.session_tracker.app import serve
+from services.session_tracker.settings import TrackerSettings
+from tests.integration.kafka_log import producer, read_all, settings_for
+
+SOURCE = "/chat-sessions/test"
+TRACKER_PARTITIONS = [TopicPartition(t.name, n) for t in GROUP_TOPICS[TRACKER_GROUP] for n in range(t.partitions)]
+RUN_TRACKER = "import sys; from services.session_tracker.app import main; sys.exit(main())"
+SESSION_TIMEOUT_MS = 1000
+"""A group's first join takes as long, and so does noticing that a member was killed."""
+
+
+@contextmanager
+def own_broker(directory: Path, reaper: Reaper) -> Iterator[str]:
+    """The bootstrap address of a broker with the system's topics and nothing in them."""
+    running = start_broker(free_port(), directory / "broker.log", reaper)
+    try:
+        asyncio.run(_create_topics(running.bootstrap))
+        yield running.bootstrap
+    finally:
+        running.process.stop(5)
+
+
+async def _create_topics(bootstrap: str) -> None:
+    await create_topics(settings_for(bootstrap))
+
+
+@dataclass(frozen=True, slots=True)
+class Tracker:
+    """A running tracker, in this process or in one of its own."""
+
+    ops_port: int
+
+    async def readiness(self) -> tuple[int, dict[str, str]]:
+        """The status of `/health/ready`, and the problems that it names; 0 where nothing answers."""
+        try:
+            answer = await self._get("/health/ready")
+        except httpx.TransportError:
+            return 0, {}
+        return answer.status_code, answer.json()["problems"]
+
+    async def metrics(self) -> str:
+        return (await self._get("/metrics")).text
+
+    async def until_ready(self) -> None:
+        async def ready() -> bool:
+            return (await self.readiness())[0] == 200
+
+        await until(ready, "the tracker was ready")
+
+    async def _get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.ops_port}", trust_env=False) as client:
+            return await client.get(path, timeout=5)
+
+
+@asynccontextmanager
+async def tracker(bootstrap: str, database_url: str, *, shutdown: Shutdown | None = None) -> AsyncIterator[Tracker]:
+    """A tracker in this process; afterwards it has stopped in order."""
+    settings = TrackerSettings(
+        kafka_bootstrap_servers=bootstrap,
+        kafka_idempotence=False,
+        kafka_session_timeout_ms=SESSION_TIMEOUT_MS,
+        kafka_fetch_max_wait_ms=50,
+        database_url=SecretStr(database_url),
+        ops_port=free_port(),
+    )
+    shutdown = shutdown or Shutdown()
+    serving = asyncio.create_task(serve(settings, shutdown))
+    try:
+        yield Tracker(settings.ops_port)
+    finally:
+        shutdown.request()
+        async with asyncio.timeout(30):
+            await serving
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerProcess(Tracker):
+    """A tracker in a process of its own."""
+
+    child: ChildProcess
+
+    async def exit_code(self) -> int:
+        """Wait until it has ended; negative for a signal."""
+
+        async def ended() -> bool:
+            return self.child.exit_code() is not None
+
+        await until(ended, "the process ended")
+        code = self.child.exit_code()
+        assert code is not None
+        return code
+
+
+@contextmanager
+def tracker_process(
+    bootstrap: str, database_url: str, log_path: Path, reaper: Reaper, *, program: Sequence[str] = ("-c", RUN_TRACKER)
+) -> Iterator[TrackerProcess]:
+    port = free_port()
+    environment = {
+        "PATH": os.defpath,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+        "KAFKA_IDEMPOTENCE": "false",
+        "KAFKA_SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),
+        "KAFKA_FETCH_MAX_WAIT_MS": "50",
+        "DATABASE_URL": database_url,
+        "OPS_PORT": str(port),
+        "LOG_FORMAT": "text",
+    }
+    command = [sys.executable, "-W", "error", *program]
+    child = start_process("tracker", command, environment=environment, log_path=log_path, reaper=reaper)
+    try:
+        yield TrackerProcess(port, child)
+    finally:
+        if child.exit_code() is None:
+            child.stop(0)
+
+
+async def publish_events(bootstrap: str, events: Iterable[Event]) -> None:
+    """Return once every event is acknowledged, each on its key's partition."""
+    async with producer(bootstrap) as client:
+        await publish_all(client, [encode(event, source=SOURCE) for event in events])
+
+
+async def changes(bootstrap: str) -> list[SessionChanged]:
+    """Every SessionChanged so far; those of one session in the order in which they were told."""
+    events = [decode(r.topic, r.headers, r.value) for r in await read_all(bootstrap, SESSIONS.name)]
+    return [event for event in events if isinstance(event, SessionChanged)]
+
+
+async def offsets(bootstrap: str, group_id: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    """What a group has committed of the partitions; nothing committed is 0."""
+    reader = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group_id, enable_auto_commit=False)
+    await reader.start()
+    try:
+        reader.assign(partitions)
+        return {partition: await reader.committed(partition) or 0 for partition in partitions}
+    finally:
+        await reader.stop()
+
+
+@asynccontextmanager
+async def connected(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for looking at what the tracker wrote."""
+    connection = await asyncpg.connect(asyncpg_url(database_url))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def until_value(database_url: str, query: str, value: Any, seconds: float = 20) -> None:
+    """Return as soon as the query gives the value."""
+    async with connected(database_url) as rows:
+        found: Any = None
+
+        async def same() -> bool:
+            nonlocal found
+            found = await rows.fetchval(query)
+            return bool(found == value)
+
+        try:
+            await until(same, f"{query} gave {value!r}", seconds)
+        except AssertionError as late:
+            late.add_note(f"It gave {found!r}.")
+            raise
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 20) -> None:
+    """Return as soon as the condition holds; fail, saying what did not happen, after `seconds`."""
+    give_up = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < give_up, f"Within {seconds} s it did not happen that {what}."
+        await asyncio.sleep(0.02)

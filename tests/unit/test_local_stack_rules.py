@@ -1,0 +1,78 @@
+"""The pure half of `up`: when to start again, what to start, with which environment."""
+
+from pathlib import Path
+
+from services.local.restarts import GiveUp, StartAgain, after_death
+from services.local.stack_options import (
+    Addresses,
+    StackOptions,
+    service_environment,
+    service_names,
+    service_program,
+)
+
+
+def test_restarts_back_off_and_the_fifth_death_within_a_minute_is_the_last() -> None:
+    deaths: list[float] = []
+    delays = []
+    for death in (0.0, 1.0, 2.0, 3.0):
+        deaths.append(death)
+        decision = after_death(deaths, death, -9)
+        assert isinstance(decision, StartAgain)
+        delays.append(decision.delay_seconds)
+    assert delays == [0.25, 0.5, 1.0, 2.0]
+    assert after_death([*deaths, 59.9], 59.9, 1) == GiveUp("ended 5 times within a minute")
+    assert after_death([*deaths, 60.1], 60.1, 1) == StartAgain(2.0)
+
+
+def test_a_process_that_refuses_its_settings_is_not_started_again() -> None:
+    assert isinstance(after_death([0.0], 0.0, 2), GiveUp)
+
+
+def test_the_first_process_of_a_kind_bears_the_plain_name() -> None:
+    options = StackOptions(3000, Path("data"), dispatchers=2, trackers=3)
+    assert service_names(options) == {
+        "tracker": "tracker",
+        "dispatcher": "dispatcher",
+        "sweeper": "sweeper",
+        "gateway": "gateway",
+        "tracker-2": "tracker",
+        "tracker-3": "tracker",
+        "dispatcher-2": "dispatcher",
+    }
+
+
+def environment(outer: dict[str, str], *, embedded_broker: bool) -> dict[str, str]:
+    return service_environment(
+        outer,
+        Addresses("http://127.0.0.1:3000", "127.0.0.1:9", "postgresql://x", "http://127.0.0.1:5"),
+        embedded_broker=embedded_broker,
+        jwt_secret="secret",
+        persona_secrets_key="key",
+    )
+
+
+def test_the_caller_s_environment_is_passed_on_with_the_stack_s_on_top() -> None:
+    outer = {
+        "RATE_LIMIT_MESSAGES": "0",
+        "DATABASE_URL": "elsewhere",
+        "EGRESS_ALLOW_CIDRS": "10.0.0.0/8",
+        "JWT_JWKS_URL": "https://keys.example",
+        "LOG_FORMAT": "json",
+    }
+    made = environment(outer, embedded_broker=True)
+    assert (made["RATE_LIMIT_MESSAGES"], made["LOG_FORMAT"]) == ("0", "json")
+    assert made["DATABASE_URL"] == "postgresql://x"
+    assert made["EGRESS_ALLOW_CIDRS"] == "10.0.0.0/8,127.0.0.0/8,::1/128"
+    assert made["KAFKA_IDEMPOTENCE"] == "false"
+    assert "JWT_JWKS_URL" not in made
+    assert environment({}, embedded_broker=False)["EGRESS_ALLOW_CIDRS"] == "127.0.0.0/8,::1/128"
+    assert "KAFKA_IDEMPOTENCE" not in environment({}, embedded_broker=False)
+
+
+def test_only_the_gateway_listens_for_users() -> None:
+    gateway = service_program("gateway", "gateway", {}, 3000)
+    tracker = service_program("tracker-2", "tracker", {}, 9000)
+    assert gateway.environment == {"GATEWAY_HOST": "127.0.0.1", "GATEWAY_PORT": "3000"}
+    assert tracker.environment == {"OPS_HOST": "127.0.0.1", "OPS_PORT": "9000"}
+    assert tracker.command[-1] == "tracker"

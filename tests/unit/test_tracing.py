@@ -1,0 +1,47 @@
+"""One trace from POST to webhook."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.runtime.tracing import continued
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+SPAN = "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_a_trace_is_continued_with_a_span_of_its_own(flags: str) -> None:
+    version, trace, span, kept = continued(f"00-{TRACE}-{SPAN}-{flags}").split("-")
+    assert (version, trace, kept) == ("00", TRACE, flags)
+    assert span != SPAN
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        None,
+        "",
+        "nonsense",
+        f"00-{TRACE}-{SPAN}",
+        f"00-{TRACE}-{SPAN}-01\n",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE[:-1]}-{SPAN}-01",
+    ],
+)
+def test_without_a_valid_trace_a_new_one_begins(parent: str | None) -> None:
+    begun = continued(parent)
+    assert begun.split("-")[1] != TRACE
+    assert continued(begun).split("-")[1] == begun.split("-")[1]
+
+
+@given(st.text(max_size=60))
+def test_what_is_returned_is_always_a_traceparent(parent: str) -> None:
+    version, trace, span, flags = continued(parent).split("-")
+    assert (version, len(trace), len(span), len(flags)) == ("00", 32, 16, 2)
+    assert int(trace, 16)
+    assert int(span, 16)

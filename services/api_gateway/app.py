@@ -46,6 +46,7 @@ POOL_SIZE = 10
 STATEMENT_TIMEOUT_MS = 10_000
 PURGE_SECONDS = 3600.0
 KEY_FETCH_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
 ABOUT = (
     "Every message that a user sends to an n8n persona opens a session, which ends once, as COMPLETED, FAILED, TIMEOUT "
     "or CANCELLED. Errors are problem details (RFC 9457) with a stable `code`."
@@ -85,12 +86,12 @@ async def open_gateway(settings: GatewaySettings, shutdown: Shutdown) -> AsyncIt
     changes = SessionChanges(settings, metrics)
     publisher = Publisher(build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS), metrics)
     app = build_app(settings, keys, database, publisher, changes, metrics, registry)
-    reading = asyncio.create_task(changes.run(), name="session changes")
     background = [
+        asyncio.create_task(changes.run(), name="session changes"),
         asyncio.create_task(publisher.run(), name="publisher"),
         asyncio.create_task(_purge_keys(IdempotencyKeys(database)), name="purge"),
     ]
-    for task in (reading, *background):
+    for task in background:
         shutdown.watch(task)
     try:
         yield app, changes
@@ -98,9 +99,10 @@ async def open_gateway(settings: GatewaySettings, shutdown: Shutdown) -> AsyncIt
         changes.stop()
         for task in background:
             task.cancel()
-        await asyncio.wait([*background])
         await publisher.stop()
-        await asyncio.wait([reading])
+        _, unfinished = await asyncio.wait(background, timeout=CLOSE_SECONDS)
+        for task in unfinished:
+            logger.warning("The task %s did not stop in time.", task.get_name())
         await keys.close()
         await engine.dispose()
 

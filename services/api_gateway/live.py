@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from uuid import UUID
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from services.api_gateway.metrics import GatewayMetrics
@@ -17,8 +17,7 @@ from services.runtime.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
 
-POLL_MS = 100
-"""How long it may take to notice that the gateway stops."""
+POLL_MS = 1000
 RETRY_SECONDS = 1.0
 
 
@@ -70,23 +69,28 @@ class SessionChanges:
                 waiter.wake()
 
     async def run(self) -> None:
-        """Read until `stop()`. While Kafka is away nobody is woken; who waits looks for himself each second."""
-        while not self.stopping:
+        """Read until cancelled. While Kafka is away nobody is woken; who waits looks for himself each second."""
+        while True:
             reader = build_reader(self._settings, client_id="chat-gateway-live")
             try:
                 await reader.start()
-                partitions = [TopicPartition(SESSIONS.name, number) for number in range(SESSIONS.partitions)]
-                reader.assign(partitions)
-                await reader.seek_to_end()
-                while not self.stopping:
-                    for records in (await reader.getmany(timeout_ms=POLL_MS)).values():
-                        for record in records:
-                            self._wake(header(record.headers, "ce_subject"))
+                await self._read(reader)
             except KafkaError as error:
                 logger.warning("Session changes cannot be read, trying again: %r", error)
-                await asyncio.sleep(RETRY_SECONDS)
             finally:
                 await reader.stop()
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _read(self, reader: AIOKafkaConsumer) -> None:
+        # Asking a broker for the partitions of a topic that it does not have could make it, with wrong partitions.
+        while SESSIONS.name not in await reader.topics():
+            await asyncio.sleep(RETRY_SECONDS)
+        reader.assign([TopicPartition(SESSIONS.name, number) for number in range(SESSIONS.partitions)])
+        await reader.seek_to_end()
+        while True:
+            for records in (await reader.getmany(timeout_ms=POLL_MS)).values():
+                for record in records:
+                    self._wake(header(record.headers, "ce_subject"))
 
     def _wake(self, session_id: str | None) -> None:
         for waiter in self._waiters.get(session_id or "", ()):

@@ -127,11 +127,13 @@ class ApacheKafka:
         users = () if self._secured is None else self._secured.scram
         tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", self._properties_file(place)]
         tool += [part for user in users for part in ("--add-scram", user)]
-        return self._start_java(place.number, "format", ["-Xmx128m"], tool)
+        return self._start_java(
+            place.number, "format", ["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"], tool
+        )
 
     def _launch(self, number: int) -> None:
         place = self._places[number]
-        for port in (place.broker_port, place.controller_port):
+        for port in (place.broker_port, place.controller_port, place.secured_port):
             ensure_port_is_free(port, f"Apache Kafka's broker {number}")
         broker = ["kafka.Kafka", self._properties_file(place)]
         self._children[number] = self._start_java(number, "kafka", ["-Xms256m", "-Xmx512m"], broker)
@@ -183,7 +185,8 @@ def start_apache_kafka(
     """Start one broker (replication 1) or three (replication 3, at least 2 in sync) on free ports, and wait for them.
 
     Their data stays in `directory`, one broker's and three brokers' apart, for the next start; logs are
-    `logs`/kafka-NUMBER.log. A start that fails leaves none of them running. Raises ProcessEndedError, PortBusyError or TimeoutError.
+    `logs`/kafka-NUMBER.log. A start that fails leaves none of them running. Raises ProcessEndedError, PortBusyError
+    or TimeoutError.
     """
     ports = iter(_steady_ports(3 * brokers))
     home = directory / ("kafka" if brokers == 1 else "kafka-cluster")

@@ -66,7 +66,7 @@ def _java(environment: Mapping[str, str]) -> str:
         raise KafkaMissingError(
             f"Apache Kafka needs Java {_OLDEST_JAVA} or newer, and there is no `java`: install one, or {_GO_ON}."
         )
-    told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False).stderr  # noqa: S603
+    told = _version(java, environment)
     version = re.search(r'version "(\d+)', told)
     if version is None or int(version[1]) < _OLDEST_JAVA:
         found = told.splitlines()[0] if told else "of unknown version"
@@ -74,6 +74,13 @@ def _java(environment: Mapping[str, str]) -> str:
             f"Apache Kafka needs Java {_OLDEST_JAVA} or newer, and {java} is {found}: install one, or {_GO_ON}."
         )
     return java
+
+
+def _version(java: str, environment: Mapping[str, str]) -> str:
+    done = subprocess.run(  # noqa: S603
+        [java, "-version"], capture_output=True, text=True, env=dict(environment), timeout=60, check=False
+    )
+    return done.stderr
 
 
 def _fetch(pom: Path, jars: Path, log_path: Path, reaper: Reaper, environment: Mapping[str, str]) -> None:

@@ -64,8 +64,9 @@ def broker_properties(
         "group.initial.rebalance.delay.ms": "0",
         # Tests have members that are missed sooner than the 6 s that brokers insist on.
         "group.min.session.timeout.ms": "1000",
-        # How long a killed leader stalls its partitions.
-        "broker.session.timeout.ms": "6000",
+        # How long a killed leader stalls its partitions; alone, how long it takes to come back after a kill.
+        "broker.session.timeout.ms": "6000" if len(cluster) > 1 else "3000",
+        "broker.heartbeat.interval.ms": "500",
         # 128 MB of heap by default, for topics far larger than ours.
         "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
         **_listeners(place, secured),

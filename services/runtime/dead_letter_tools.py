@@ -108,9 +108,11 @@ async def _append(producer: AIOKafkaProducer, letter: StoredDeadLetter) -> None:
 async def _read_all(reader: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> list[RawRecord]:
     if not places:
         return []
+    starts, ends = await reader.beginning_offsets(places), await reader.end_offsets(places)
     reader.assign(places)
-    ends = await reader.end_offsets(places)
-    await reader.seek_to_beginning(*places)
+    # At once: the client would set positions of its own in the background, and could be late with them.
+    for place in places:
+        reader.seek(place, starts[place])
     records: list[RawRecord] = []
     while any([await reader.position(place) < ends[place] for place in places]):
         for batch in (await reader.getmany(timeout_ms=200)).values():

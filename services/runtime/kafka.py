@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Iterable
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaBroker
 
 from services.contracts import Record
 from services.contracts.topics import MAX_DEAD_LETTER_BYTES
 from services.runtime.faults import PassingFault
+from services.runtime.kafka_security import client_security, faststream_security
 from services.runtime.settings import KafkaSettings
 
 MAX_BATCH_BYTES = 256 * 1024
@@ -29,6 +31,7 @@ def build_producer(settings: KafkaSettings, *, request_timeout_ms: int = 40_000)
         max_batch_size=MAX_BATCH_BYTES,
         max_request_size=MAX_DEAD_LETTER_BYTES,
         request_timeout_ms=request_timeout_ms,
+        **client_security(settings),
     )
 
 
@@ -40,6 +43,7 @@ def build_broker(settings: KafkaSettings) -> KafkaBroker:
         graceful_timeout=None,
         consumer_only=True,
         allow_auto_create_topics=False,
+        security=faststream_security(settings),
     )
 
 
@@ -51,7 +55,13 @@ def build_reader(settings: KafkaSettings, *, client_id: str) -> AIOKafkaConsumer
         group_id=None,
         enable_auto_commit=False,
         fetch_max_wait_ms=settings.kafka_fetch_max_wait_ms,
+        **client_security(settings),
     )
+
+
+def build_admin(settings: KafkaSettings) -> AIOKafkaAdminClient:
+    """Return an admin client, not started."""
+    return AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, **client_security(settings))
 
 
 async def publish(producer: AIOKafkaProducer, record: Record) -> None:

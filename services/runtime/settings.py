@@ -8,10 +8,12 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from services.runtime.kafka_security import KafkaSecuritySettings
+
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
 
-class KafkaSettings(BaseSettings):
+class KafkaSettings(KafkaSecuritySettings):
     """How to reach Kafka, and how its consumers and producers behave."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
@@ -28,7 +30,7 @@ class KafkaSettings(BaseSettings):
         500, ge=1, le=10_000, description="How long a broker may wait for records before it answers a fetch"
     )
     kafka_replication_factor: int = Field(
-        -1, ge=-1, le=10, description="Of the topics that `migrate` creates; -1 is the brokers' own default"
+        0, ge=0, le=10, description="Of the topics that `migrate` creates; 0 is three, or as many as there are brokers"
     )
 
 

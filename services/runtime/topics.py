@@ -3,9 +3,11 @@
 import logging
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
 from services.contracts.topics import DEAD_LETTER_TOPICS, TOPICS, Topic
+from services.runtime.kafka import build_admin
+from services.runtime.reachability import why_unreachable
 from services.runtime.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
@@ -21,20 +23,29 @@ async def create_topics(settings: KafkaSettings) -> list[str]:
     Raises TopicsNotCreated where Kafka is out of reach or refuses, or where a topic exists with another number of
     partitions: order within conversations rests on it.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    admin = build_admin(settings)
     topics = (*TOPICS, *DEAD_LETTER_TOPICS)
     try:
         await admin.start()
         try:
-            created = await _create(admin, topics, settings.kafka_replication_factor)
+            replication = settings.kafka_replication_factor or await _default_replication(admin)
+            created = await _create(admin, topics, replication)
             await _verify(admin, topics)
         finally:
             await admin.close()
+    except KafkaConnectionError as error:
+        raise TopicsNotCreated(await why_unreachable(settings)) from error
     except KafkaError as error:
         raise TopicsNotCreated(
             f"Kafka at {settings.kafka_bootstrap_servers} did not create the topics: {error!r}"
         ) from error
     return created
+
+
+async def _default_replication(admin: AIOKafkaAdminClient) -> int:
+    """Return three, or as many as there are brokers: one of three may then be lost, or restarted, without a stop."""
+    cluster = await admin.describe_cluster()
+    return min(3, len(cluster["brokers"]))
 
 
 async def _create(admin: AIOKafkaAdminClient, topics: tuple[Topic, ...], replication: int) -> list[str]:

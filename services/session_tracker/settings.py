@@ -9,7 +9,10 @@ class TrackerSettings(KafkaSettings, PostgresSettings, OpsSettings):
     """Of `chat-sessions tracker`."""
 
     chat_session_timeout_hours: float = Field(
-        24, gt=0, le=24 * 366, description="Hours without activity after which a sweep times a session out"
+        24,
+        gt=0,
+        le=24 * 366,
+        description="Hours without activity after which a sweep ends a session; older messages are not called",
     )
     tracker_batch_records: int = Field(1000, ge=1, le=10_000, description="Most records in one fold transaction")
     ops_host: str = Field("127.0.0.1", description="Address of health and metrics")

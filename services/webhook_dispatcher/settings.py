@@ -11,7 +11,10 @@ class DispatcherSettings(KafkaSettings, PostgresSettings, OpsSettings):
     """Every setting of the dispatcher's process."""
 
     chat_session_timeout_hours: float = Field(
-        24, gt=0, le=24 * 366, description="A message older than this is not called any more but failed as expired"
+        24,
+        gt=0,
+        le=24 * 366,
+        description="Hours without activity after which a sweep ends a session; older messages are not called",
     )
     egress_allow_cidrs: str = Field(
         "", description="Networks beyond the public internet that webhooks may be on, CIDR, separated by commas"

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 
 from services.local.processes import free_port
@@ -27,38 +28,54 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=64)
     options = parser.parse_args()
     with running_stack(options.stack) as stack:
+        gateway = ["--url", stack["gatewayUrl"], "--token", stack["userToken"]]
+        size = ["--connections", str(options.connections), "--messages", str(options.messages)]
         say("Warming up")
-        load(stack, 1_000, options.connections)
+        load("read", *gateway, told=load("send", *gateway, "--messages", "1000"))
         say(f"Calling the stub n8n directly, {options.messages:,} times over {options.connections} connections")
-        direct = load(stack, options.messages, options.connections, direct=f"{stack['n8nUrl']}/webhook/echo")
-        say(f"Sending {options.messages:,} messages and reading every session back")
+        direct = load("direct", "--url", f"{stack['n8nUrl']}/webhook/echo", *size)
+        say(f"Sending {options.messages:,} messages")
         before = cpu_seconds(stack["processes"])
-        result = load(stack, options.messages, options.connections)
-        used = {name: seconds - before[name] for name, seconds in cpu_seconds(stack["processes"]).items()}
-    return report(result, direct, used, options.messages)
+        sent = load("send", *gateway, *size)
+        wait_until_ended(stack)
+        between = cpu_seconds(stack["processes"])
+        say("Reading every session back")
+        result = load("read", *gateway, *size, told=sent)
+        after = cpu_seconds(stack["processes"])
+    used = {name: (between[name] - before[name], after[name] - between[name]) for name in after}
+    return report(sent, result, options.messages / direct["seconds"], used)
 
 
-def report(result: dict, direct: dict, used: dict[str, float], messages: int) -> int:
+def report(sent: dict, result: dict, direct_per_second: float, used: dict[str, tuple[float, float]]) -> int:
+    messages = len(sent["accepted"])
     completed_per_second = result["completed"] / result["all_ended_seconds"]
-    direct_per_second = messages / direct["seconds"]
-    print(f"accepted      {result['accepted'] / result['send_seconds']:8.0f} messages/s")
-    print(f"completed     {completed_per_second:8.0f} messages/s, all {result['completed']:,} of them")
-    print(f"n8n directly  {direct_per_second:8.0f} calls/s")
+    print(f"accepted       {messages / sent['seconds']:8.0f} messages/s")
+    print(f"completed      {completed_per_second:8.0f} messages/s, {result['completed']:,} of {messages:,}")
+    print(f"read back      {messages / result['read_seconds']:8.0f} sessions/s")
+    print(f"n8n directly   {direct_per_second:8.0f} calls/s")
     print("accepted → COMPLETED  p50 {p50_ms:.0f} ms  p95 {p95_ms:.0f} ms  p99 {p99_ms:.0f} ms".format(**result))
-    print(f"lost {result['lost']}  double-ended {result['double_ended']}  refused {result['refused']}")
-    print("CPU a message (reading back included):")
-    for name, seconds in sorted(used.items(), key=lambda item: -item[1]):
-        print(f"  {name:<14} {seconds / messages * 1000:6.3f} ms")
+    print(f"lost {result['lost']}  double-ended {result['double_ended']}  refused {sent['refused']}")
+    print(f"{'CPU a message':<15} {'sending':>10} {'reading':>10}")
+    for name, (sending, reading) in sorted(used.items(), key=lambda item: -item[1][0]):
+        print(f"  {name:<13} {sending / messages * 1000:7.3f} ms {reading / messages * 1000:7.3f} ms")
     print(f"roundtrip ratio {completed_per_second / direct_per_second:.2f}")
-    return 1 if result["lost"] or result["double_ended"] or result["refused"] else 0
+    return 1 if result["lost"] or result["double_ended"] or sent["refused"] else 0
 
 
-def load(stack: dict, messages: int, connections: int, direct: str | None = None) -> dict:
-    command = [sys.executable, "-m", "tests.benchmarks.load", "--gateway", stack["gatewayUrl"]]
-    command += ["--token", stack["userToken"], "--messages", str(messages), "--connections", str(connections)]
-    if direct:
-        command += ["--direct", direct]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=180).stdout)
+def load(phase: str, *options: str, told: dict | None = None) -> dict:
+    """Run one phase of the load generator; `told` is what an earlier phase told."""
+    command = [sys.executable, "-m", "tests.benchmarks.load", phase, *options]
+    told_bytes = None if told is None else json.dumps(told).encode()
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, input=told_bytes, timeout=180).stdout)
+
+
+def wait_until_ended(stack: dict) -> None:
+    """Wait until no session of the user is ACTIVE."""
+    headers = {"authorization": f"Bearer {stack['userToken']}"}
+    give_up = time.monotonic() + 120
+    with httpx.Client(base_url=stack["gatewayUrl"], headers=headers, trust_env=False) as client:
+        while client.get("/api/chat-sessions/stats").json()["active"] and time.monotonic() < give_up:
+            time.sleep(0.2)
 
 
 def cpu_seconds(processes: dict[str, int]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,24 +86,26 @@ class Webhook:
         return self.counts[session_id]
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        with suppress(asyncio.IncompleteReadError, ConnectionError), closing(writer):
             while True:
                 call = await self._read(reader)
                 self.calls.append(call)
                 answering = asyncio.ensure_future(self.answer(call))
                 leaving = asyncio.ensure_future(reader.read(1))
-                await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-                if not answering.done():
+                try:
+                    await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    finished = answering.done()
+                    for task in (answering, leaving):
+                        task.cancel()
+                    await asyncio.gather(answering, leaving, return_exceptions=True)
+                if not finished:
                     self.broken_off.append(call)
-                    answering.cancel()
                     break
-                leaving.cancel()
-                await asyncio.gather(leaving, return_exceptions=True)
                 writer.write(answering.result())
                 await writer.drain()
                 if b"content-length" not in answering.result():
                     break
-        writer.close()
 
     async def _read(self, reader: asyncio.StreamReader) -> Call:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -118,12 +120,21 @@ class Webhook:
 async def webhook_server(answer: Answer = echo) -> AsyncIterator[Webhook]:
     """A webhook server on 127.0.0.1."""
     webhook = Webhook(answer=answer)
-    server = await asyncio.start_server(webhook.connected, "127.0.0.1", 0)
+    connections: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(asyncio.create_task(webhook.connected(reader, writer)))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
     webhook.port = server.sockets[0].getsockname()[1]
     try:
         yield webhook
     finally:
         server.close()
+        for connection in connections:
+            connection.cancel()
+        ends = await asyncio.gather(*connections, return_exceptions=True)
+        assert all(end is None or isinstance(end, asyncio.CancelledError) for end in ends), ends
 
 
 async def add_persona(database_url: str, persona_id: str, webhook_url: str, **columns: object) -> None:
@@ -177,8 +188,11 @@ class Dispatcher:
         await until(ready, "the dispatcher was ready")
 
     async def metric(self, line: str) -> float:
-        """The value of one line of `/metrics`; 0 where it is absent."""
-        exposed = (await self.get("/metrics")).text
+        """The value of one line of `/metrics`; 0 where it, or the process, is absent."""
+        try:
+            exposed = (await self.get("/metrics")).text
+        except httpx.TransportError:
+            return 0.0
         found = [entry for entry in exposed.splitlines() if entry.startswith(line + " ")]
         return float(found[0].rpartition(" ")[2]) if found else 0.0
 

@@ -146,8 +146,12 @@ class Log:
 
 
 @contextlib.asynccontextmanager
-async def running_gateway(bootstrap: str, postgres_url: str, **settings: Any) -> AsyncIterator[Gateway]:
-    """Run a gateway; `settings` are those of GatewaySettings by field name."""
+async def running_gateway(
+    bootstrap: str, postgres_url: str, *, topics: bool = True, **settings: Any
+) -> AsyncIterator[Gateway]:
+    """Run a gateway, the broker's `topics` made before; `settings` are those of GatewaySettings by field name."""
+    if topics:
+        await make_topics(bootstrap)
     values = {
         "kafka_bootstrap_servers": bootstrap,
         "database_url": postgres_url,

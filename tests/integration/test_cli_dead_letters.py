@@ -70,7 +70,7 @@ async def messages(kafka: KafkaSettings) -> list[ConsumerRecord[bytes, bytes]]:
     await consumer.start()
     place = TopicPartition(MESSAGES.name, 3)
     consumer.assign([place])
-    await consumer.seek_to_beginning(place)
+    consumer.seek(place, 0)
     found: list[ConsumerRecord[bytes, bytes]] = []
     while await consumer.position(place) < (await consumer.end_offsets([place]))[place]:
         found += (await consumer.getmany(timeout_ms=200)).get(place, [])

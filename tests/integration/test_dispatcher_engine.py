@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from services.contracts import AttemptOutcome, FailureKind, MessageSent, WebhookAttempted, WebhookFailed
 from services.contracts.topics import DISPATCHER_GROUP, MESSAGES, dead_letter_topic
@@ -66,6 +67,7 @@ async def rewind(bootstrap: str) -> None:
         enable_auto_commit=False,
         session_timeout_ms=1000,
         heartbeat_interval_ms=300,
+        partition_assignment_strategy=(RangePartitionAssignor,),
     )
     await member.start()
     try:

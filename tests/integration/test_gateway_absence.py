@@ -21,7 +21,6 @@ from tests.integration.gateway import ADA, BOB, ROOT, Gateway, make_topics, read
 
 @pytest.fixture
 async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    await make_topics(broker)
     async with running_gateway(broker, postgres_url) as running:
         await ready(running)
         yield running
@@ -32,7 +31,6 @@ async def test_a_message_that_kafka_does_not_acknowledge_is_503_with_its_session
 ) -> None:
     port = free_port()
     broker = start_broker(port, session_directory / "dying-broker.log", reaper)
-    await make_topics(broker.bootstrap)
     async with running_gateway(broker.bootstrap, postgres_url) as gateway:
         await ready(gateway)
         broker.process.popen.kill()
@@ -60,7 +58,7 @@ async def test_a_message_that_kafka_does_not_acknowledge_is_503_with_its_session
 
 async def test_the_gateway_starts_before_kafka(session_directory: Path, reaper: Reaper, postgres_url: str) -> None:
     port = free_port()
-    async with running_gateway(f"127.0.0.1:{port}", postgres_url) as gateway:
+    async with running_gateway(f"127.0.0.1:{port}", postgres_url, topics=False) as gateway:
         assert (await gateway.http.get("/health/live")).status_code == 200
         not_ready = await gateway.http.get("/health/ready")
         assert (not_ready.status_code, list(not_ready.json()["problems"])) == (503, ["kafka"])
@@ -79,7 +77,6 @@ async def test_while_postgres_is_away_only_unkeyed_messages_pass(
     directory.mkdir(mode=0o711)
     postgres = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "off"})
     await migrate(postgres.url())
-    await make_topics(broker)
     async with running_gateway(broker, postgres.url()) as gateway:
         await ready(gateway)
         assert (await gateway.send("c-owned", ADA)).status_code == 202
@@ -110,7 +107,6 @@ async def test_while_postgres_is_away_only_unkeyed_messages_pass(
 
 
 async def test_who_waits_is_answered_when_the_gateway_stops(broker: str, postgres_url: str) -> None:
-    await make_topics(broker)
     async with running_gateway(broker, postgres_url) as gateway:
         await ready(gateway)
         waiting = asyncio.create_task(gateway.send("c-stop", wait=60))

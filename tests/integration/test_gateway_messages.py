@@ -12,12 +12,11 @@ from services.contracts import MessageSent, SessionStatus, new_id
 from services.contracts.ids import id_time
 from services.contracts.topics import MESSAGES
 from services.database.tables import conversations, idempotency_keys, messages
-from tests.integration.gateway import ADA, BOB, Gateway, make_topics, ready, running_gateway
+from tests.integration.gateway import ADA, BOB, Gateway, ready, running_gateway
 
 
 @pytest.fixture
 async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    await make_topics(broker)
     async with running_gateway(broker, postgres_url) as running:
         await ready(running)
         yield running
@@ -161,7 +160,6 @@ async def test_of_many_first_messages_at_once_one_user_wins(gateway: Gateway) ->
 
 
 async def test_the_rate_of_messages_is_limited_per_user(broker: str, postgres_url: str) -> None:
-    await make_topics(broker)
     async with running_gateway(broker, postgres_url, rate_limit_messages=3, rate_limit_persona=2) as gateway:
         await ready(gateway)
         first = await gateway.send("c-1", personaId="one")

@@ -9,7 +9,7 @@ import pytest
 from services.api_gateway.answer_models import ProblemDetails
 from services.contracts import MessageSent
 from services.contracts.topics import MESSAGES
-from tests.integration.gateway import ADA, BOB, ROOT, SECRET, Gateway, make_topics, ready, running_gateway, token
+from tests.integration.gateway import ADA, BOB, ROOT, SECRET, Gateway, ready, running_gateway, token
 
 CALLS = [
     ("POST", "/api/conversations/c-1/messages"),
@@ -30,7 +30,6 @@ ADMIN_CALLS = CALLS[6:]
 
 @pytest.fixture
 async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    await make_topics(broker)
     async with running_gateway(broker, postgres_url) as running:
         await ready(running)
         yield running
@@ -174,7 +173,6 @@ async def test_health_tells_that_the_gateway_can_publish(gateway: Gateway) -> No
 
 async def test_only_trusted_proxies_say_whose_message_it_is(broker: str, postgres_url: str) -> None:
     async with running_gateway(broker, postgres_url, trusted_proxies="127.0.0.0/8") as gateway:
-        await make_topics(broker)
         await ready(gateway)
         async with gateway.log_of(MESSAGES, "c-proxied") as log:
             headers = {**ADA, "x-forwarded-for": "198.51.100.1, 203.0.113.9"}

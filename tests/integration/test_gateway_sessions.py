@@ -16,12 +16,11 @@ from services.database.partitions import id_at
 from services.database.tables import audit_log, messages, session_events, sweeps
 from services.runtime.kafka import build_producer, publish
 from services.runtime.settings import KafkaSettings
-from tests.integration.gateway import ADA, BOB, LONG_AGO, ROOT, Gateway, make_topics, ready, running_gateway, until
+from tests.integration.gateway import ADA, BOB, LONG_AGO, ROOT, Gateway, ready, running_gateway, until
 
 
 @pytest.fixture
 async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    await make_topics(broker)
     async with running_gateway(broker, postgres_url) as running:
         await ready(running)
         await running.folded(datetime.now(UTC) + timedelta(minutes=1))
@@ -344,7 +343,6 @@ async def test_only_an_admin_cleans_up(gateway: Gateway) -> None:
 
 
 async def test_sessions_can_be_turned_off_while_messages_are_sent(broker: str, postgres_url: str) -> None:
-    await make_topics(broker)
     async with running_gateway(broker, postgres_url, enable_chat_sessions=False) as gateway:
         await ready(gateway)
         session_id = await gateway.add_session(old_id())

@@ -12,9 +12,13 @@ from services.contracts.events import TrackedEvent
 from services.contracts.ids import derived_id
 from services.contracts.topics import TRACKER_GROUP
 from services.database.migrate import migrate
+from services.local.broker import start_broker
 from services.local.postgres import start_postgres
+from services.local.processes import free_port
 from services.local.reaper import Reaper
 from services.runtime.shutdown import Shutdown
+from services.runtime.topics import create_topics
+from tests.integration.kafka_log import settings_for
 from tests.integration.tracker_process import (
     TRACKER_PARTITIONS,
     changes,
@@ -116,6 +120,24 @@ async def test_it_is_ready_only_once_it_has_joined(bootstrap: str, postgres_url:
 
         await until(joining, "it answered that it had not joined its groups")
         await running.until_ready()
+
+
+async def test_it_may_start_before_kafka_does(postgres_url: str, tmp_path: Path, reaper: Reaper) -> None:
+    port = free_port()
+    async with tracker(f"127.0.0.1:{port}", postgres_url) as running:
+
+        async def waiting() -> bool:
+            return (await running.readiness())[0] == 503
+
+        await until(waiting, "it answered that it was not ready")
+        broker = start_broker(port, tmp_path / "broker.log", reaper)
+        try:
+            await create_topics(settings_for(broker.bootstrap))
+            await running.until_ready()
+            await publish_events(broker.bootstrap, flat(conversations(10)))
+            await until_value(postgres_url, "SELECT count(*) FROM chat_sessions WHERE status = 'COMPLETED'", 10)
+        finally:
+            broker.process.stop(0)
 
 
 async def test_progress_moves_with_events_and_with_time(bootstrap: str, postgres_url: str) -> None:

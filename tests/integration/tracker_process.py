@@ -44,7 +44,7 @@ def own_broker(directory: Path, reaper: Reaper) -> Iterator[str]:
         asyncio.run(_create_topics(running.bootstrap))
         yield running.bootstrap
     finally:
-        running.process.stop(5)
+        running.process.stop(0)  # it keeps nothing
 
 
 async def _create_topics(bootstrap: str) -> None:
@@ -120,7 +120,13 @@ class TrackerProcess(Tracker):
 
 @contextmanager
 def tracker_process(
-    bootstrap: str, database_url: str, log_path: Path, reaper: Reaper, *, program: Sequence[str] = ("-c", RUN_TRACKER)
+    bootstrap: str,
+    database_url: str,
+    log_path: Path,
+    reaper: Reaper,
+    *,
+    program: Sequence[str] = ("-c", RUN_TRACKER),
+    batch_records: int = 1000,
 ) -> Iterator[TrackerProcess]:
     port = free_port()
     environment = {
@@ -132,6 +138,7 @@ def tracker_process(
         "KAFKA_FETCH_MAX_WAIT_MS": "50",
         "DATABASE_URL": database_url,
         "OPS_PORT": str(port),
+        "TRACKER_BATCH_RECORDS": str(batch_records),
         "LOG_FORMAT": "text",
     }
     command = [sys.executable, "-W", "error", *program]

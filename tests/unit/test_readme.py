@@ -1,0 +1,87 @@
+"""The README says what is true of the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from services.api_gateway.metrics import GatewayMetrics
+from services.api_gateway.settings import GatewaySettings
+from services.runtime.consumer_metrics import ConsumerMetrics
+from services.session_tracker.metrics import TrackerMetrics
+from services.session_tracker.settings import SweeperSettings, TrackerSettings
+from services.webhook_dispatcher.metrics import DispatcherMetrics
+from services.webhook_dispatcher.settings import DispatcherSettings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PROCESSES = {
+    "gateway": GatewaySettings,
+    "dispatcher": DispatcherSettings,
+    "tracker": TrackerSettings,
+    "sweeper": SweeperSettings,
+}
+
+
+def settings_rows() -> list[str]:
+    """Return the rows of the README's table of settings: those of all processes first, then each one's own."""
+    fields: dict[str, dict[str, FieldInfo]] = {}
+    for process, settings in PROCESSES.items():
+        for name, field in settings.model_fields.items():
+            fields.setdefault(name, {})[process] = field
+    ordered = sorted(
+        fields.items(),
+        key=lambda item: (len(item[1]) != len(PROCESSES), [*PROCESSES].index(min(item[1], key=[*PROCESSES].index))),
+    )
+    return [row(name, by_process) for name, by_process in ordered]
+
+
+def row(name: str, by_process: dict[str, FieldInfo]) -> str:
+    defaults = {process: shown_default(field) for process, field in by_process.items()}
+    default = (
+        next(iter(defaults.values()))
+        if len(set(defaults.values())) == 1
+        else ", ".join(f"{process} {value}" for process, value in defaults.items())
+    )
+    readers = "all" if len(by_process) == len(PROCESSES) else ", ".join(by_process)
+    return f"| `{name.upper()}` | {default} | {readers} | {next(iter(by_process.values())).description} |"
+
+
+def shown_default(field: FieldInfo) -> str:
+    default = field.default
+    if default is PydanticUndefined or default is None or default == "":
+        return "none"
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def test_every_setting_is_in_the_table() -> None:
+    table = re.search(r"\| variable \| default \| read by \| meaning \|\n\|(?:---\|){4}\n((?:\|.*\n)+)", README)
+    assert table is not None, "The README has no table of settings."
+    assert table.group(1).splitlines() == settings_rows(), "Replace the table by:\n" + "\n".join(settings_rows())
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_every_link_leads_somewhere(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("path", re.findall(r"`(services/[\w/]+\.py)`", README))
+def test_every_file_it_names_exists(path: str) -> None:
+    assert (ROOT / path).is_file()
+
+
+def test_every_metric_it_names_is_declared() -> None:
+    registry = CollectorRegistry()
+    ConsumerMetrics(registry)
+    TrackerMetrics(registry)
+    GatewayMetrics(registry)
+    DispatcherMetrics(registry)
+    declared = {family.name for family in registry.collect()}
+    named = set(re.findall(r"`(chat_\w+?)(?:_total)?(?:\{[\w,=\"-]+\})?`", README))
+    assert named <= declared, named - declared

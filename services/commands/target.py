@@ -1,5 +1,6 @@
 """Where the tools of the command line speak to: the stack in a data directory, or the environment's settings."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import httpx
 import typer
 
 from services.commands.tokens import mint_token
+
+_NAMES_A_SYSTEM = ("JWT_SECRET", "KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "GATEWAY_PORT", "CHAT_SESSIONS_URL")
 
 DataDirectoryOption = Annotated[
     Path | None,
@@ -58,12 +61,22 @@ class Target:
 def choose_target(data_directory: Path | None) -> Target:
     """The stack in `data_directory`, whose settings also become this process's environment, or the environment.
 
-    Raises CommandError if no stack runs there.
+    Where no directory is given and the environment names no system either, it is the stack that `up` runs by default,
+    if it runs. Raises CommandError if no stack runs in a directory that was given.
     """
-    if data_directory is None:
-        port = os.environ.get("GATEWAY_PORT", "3000")
-        return Target(os.environ, os.environ.get("CHAT_SESSIONS_URL", f"http://127.0.0.1:{port}"), {})
-    # Only needed, and only installed, where stacks run.
+    if data_directory is not None:
+        return _stack_in(data_directory)
+    if not any(name in os.environ for name in _NAMES_A_SYSTEM):
+        # Without the `local` extra no stack can run here.
+        with contextlib.suppress(CommandError, ImportError):
+            from services.local.data_directory import default_data_directory  # noqa: PLC0415
+
+            return _stack_in(default_data_directory())
+    port = os.environ.get("GATEWAY_PORT", "3000")
+    return Target(os.environ, os.environ.get("CHAT_SESSIONS_URL", f"http://127.0.0.1:{port}"), {})
+
+
+def _stack_in(data_directory: Path) -> Target:
     from services.local.data_directory import NoStackError, read_stack  # noqa: PLC0415
 
     try:

@@ -79,7 +79,10 @@ async def open_gateway(settings: GatewaySettings, shutdown: Shutdown) -> AsyncIt
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
     engine = build_engine(
-        settings.database_url.get_secret_value(), pool_size=POOL_SIZE, statement_timeout_ms=STATEMENT_TIMEOUT_MS
+        settings.database_url.get_secret_value(),
+        pool_size=POOL_SIZE,
+        statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+        pre_ping=False,
     )
     database = Database(engine)
     keys = _keys(settings)

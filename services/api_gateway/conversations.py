@@ -1,8 +1,9 @@
 """Whose conversation it is: the first to write in it owns it."""
 
 import asyncio
+from typing import Any
 
-from sqlalchemy import select, union_all
+from sqlalchemy import BindParameter, CompoundSelect, bindparam, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 
 from services.api_gateway.cache import BoundedCache
@@ -39,20 +40,30 @@ class Conversations:
         return owner == user_id
 
     async def _owner(self, conversation_id: str, user_id: str) -> str:
-        table = conversations.c
-        claimed = (
-            insert(conversations)
-            .values(conversation_id=conversation_id, user_id=user_id)
-            .on_conflict_do_nothing()
-            .returning(table.user_id)
-            .cte("claimed")
-        )
-        known = select(table.user_id).where(table.conversation_id == conversation_id)
-        statement = union_all(select(claimed.c.user_id), known)
         # A claim that commits between the two halves of the statement is seen by neither, but by the next try.
         for _ in range(CLAIM_TRIES):
             async with self._database.statements() as connection:
-                owner: str | None = await connection.scalar(statement)
+                parameters = {"conversation_id": conversation_id, "user_id": user_id}
+                owner: str | None = await connection.scalar(_CLAIM, parameters)
             if owner is not None:
                 return owner
         raise DatabaseAway("PostgreSQL did not say whose conversation this is; try again.")
+
+
+def _claim() -> CompoundSelect[Any]:
+    """Return the statement that claims a conversation and gives its owner, in one round trip."""
+    table = conversations.c
+    conversation_id: BindParameter[str] = bindparam("conversation_id")
+    user_id: BindParameter[str] = bindparam("user_id")
+    claimed = (
+        insert(conversations)
+        .values(conversation_id=conversation_id, user_id=user_id)
+        .on_conflict_do_nothing()
+        .returning(table.user_id)
+        .cte("claimed")
+    )
+    known = select(table.user_id).where(table.conversation_id == conversation_id)
+    return union_all(select(claimed.c.user_id), known)
+
+
+_CLAIM = _claim()

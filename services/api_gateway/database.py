@@ -4,9 +4,12 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from services.runtime.faults import PassingFault
 
@@ -22,6 +25,8 @@ class Database:
     """Connections that tell an absent PostgreSQL from a wrong statement."""
 
     def __init__(self, engine: AsyncEngine) -> None:
+        """Use an engine without pre-ping: here no connection is lent that the server has closed."""
+        event.listen(engine.sync_engine, "checkout", _refuse_closed)
         self._engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -46,6 +51,12 @@ class Database:
             async with self._engine.connect() as connection:
                 await connection.execution_options(isolation_level="REPEATABLE READ")
                 yield connection
+
+
+def _refuse_closed(connection: DBAPIConnection, _record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+    # The driver knows that its connection ended; a ping would ask the server, three round trips each time.
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError("PostgreSQL has closed this connection.")
 
 
 @contextlib.contextmanager

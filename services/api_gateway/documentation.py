@@ -11,7 +11,8 @@ from services.api_gateway.personas import PersonaBody
 REF = "#/components/schemas/{model}"
 PROBLEM = REF.format(model="ProblemDetails")
 SHOWN_MODELS: list[type[BaseModel]] = [
-    shape.Accepted, shape.EndedSession, shape.SessionDetail, shape.SessionList, shape.Statistics, shape.Sweep,
+    shape.Accepted,
+    shape.Session, shape.EndedSession, shape.SessionDetail, shape.SessionList, shape.Statistics, shape.Sweep,
     shape.SweepAsked, shape.Persona, shape.PersonaList, shape.ProblemDetails,
 ]  # fmt: skip
 TAKEN_MODELS: list[type[BaseModel]] = [MessageBody, CancelBody, CleanupBody, PersonaBody]
@@ -191,8 +192,8 @@ CANCEL_SESSION = _call(
     "Cancel a session",
     "Answers with what really became of it. The body may be left out.",
     {
-        200: ("The session is CANCELLED", "SessionDetail", _CANCELLED),
-        202: ("The tracker has not told yet; look at `Location`", "SessionDetail", {**_SESSION, "status": "ACTIVE"}),
+        200: ("The session is CANCELLED", "Session", _CANCELLED),
+        202: ("The tracker has not told yet; look at `Location`", "Session", {**_SESSION, "status": "ACTIVE"}),
         409: ("It had ended otherwise; `session` is the current one", "ProblemDetails",
               {"type": "about:blank", "title": "Conflict", "status": 409, "code": "already-ended",
                "detail": "The session had already ended as COMPLETED; nothing was cancelled.", "session": _SESSION}),

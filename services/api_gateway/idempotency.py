@@ -3,10 +3,12 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import BindParameter, bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import ReturningInsert
 
 from services.api_gateway.database import Database
 from services.api_gateway.problems import Problem
@@ -85,9 +87,8 @@ class IdempotencyKeys:
 
     async def published(self, request: KeyedRequest, now: datetime) -> None:
         """Remember that Kafka has acknowledged the request's event."""
-        mine = _KEYS.user_id == request.user_id, _KEYS.key == request.key
         async with self._database.statements() as connection:
-            await connection.execute(update(idempotency_keys).where(*mine).values(published_at=now))
+            await connection.execute(_PUBLISHED, {"of_user": request.user_id, "of_key": request.key, "now": now})
 
     async def purge(self, now: datetime) -> int:
         """Delete keys older than a day; return how many."""
@@ -97,23 +98,42 @@ class IdempotencyKeys:
 
     async def _insert(self, request: KeyedRequest, now: datetime) -> Ticket | None:
         fresh = {
+            "user_id": request.user_id,
+            "key": request.key,
             "route": request.route,
             "body_hash": request.body_hash,
             "session_id": new_id(),
             "event_id": new_id(),
-            "created_at": now,
-            "sent_at": now,
-            "published_at": None,
+            "now": now,
+            "expired": now - KEPT,
         }
-        statement = insert(idempotency_keys).values(user_id=request.user_id, key=request.key, **fresh)
-        statement = statement.on_conflict_do_update(
-            index_elements=[_KEYS.user_id, _KEYS.key],
-            set_={idempotency_keys.c[name]: value for name, value in fresh.items()},
-            where=_KEYS.created_at < now - KEPT,
-        )
         async with self._database.statements() as connection:
-            row = (await connection.execute(statement.returning(_KEYS.session_id, _KEYS.event_id))).one_or_none()
+            row = (await connection.execute(_INSERT, fresh)).one_or_none()
         return None if row is None else Ticket(row[0], row[1], now, published=False)
+
+
+def _insert_or_replace_expired() -> ReturningInsert[UUID, UUID]:
+    """Return the statement that writes a new key, or one over an expired one; it gives no row where neither is so."""
+    now: BindParameter[datetime] = bindparam("now", type_=_KEYS.created_at.type)
+    values: dict[str, BindParameter[Any]] = {
+        name: bindparam(name) for name in ("route", "body_hash", "session_id", "event_id")
+    }
+    values |= {"created_at": now, "sent_at": now}
+    statement = insert(idempotency_keys).values(user_id=bindparam("user_id"), key=bindparam("key"), **values)
+    statement = statement.on_conflict_do_update(
+        index_elements=[_KEYS.user_id, _KEYS.key],
+        set_={_KEYS[name]: statement.excluded[name] for name in (*values, "published_at")},
+        where=_KEYS.created_at < bindparam("expired", type_=_KEYS.created_at.type),
+    )
+    return statement.returning(_KEYS.session_id, _KEYS.event_id)
+
+
+_INSERT = _insert_or_replace_expired()
+_PUBLISHED = (
+    update(idempotency_keys)
+    .where(_KEYS.user_id == bindparam("of_user"), _KEYS.key == bindparam("of_key"))
+    .values(published_at=bindparam("now"))
+)
 
 
 def _under_way() -> Problem:

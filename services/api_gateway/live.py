@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from services.api_gateway.metrics import GatewayMetrics
 from services.contracts.codec import header
@@ -83,8 +83,8 @@ class SessionChanges:
 
     async def _read(self, reader: AIOKafkaConsumer) -> None:
         # Asking a broker for the partitions of a topic that it does not have could make it, with wrong partitions.
-        while SESSIONS.name not in await reader.topics():
-            await asyncio.sleep(RETRY_SECONDS)
+        if SESSIONS.name not in await reader.topics():
+            raise UnknownTopicOrPartitionError(f"{SESSIONS.name} is not there; run `chat-sessions migrate`.")
         reader.assign([TopicPartition(SESSIONS.name, number) for number in range(SESSIONS.partitions)])
         await reader.seek_to_end()
         while True:

@@ -125,7 +125,8 @@ class ApacheKafka:
 
     def _start_formatting(self, place: BrokerPlace, cluster_id: str) -> ChildProcess:
         users = () if self._secured is None else self._secured.scram
-        tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", self._properties_file(place)]
+        # In one word: an id may begin with a dash.
+        tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", self._properties_file(place)]
         tool += [part for user in users for part in ("--add-scram", user)]
         return self._start_java(
             place.number, "format", ["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"], tool

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from services.contracts.topics import DEAD_LETTER_TOPICS
 from services.runtime.consumer import RawRecord
@@ -21,6 +21,7 @@ from services.runtime.dead_letters import (
     TOPIC_HEADER,
 )
 from services.runtime.kafka import build_producer, build_reader
+from services.runtime.reachability import why_unreachable
 from services.runtime.settings import KafkaSettings
 
 _READ_SECONDS = 60.0
@@ -64,6 +65,8 @@ async def read_dead_letters(settings: KafkaSettings) -> list[StoredDeadLetter]:
             existing = await reader.topics()
             places = [TopicPartition(topic.name, 0) for topic in DEAD_LETTER_TOPICS if topic.name in existing]
             letters = [_stored(record) for record in await _read_all(reader, places)]
+    except KafkaConnectionError as error:
+        raise KafkaUnavailable(await why_unreachable(settings)) from error
     except (KafkaError, TimeoutError) as error:
         raise KafkaUnavailable(
             f"Kafka at {settings.kafka_bootstrap_servers} cannot be read ({error!r}): check KAFKA_BOOTSTRAP_SERVERS."

@@ -53,9 +53,9 @@ def _obstacle(error: BaseException, settings: KafkaSettings) -> str:
         case ssl.SSLError(reason=reason):
             told = (
                 f"ended TLS ({reason}): check that KAFKA_SECURITY_PROTOCOL ({protocol}) is what it wants, "
-                "and that KAFKA_SSL_CERTFILE is signed by an authority that it knows"
+                "and if it asks for a certificate, that KAFKA_SSL_CERTFILE is one that it trusts"
             )
-        case KafkaConnectionError():
+        case KafkaConnectionError() | ConnectionResetError() | ConnectionAbortedError():
             told = (
                 "closed the connection: check that it is a broker, "
                 f"and that KAFKA_SECURITY_PROTOCOL ({protocol}) is what it wants"

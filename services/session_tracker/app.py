@@ -37,6 +37,7 @@ GATHER_SECONDS = 0.02
 IDLE_SECONDS = 1.0
 MONTHS_SECONDS = 3600.0
 RETRY_SECONDS = 5.0
+STOP_SECONDS = 6.0
 YOUNG_OBJECTS = 200_000
 """How many objects, more than were let go, are made before Python looks for cycles among them."""
 
@@ -98,11 +99,28 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
         if not await connect(producer, shutdown):
             return
         stack.push_async_callback(broker.stop)
+        stack.push_async_callback(_stop, fold, sweeping)
         for consumer in (fold, sweeping):
             await consumer.start()
-            stack.push_async_callback(consumer.stop)
         await broker.start()
         await shutdown.wait()
+
+
+async def _stop(*consumers: BatchConsumer) -> None:
+    """Let the consumers finish, commit and leave their groups, as long as there is hope.
+
+    Without Kafka aiokafka's commit waits for ever, and its stop can end as if it had been cancelled. What was not
+    committed is read again, which changes nothing.
+    """
+    stopping = [asyncio.create_task(consumer.stop()) for consumer in consumers]
+    _, late = await asyncio.wait(stopping, timeout=STOP_SECONDS)
+    for task in late:
+        task.cancel()
+    for outcome in await asyncio.gather(*stopping, return_exceptions=True):
+        if isinstance(outcome, asyncio.CancelledError):
+            logger.warning("A consumer could not leave its group in order: Kafka does not answer.")
+        elif outcome is not None:
+            raise outcome
 
 
 async def _end(server: HttpServer, tasks: list[asyncio.Task[None]]) -> None:

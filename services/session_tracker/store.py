@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -13,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.contracts.events import MessageSent, SessionEvent, TimeoutSweep
 from services.contracts.ids import derived_id
-from services.contracts.session import FailureKind, SessionStatus
 from services.session_tracker import statements as sql
 from services.session_tracker.counts import deltas
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.fold import Arrival, Folded, Message, Transition, by_session, fold
 from services.session_tracker.lifecycle import Session
+from services.session_tracker.rows import columns, insertable, session_of, updatable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
     Driver = Connection[Record] | PoolConnectionProxy[Record]
 
 _COMMON = set(SessionEvent.model_fields)
-_row_of = attrgetter("session_id", *sql.MUTABLE_COLUMNS)
-_whole_row_of = attrgetter(*(key if key != "id" else "session_id" for key in sql.SESSION_COLUMNS))
-_METADATA = sql.SESSION_COLUMNS.index("metadata")
-_MUTABLE_METADATA = sql.MUTABLE_COLUMNS.index("metadata") + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +124,7 @@ async def _insert_history(driver: "Driver", arrivals: Sequence[Arrival]) -> list
         for _, arrival in sorted(unique.items())
         for event in (arrival.event,)
     ]
-    returned = await driver.fetch(sql.INSERT_HISTORY, *_columns(rows))
+    returned = await driver.fetch(sql.INSERT_HISTORY, *columns(rows))
     return [unique[row[0], row[1]] for row in returned]
 
 
@@ -141,7 +136,7 @@ async def insert_sweep_history(driver: "Driver", sweep: TimeoutSweep, ended: Seq
         for s in ended
     ]
     if rows:
-        await driver.execute(sql.INSERT_HISTORY, *_columns(rows))
+        await driver.execute(sql.INSERT_HISTORY, *columns(rows))
 
 
 async def _fold_sessions(driver: "Driver", new: Sequence[Arrival], work: _Work) -> None:
@@ -188,29 +183,29 @@ async def _insert_sessions(driver: "Driver", sessions: Sequence[Session]) -> set
     if not sessions:
         return set()
     rows = [insertable(session) for session in sessions]
-    return {row[0] for row in await driver.fetch(sql.INSERT_SESSIONS, *_columns(rows))}
+    return {row[0] for row in await driver.fetch(sql.INSERT_SESSIONS, *columns(rows))}
 
 
 async def update_sessions(driver: "Driver", sessions: Sequence[Session]) -> None:
     """Write the changing columns of sessions that the caller has locked."""
     if sessions:
-        await driver.execute(sql.UPDATE_SESSIONS, *_columns([_updatable(session) for session in sessions]))
+        await driver.execute(sql.UPDATE_SESSIONS, *columns([updatable(session) for session in sessions]))
 
 
 async def _write_events(driver: "Driver", folded: Sequence[Folded]) -> None:
     """Mark late events in the history, and take refused ones out of it again."""
     late = [(event.session_id, event.event_id) for one in folded for event in one.late]
     if late:
-        await driver.execute(sql.MARK_LATE, *_columns(late))
+        await driver.execute(sql.MARK_LATE, *columns(late))
     refused = [(one.event.session_id, one.event.event_id) for each in folded for one in each.refused]
     if refused:
-        await driver.execute(sql.DELETE_HISTORY, *_columns(refused))
+        await driver.execute(sql.DELETE_HISTORY, *columns(refused))
 
 
 async def _write_messages(driver: "Driver", messages: Sequence[Message]) -> None:
     if messages:
         rows = [(m.id, m.session_id, m.role, m.content, m.created_at) for m in messages]
-        await driver.execute(sql.INSERT_MESSAGES, *_columns(rows))
+        await driver.execute(sql.INSERT_MESSAGES, *columns(rows))
 
 
 async def _claim_conversations(driver: "Driver", arrivals: Sequence[Arrival]) -> None:
@@ -220,7 +215,7 @@ async def _claim_conversations(driver: "Driver", arrivals: Sequence[Arrival]) ->
         if isinstance(arrival.event, MessageSent):
             owners.setdefault(arrival.event.conversation_id, arrival.event.user_id)
     if owners:
-        await driver.execute(sql.CLAIM_CONVERSATIONS, *_columns(sorted(owners.items())))
+        await driver.execute(sql.CLAIM_CONVERSATIONS, *columns(sorted(owners.items())))
 
 
 async def add_counts(driver: "Driver", transitions: Iterable[Transition]) -> None:
@@ -228,13 +223,13 @@ async def add_counts(driver: "Driver", transitions: Iterable[Transition]) -> Non
     total = deltas(transitions)
     sessions = [(*key, *counts) for key, counts in sorted(total.sessions.items()) if any(counts)]
     if sessions:
-        await driver.execute(sql.ADD_SESSIONS, *_columns(sessions))
+        await driver.execute(sql.ADD_SESSIONS, *columns(sessions))
     failures = [(*key, kind, count) for (key, kind), count in sorted(total.failures.items())]
     if failures:
-        await driver.execute(sql.ADD_FAILURES, *_columns(failures))
+        await driver.execute(sql.ADD_FAILURES, *columns(failures))
     responses = [(*key, bucket, count) for (key, bucket), count in sorted(total.responses.items())]
     if responses:
-        await driver.execute(sql.ADD_RESPONSES, *_columns(responses))
+        await driver.execute(sql.ADD_RESPONSES, *columns(responses))
 
 
 async def _write_audit(driver: "Driver", folded: Sequence[Folded]) -> None:
@@ -253,50 +248,10 @@ async def _write_audit(driver: "Driver", folded: Sequence[Folded]) -> None:
         for cancel, ended_it in one.cancels
     ]
     if rows:
-        await driver.execute(sql.INSERT_AUDIT, *_columns(rows))
+        await driver.execute(sql.INSERT_AUDIT, *columns(rows))
 
 
 async def _move_progress(driver: "Driver", progress: Mapping[tuple[str, int], datetime]) -> None:
     if progress:
         rows = [(*partition, moment) for partition, moment in sorted(progress.items())]
-        await driver.execute(sql.MOVE_PROGRESS, *_columns(rows))
-
-
-def session_of(row: "Record") -> Session:
-    """Return the session that a row of READ_SESSIONS, LOCK_SESSIONS or LOCK_STALE holds."""
-    return Session(
-        session_id=UUID(bytes=row["session_id"].bytes),
-        conversation_id=row["conversation_id"],
-        persona_id=row["persona_id"],
-        user_id=row["user_id"],
-        status=SessionStatus(row["status"]),
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        last_activity_at=row["last_activity_at"],
-        metadata=row["metadata"],  # SQLAlchemy has set a codec for JSONB on its connections
-        error_message=row["error_message"],
-        failure_kind=FailureKind(row["failure_kind"]) if row["failure_kind"] else None,
-        attempts=row["attempts"],
-        response_ms=row["response_ms"],
-        version=row["version"],
-        resumed_from=row["resumed_from"],
-        template_id=row["template_id"],
-        deadline_at=row["deadline_at"],
-    )
-
-
-def insertable(session: Session) -> list[Any]:
-    """Return the session as a row of INSERT_SESSIONS."""
-    row = list(_whole_row_of(session))
-    row[_METADATA] = to_json(session.metadata).decode()
-    return row
-
-
-def _updatable(session: Session) -> list[Any]:
-    row = list(_row_of(session))
-    row[_MUTABLE_METADATA] = to_json(session.metadata).decode()
-    return row
-
-
-def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+        await driver.execute(sql.MOVE_PROGRESS, *columns(rows))

@@ -18,7 +18,8 @@ from services.session_tracker import statements as sql
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.fold import Transition
 from services.session_tracker.lifecycle import apply
-from services.session_tracker.store import SessionStore, add_counts, insert_sweep_history, session_of, update_sessions
+from services.session_tracker.rows import session_of
+from services.session_tracker.store import SessionStore, add_counts, insert_sweep_history, update_sessions
 
 if TYPE_CHECKING:
     from asyncpg import Record

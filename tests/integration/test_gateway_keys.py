@@ -56,7 +56,7 @@ async def provider() -> AsyncIterator[Provider]:
     provider = Provider()
     server: uvicorn.Server = http_server(Starlette(routes=[Route("/keys", provider.keys)]), "127.0.0.1", 0)
     serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110
+    while not server.started:
         await asyncio.sleep(0.01)
     provider.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/keys"
     yield provider

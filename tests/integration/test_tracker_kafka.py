@@ -18,6 +18,7 @@ from services.local.processes import free_port
 from services.local.reaper import Reaper
 from services.runtime.shutdown import Shutdown
 from services.runtime.topics import create_topics
+from services.session_tracker import app
 from tests.integration.kafka_log import settings_for
 from tests.integration.tracker_process import (
     TRACKER_PARTITIONS,
@@ -122,9 +123,12 @@ async def test_it_is_ready_only_once_it_has_joined(bootstrap: str, postgres_url:
         await running.until_ready()
 
 
-async def test_it_may_start_before_kafka_does(postgres_url: str, tmp_path: Path, reaper: Reaper) -> None:
-    port = free_port()
-    async with tracker(f"127.0.0.1:{port}", postgres_url) as running:
+async def test_it_may_start_before_kafka_does_and_stop_after_it(
+    postgres_url: str, tmp_path: Path, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "STOP_SECONDS", 1.0)
+    port, shutdown = free_port(), Shutdown()
+    async with tracker(f"127.0.0.1:{port}", postgres_url, shutdown=shutdown) as running:
 
         async def waiting() -> bool:
             return (await running.readiness())[0] == 503
@@ -138,6 +142,7 @@ async def test_it_may_start_before_kafka_does(postgres_url: str, tmp_path: Path,
             await until_value(postgres_url, "SELECT count(*) FROM chat_sessions WHERE status = 'COMPLETED'", 10)
         finally:
             broker.process.stop(0)
+    assert shutdown.exit_code == 0
 
 
 async def test_progress_moves_with_events_and_with_time(bootstrap: str, postgres_url: str) -> None:

@@ -82,3 +82,43 @@ def load_yaml(path: Path) -> Any:
 def load_manifests(path: Path) -> Iterator[dict[str, Any]]:
     """The documents of a file."""
     yield from yaml.safe_load_all(path.read_text())
+
+
+KUBERNETES = DEPLOY / "kubernetes"
+BASE = KUBERNETES / "base"
+JWKS = KUBERNETES / "examples" / "jwks"
+
+Manifest = Mapping[str, Any]
+
+
+def manifests(folder: Path = BASE) -> list[Manifest]:
+    """What the kustomization of a folder lists, without what it takes from other folders."""
+    listed = [folder / name for name in load_yaml(folder / "kustomization.yaml")["resources"]]
+    return [manifest for path in listed if path.is_file() for manifest in load_manifests(path)]
+
+
+def of_kind(kind: str, folder: Path = BASE) -> dict[str, Manifest]:
+    """The manifests of one kind, by name."""
+    return {manifest["metadata"]["name"]: manifest for manifest in manifests(folder) if manifest["kind"] == kind}
+
+
+def pod(command: str) -> Any:
+    """The template of a command's pods."""
+    kind = "Job" if command == "migrate" else "Deployment"
+    return of_kind(kind)[command]["spec"]["template"]
+
+
+def container(command: str) -> Any:
+    """The one container of a command's pods."""
+    (found,) = pod(command)["spec"]["containers"]
+    return found
+
+
+def selects(selector: Manifest, labels: Mapping[str, str]) -> bool:
+    """Tell whether a label selector takes these labels; an empty one takes everything."""
+    assert set(selector) <= {"matchLabels", "matchExpressions"}
+    expressions = selector.get("matchExpressions", [])
+    assert all(expression["operator"] == "In" for expression in expressions)
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
+        labels.get(expression["key"]) in expression["values"] for expression in expressions
+    )

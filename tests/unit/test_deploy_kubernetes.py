@@ -1,59 +1,43 @@
-"""The manifests are valid, start every process with settings that it reads, and let only the dispatcher out."""
+"""The manifests are valid, and start every process with settings that it reads."""
 
 import re
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator, Mapping
-from ipaddress import ip_address, ip_network
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import certifi
 import kubernetes_validate
 import pytest
 import yaml
 
 from services.contracts.topics import DISPATCHER_GROUP, PARTITIONS, TRACKER_GROUP
-from services.runtime.egress import EgressRules
 from services.webhook_dispatcher.settings import DispatcherSettings
 from tests.unit.deployment import (
+    BASE,
     DEPLOY,
+    JWKS,
+    KUBERNETES,
     PROCESSES,
     ROOT,
     SECRETS,
     SETTINGS,
+    Manifest,
     check_environment,
+    container,
     default_port,
-    load_manifests,
     load_yaml,
+    manifests,
+    of_kind,
+    pod,
+    selects,
 )
 
-BASE = DEPLOY / "kubernetes" / "base"
-JWKS = DEPLOY / "kubernetes" / "examples" / "jwks"
+SECURED_KAFKA = KUBERNETES / "examples" / "secured-kafka"
+FOLDERS = pytest.mark.parametrize("folder", [BASE, JWKS, SECURED_KAFKA], ids=lambda folder: folder.name)
 COMPONENT = "app.kubernetes.io/component"
 OLDEST_KUBERNETES, NEWEST_KUBERNETES = "1.31", kubernetes_validate.latest_version()
-
-Manifest = Mapping[str, Any]
-
-
-def manifests(folder: Path = BASE) -> list[Manifest]:
-    """What the kustomization of a folder lists, without what it takes from other folders."""
-    listed = [folder / name for name in load_yaml(folder / "kustomization.yaml")["resources"]]
-    return [manifest for path in listed if path.is_file() for manifest in load_manifests(path)]
-
-
-def of_kind(kind: str, folder: Path = BASE) -> dict[str, Manifest]:
-    return {manifest["metadata"]["name"]: manifest for manifest in manifests(folder) if manifest["kind"] == kind}
-
-
-def pod(command: str) -> Any:
-    kind = "Job" if command == "migrate" else "Deployment"
-    return of_kind(kind)[command]["spec"]["template"]
-
-
-def container(command: str) -> Any:
-    (found,) = pod(command)["spec"]["containers"]
-    return found
 
 
 def rendered(folder: Path) -> list[Manifest]:
@@ -69,7 +53,8 @@ def environment(spec: Manifest, config_maps: Mapping[str, Mapping[str, str]]) ->
     """What a container finds in its environment, with secrets of the tests."""
     found: dict[str, str] = {}
     for source in spec.get("envFrom", []):
-        found |= config_maps[source["configMapRef"]["name"]]
+        if "configMapRef" in source:
+            found |= config_maps[source["configMapRef"]["name"]]
     for entry in spec.get("env", []):
         if "value" in entry:
             found[entry["name"]] = entry["value"]
@@ -87,32 +72,13 @@ def written_config_maps() -> dict[str, dict[str, str]]:
     }
 
 
-def selects(selector: Manifest, labels: Mapping[str, str]) -> bool:
-    """Tell whether a label selector takes these labels; an empty one takes everything."""
-    assert set(selector) <= {"matchLabels", "matchExpressions"}
-    expressions = selector.get("matchExpressions", [])
-    assert all(expression["operator"] == "In" for expression in expressions)
-    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
-        labels.get(expression["key"]) in expression["values"] for expression in expressions
-    )
-
-
-def ways_out(command: str, policies: Mapping[str, Manifest]) -> Iterator[tuple[Manifest, Manifest]]:
-    """The peers, with the rule that names each, that a process may connect to."""
-    labels = pod(command)["metadata"]["labels"]
-    for policy in policies.values():
-        if selects(policy["spec"]["podSelector"], labels):
-            for rule in policy["spec"].get("egress", []):
-                assert rule["to"], "a rule without peers allows them all"
-                assert rule["ports"], "a rule without ports allows them all"
-                for peer in rule["to"]:
-                    yield peer, rule
-
-
-@pytest.mark.parametrize("folder", [BASE, JWKS], ids=lambda folder: folder.name)
+@FOLDERS
 def test_every_file_is_listed_and_exists(folder: Path) -> None:
     kustomization = load_yaml(folder / "kustomization.yaml")
-    listed = {*kustomization["resources"], *(patch["path"] for patch in kustomization.get("patches", []))}
+    listed = {
+        *kustomization["resources"],
+        *(patch["path"] for patch in kustomization.get("patches", []) if "path" in patch),
+    }
     assert all((folder / name).exists() for name in listed)
     inside = {name for name in listed if not name.startswith("..")}
     assert {path.name for path in folder.iterdir()} == inside | {"kustomization.yaml"}
@@ -126,7 +92,7 @@ def test_every_manifest_fits_its_schema(folder: Path, version: str) -> None:
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
-@pytest.mark.parametrize("folder", [BASE, JWKS], ids=lambda folder: folder.name)
+@FOLDERS
 def test_kustomize_renders_what_is_valid_and_hangs_together(folder: Path) -> None:
     made = rendered(folder)
     config_maps = {manifest["metadata"]["name"] for manifest in made if manifest["kind"] == "ConfigMap"}
@@ -134,7 +100,8 @@ def test_kustomize_renders_what_is_valid_and_hangs_together(folder: Path) -> Non
         kubernetes_validate.validate(manifest, NEWEST_KUBERNETES, strict=True)
         if manifest["kind"] in {"Deployment", "Job"}:
             (spec,) = manifest["spec"]["template"]["spec"]["containers"]
-            assert {source["configMapRef"]["name"] for source in spec["envFrom"]} <= config_maps
+            named = {source["configMapRef"]["name"] for source in spec["envFrom"] if "configMapRef" in source}
+            assert named <= config_maps
             assert spec["image"] == f"chat-sessions:{project_version()}"
 
 
@@ -175,9 +142,26 @@ def test_with_an_identity_provider_the_gateway_has_no_secret(monkeypatch: pytest
     check_environment("gateway", found, monkeypatch)
 
 
+@pytest.mark.parametrize("command", SETTINGS)
+def test_with_a_secured_kafka_each_process_is_a_user_of_its_own(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = rendered(SECURED_KAFKA)
+    config_maps = {m["metadata"]["name"]: m["data"] for m in made if m["kind"] == "ConfigMap"}
+    (template,) = [
+        m["spec"]["template"] for m in made if m["kind"] in {"Deployment", "Job"} and m["metadata"]["name"] == command
+    ]
+    (spec,) = template["spec"]["containers"]
+    assert {"secretRef": {"name": f"kafka-{command}"}} in spec["envFrom"]
+    found = environment(spec, config_maps)
+    (mount,) = spec["volumeMounts"]
+    assert Path(found["KAFKA_SSL_CAFILE"]).parent == Path(mount["mountPath"])
+    assert [volume["name"] for volume in template["spec"]["volumes"]] == [mount["name"]]
+    user = {"KAFKA_SASL_USERNAME": command, "KAFKA_SASL_PASSWORD": "secret", "KAFKA_SSL_CAFILE": certifi.where()}
+    check_environment(command, found | user, monkeypatch)
+
+
 def test_secrets_are_referred_to_and_never_written() -> None:
     assert of_kind("Secret") == {}
-    told = "".join(path.read_text() for path in (DEPLOY / "kubernetes").rglob("*.yaml"))
+    told = "".join(path.read_text() for path in KUBERNETES.rglob("*.yaml"))
     assert not re.search(r"postgres(ql)?(\+asyncpg)?://", told)
     # A process is given only what it reads.
     for command in SETTINGS:
@@ -275,81 +259,3 @@ def test_what_the_migration_needs_can_be_applied_before_the_rest() -> None:
     early = [*of_kind("Namespace").values(), *of_kind("NetworkPolicy").values()]
     assert {manifest["metadata"]["labels"][COMPONENT] for manifest in early} == {"shared"}
     assert of_kind("Job")["migrate"]["metadata"]["labels"][COMPONENT] == "migrate"
-
-
-def test_nothing_is_open_that_no_policy_opens() -> None:
-    denial = of_kind("NetworkPolicy")["default-deny"]["spec"]
-    assert denial == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-
-
-@pytest.mark.parametrize("command", SETTINGS)
-def test_only_the_dispatcher_may_leave_the_cluster(command: str) -> None:
-    outside = [peer for peer, _ in ways_out(command, of_kind("NetworkPolicy")) if "ipBlock" in peer]
-    inside = [
-        peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
-        for peer, _ in ways_out(command, of_kind("NetworkPolicy"))
-        if "ipBlock" not in peer
-    ]
-    assert bool(outside) == (command == "dispatcher")
-    assert set(inside) == {"kube-system", "kafka"} | (set() if command == "sweeper" else {"postgres"})
-
-
-def test_the_dispatcher_reaches_public_addresses_only() -> None:
-    blocks = [peer["ipBlock"] for peer, _ in ways_out("dispatcher", of_kind("NetworkPolicy")) if "ipBlock" in peer]
-
-    def reaches(address: str) -> bool:
-        ip = ip_address(address)
-        return any(
-            ip in ip_network(block["cidr"]) and not any(ip in ip_network(hole) for hole in block.get("except", []))
-            for block in blocks
-            if ip.version == ip_network(block["cidr"]).version
-        )
-
-    rules = EgressRules()
-    public = ["8.8.8.8", "93.184.216.34", "2606:4700::1111"]
-    private = [
-        "10.1.2.3",
-        "172.16.0.1",
-        "192.168.1.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "127.0.0.1",
-        "fd00::1",
-        "fe80::1",
-        "::1",
-    ]
-    for address in public + private:
-        assert reaches(address) == rules.allows(address) == (address in public), address
-
-
-def test_an_identity_provider_is_one_address_for_the_gateway_alone() -> None:
-    policies = of_kind("NetworkPolicy", JWKS)
-    for command in SETTINGS:
-        out = list(ways_out(command, policies))
-        if command != "gateway":
-            assert out == []
-            continue
-        ((peer, rule),) = out
-        assert ip_network(peer["ipBlock"]["cidr"]).num_addresses == 1
-        assert rule["ports"] == [{"protocol": "TCP", "port": 443}]
-
-
-def test_only_the_ingress_and_prometheus_come_in() -> None:
-    comers: dict[str, set[str]] = {command: set() for command in SETTINGS}
-    for policy in of_kind("NetworkPolicy").values():
-        for rule in policy["spec"].get("ingress", []):
-            for peer in rule["from"]:
-                name = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
-                for command, found in comers.items():
-                    ports = {port["name"] for port in container(command).get("ports", [])}
-                    if selects(policy["spec"]["podSelector"], pod(command)["metadata"]["labels"]) and ports & {
-                        port["port"] for port in rule["ports"]
-                    }:
-                        found.add(name)
-    assert comers == {
-        "gateway": {"ingress-nginx", "monitoring"},
-        "dispatcher": {"monitoring"},
-        "tracker": {"monitoring"},
-        "sweeper": {"monitoring"},
-        "migrate": set(),
-    }

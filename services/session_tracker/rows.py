@@ -1,0 +1,62 @@
+"""Sessions as the statements' rows, and back."""
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pydantic_core import to_json
+
+from services.contracts.session import FailureKind, SessionStatus
+from services.session_tracker import statements as sql
+from services.session_tracker.lifecycle import Session
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+_row_of = attrgetter("session_id", *sql.MUTABLE_COLUMNS)
+_whole_row_of = attrgetter(*(key if key != "id" else "session_id" for key in sql.SESSION_COLUMNS))
+_METADATA = sql.SESSION_COLUMNS.index("metadata")
+_MUTABLE_METADATA = sql.MUTABLE_COLUMNS.index("metadata") + 1
+
+
+def session_of(row: "Record") -> Session:
+    """Return the session that a row of READ_SESSIONS, LOCK_SESSIONS or LOCK_STALE holds."""
+    return Session(
+        session_id=UUID(bytes=row["session_id"].bytes),
+        conversation_id=row["conversation_id"],
+        persona_id=row["persona_id"],
+        user_id=row["user_id"],
+        status=SessionStatus(row["status"]),
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        last_activity_at=row["last_activity_at"],
+        metadata=row["metadata"],  # SQLAlchemy has set a codec for JSONB on its connections
+        error_message=row["error_message"],
+        failure_kind=FailureKind(row["failure_kind"]) if row["failure_kind"] else None,
+        attempts=row["attempts"],
+        response_ms=row["response_ms"],
+        version=row["version"],
+        resumed_from=row["resumed_from"],
+        template_id=row["template_id"],
+        deadline_at=row["deadline_at"],
+    )
+
+
+def insertable(session: Session) -> list[Any]:
+    """Return the session as a row of INSERT_SESSIONS."""
+    row = list(_whole_row_of(session))
+    row[_METADATA] = to_json(session.metadata).decode()
+    return row
+
+
+def updatable(session: Session) -> list[Any]:
+    """Return the session as a row of UPDATE_SESSIONS."""
+    row = list(_row_of(session))
+    row[_MUTABLE_METADATA] = to_json(session.metadata).decode()
+    return row
+
+
+def columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Return the rows as the statements take them: an array a column."""
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from functools import partial
 
 import httpx
-from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from services.api_gateway.auth import Authenticator, Keys, SecretKey
 from services.api_gateway.conversations import Conversations
@@ -21,7 +21,7 @@ from services.api_gateway.jwks import KeySet
 from services.api_gateway.live import SessionChanges
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.observed import Observed
-from services.api_gateway.openapi import complete_document
+from services.api_gateway.openapi import description_pages, served_routes
 from services.api_gateway.personas import Personas
 from services.api_gateway.problems import answer_problems
 from services.api_gateway.publishing import PRODUCER_TIMEOUT_MS, Publisher
@@ -74,7 +74,9 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_gateway(settings: GatewaySettings, shutdown: Shutdown) -> AsyncIterator[tuple[FastAPI, SessionChanges]]:
+async def open_gateway(
+    settings: GatewaySettings, shutdown: Shutdown
+) -> AsyncIterator[tuple[Starlette, SessionChanges]]:
     """Lend the application with everything behind it running; Kafka and PostgreSQL may come later."""
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
@@ -118,7 +120,7 @@ def build_app(
     changes: SessionChanges,
     metrics: GatewayMetrics,
     registry: CollectorRegistry,
-) -> FastAPI:
+) -> Starlette:
     """Return the application over its collaborators."""
     reads = SessionReads(database)
     gate = Gate(
@@ -139,19 +141,24 @@ def build_app(
         proxies=settings.proxies,
         metrics=metrics,
     )
-    app = FastAPIOffline(
-        title="Chat sessions", version="0.1.0", description=ABOUT, redoc_url=None, redirect_slashes=False
-    )
-    app.include_router(messages.router())
-    app.include_router(StatisticsRoutes(gate, database).router())
-    app.include_router(CleanupRoutes(gate, database, publisher, changes).router())
-    app.include_router(SessionRoutes(gate, database, reads, changes, publisher).router())
     personas = Personas(settings.egress_rules, settings.secrets_key)
-    app.include_router(PersonaRoutes(gate, database, personas).router())
-    app.router.routes.extend(ops_routes({"kafka": publisher.not_ready}, registry))
+    routers = [
+        messages.router(),
+        StatisticsRoutes(gate, database).router(),
+        CleanupRoutes(gate, database, publisher, changes).router(),
+        SessionRoutes(gate, database, reads, changes, publisher).router(),
+        PersonaRoutes(gate, database, personas).router(),
+    ]
+    app = Starlette(
+        routes=[
+            *served_routes(routers),
+            *ops_routes({"kafka": publisher.not_ready}, registry),
+            *description_pages(routers, title="Chat sessions", about=ABOUT),
+        ],
+        middleware=[Middleware(Observed, metrics=metrics)],
+    )
+    app.router.redirect_slashes = False
     answer_problems(app)
-    complete_document(app)
-    app.add_middleware(Observed, metrics=metrics)
     return app
 
 

@@ -1,15 +1,43 @@
-"""Completes the OpenAPI document that FastAPI makes of the routes."""
+"""FastAPI describes the routes, Starlette serves them.
 
+The endpoints read requests and build answers themselves, so nothing is lost, and a request costs about half the time:
+FastAPI's own dependency solving and response handling would run for nothing.
+"""
+
+from collections.abc import Sequence
 from typing import Literal
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute, Mount, Route
 
 from services.api_gateway.documentation import REF, SHOWN_MODELS, TAKEN_MODELS
 
 
-def complete_document(app: FastAPI) -> None:
+def served_routes(routers: Sequence[APIRouter]) -> list[BaseRoute]:
+    """Return the routers' calls as plain routes."""
+    return [
+        Route(route.path, route.endpoint, methods=route.methods)
+        for router in routers
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    ]
+
+
+def description_pages(routers: Sequence[APIRouter], *, title: str, about: str) -> list[BaseRoute]:
+    """Return `/openapi.json` and `/docs`, which needs nothing from elsewhere, as they describe the routers' calls."""
+    described = FastAPIOffline(title=title, version="0.1.0", description=about, redoc_url=None)
+    files = [route for route in described.routes if isinstance(route, Mount)]
+    for router in routers:
+        described.include_router(router)
+    _complete_document(described)
+    return [Route("/docs", described), Route("/openapi.json", described), *files]
+
+
+def _complete_document(app: FastAPI) -> None:
     """Put the shapes of bodies and answers, and the bearer tokens, into the document; after the last route."""
     document = app.openapi()
     components = document.setdefault("components", {})

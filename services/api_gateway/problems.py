@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
 from pydantic_core import to_json
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from services.api_gateway.database import DatabaseAway
 from services.contracts import NotAdmitted
@@ -70,7 +71,7 @@ def problem_response(problem: Problem) -> Response:
     return Response(to_json(body), problem.status, problem.headers, MEDIA_TYPE)
 
 
-def answer_problems(app: FastAPI) -> None:
+def answer_problems(app: Starlette) -> None:
     """Make `app` answer every error with a problem, never with a stack trace."""
     app.add_exception_handler(Problem, _told)
     app.add_exception_handler(NotAdmitted, _not_admitted)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -28,6 +28,7 @@ COMMIT_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 5.0
 STALE_SECONDS = 30.0
+LEAVE_SECONDS = 5.0
 
 
 class PartitionWork(Protocol):
@@ -80,6 +81,7 @@ class BatchConsumer:
         self._fault: str | None = None
         self._backoff = FIRST_BACKOFF_SECONDS
         self._committed: dict[TopicPartition, int] = {}
+        self._measured: set[TopicPartition] = set()
         self._committing: asyncio.Task[None] | None = None
         self._subscriber = broker.subscriber(
             *topics,
@@ -122,8 +124,8 @@ class BatchConsumer:
             async with self._busy:
                 if self._shutdown.exit_code == 0:
                     await self._work.revoked(self._ours)
-                    await self._commit(consumer)
-        await self._subscriber.stop()
+                    await self._unless_kafka_is_away(self._commit(consumer))
+        await self._unless_kafka_is_away(self._subscriber.stop())
 
     def not_ready(self) -> str | None:
         """Return why this consumer cannot work at the moment, None if it can."""
@@ -200,6 +202,20 @@ class BatchConsumer:
         """Stop the process: a rebalance callback failed, and aiokafka would only log it."""
         self._shutdown.fail(error)
 
+    async def _unless_kafka_is_away(self, leaving: Coroutine[object, object, None]) -> None:
+        """Do this last thing as long as there is hope: without Kafka aiokafka's commit waits for ever.
+
+        Its stop can also end as if it had been cancelled. What was not committed is read again.
+        """
+        task = asyncio.create_task(leaving)
+        await asyncio.wait([task], timeout=LEAVE_SECONDS)
+        task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(outcome, asyncio.CancelledError):
+            logger.warning("The consumer could not leave %s in order: Kafka does not answer.", self._group_id)
+        elif outcome is not None:
+            raise outcome
+
     async def _commit_regularly(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
@@ -235,12 +251,17 @@ class BatchConsumer:
 
     def _measure(self, consumer: AIOKafkaConsumer) -> None:
         done = self._work.done()
-        for partition in consumer.assignment():
+        assignment = consumer.assignment()
+        for partition in self._measured - assignment:
+            self._metrics.lag.remove(self._group_id, partition.topic, str(partition.partition))
+        self._measured &= assignment
+        for partition in assignment:
             highwater = consumer.highwater(partition)
             reached = done.get(partition, self._committed.get(partition))
             if highwater is not None and reached is not None:
                 labels = (self._group_id, partition.topic, str(partition.partition))
                 self._metrics.lag.labels(*labels).set(max(0, highwater - reached))
+                self._measured.add(partition)
         age = self._last_poll_age(consumer)
         self._metrics.last_poll_age.labels(self._group_id).set(0.0 if age is None else age)
 

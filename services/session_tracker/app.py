@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 from datetime import UTC, datetime
 
@@ -11,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS, SWEEPS, SWEEPS_GROUP, TRACKER_GROUP
 from services.database.engine import build_engine
+from services.runtime.connection import connect
 from services.runtime.consumer import BatchConsumer
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
@@ -20,7 +20,6 @@ from services.runtime.logs import configure_logs
 from services.runtime.ops import HttpServer, http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
-from services.session_tracker.connection import connect
 from services.session_tracker.gauges import refresh_gauges
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.months import Months
@@ -37,9 +36,6 @@ GATHER_SECONDS = 0.02
 IDLE_SECONDS = 1.0
 MONTHS_SECONDS = 3600.0
 RETRY_SECONDS = 5.0
-STOP_SECONDS = 6.0
-YOUNG_OBJECTS = 200_000
-"""How many objects, more than were let go, are made before Python looks for cycles among them."""
 
 
 async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
@@ -99,28 +95,11 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
         if not await connect(producer, shutdown):
             return
         stack.push_async_callback(broker.stop)
-        stack.push_async_callback(_stop, fold, sweeping)
         for consumer in (fold, sweeping):
             await consumer.start()
+            stack.push_async_callback(consumer.stop)
         await broker.start()
         await shutdown.wait()
-
-
-async def _stop(*consumers: BatchConsumer) -> None:
-    """Let the consumers finish, commit and leave their groups, as long as there is hope.
-
-    Without Kafka aiokafka's commit waits for ever, and its stop can end as if it had been cancelled. What was not
-    committed is read again, which changes nothing.
-    """
-    stopping = [asyncio.create_task(consumer.stop()) for consumer in consumers]
-    _, late = await asyncio.wait(stopping, timeout=STOP_SECONDS)
-    for task in late:
-        task.cancel()
-    for outcome in await asyncio.gather(*stopping, return_exceptions=True):
-        if isinstance(outcome, asyncio.CancelledError):
-            logger.warning("A consumer could not leave its group in order: Kafka does not answer.")
-        elif outcome is not None:
-            raise outcome
 
 
 async def _end(server: HttpServer, tasks: list[asyncio.Task[None]]) -> None:
@@ -160,7 +139,4 @@ def main() -> int:
     """Run the tracker; return its exit code."""
     settings = load(TrackerSettings)
     configure_logs(settings.log_level, settings.log_format, process="tracker")
-    # A batch makes tens of thousands of objects and hardly a cycle: looking for cycles took a third of the CPU.
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
     return run(lambda shutdown: serve(settings, shutdown))

@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry, Counter
 from services.contracts.codec import encode
 from services.contracts.events import TimeoutSweep
 from services.contracts.ids import derived_id
+from services.runtime.connection import connect
 from services.runtime.kafka import NotAcknowledged, build_producer, publish
 from services.runtime.logs import configure_logs
 from services.runtime.ops import http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
-from services.session_tracker.connection import connect
 from services.session_tracker.settings import SweeperSettings
 
 logger = logging.getLogger(__name__)

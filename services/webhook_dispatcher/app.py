@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from services.contracts.topics import DISPATCHER_GROUP
 from services.database.engine import build_engine
+from services.runtime.connection import connect
 from services.runtime.consumer import BatchConsumer
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
@@ -68,13 +69,15 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     server = http_server(ops_app(checks, registry), settings.ops_host, settings.ops_port)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(database.dispose)
-        await producer.start()
         stack.push_async_callback(producer.stop)
         await stack.enter_async_context(n8n)
         tasks = [asyncio.create_task(work) for work in (server.serve(), personas.run(), _measure(engine))]
         stack.push_async_callback(_end, server, tasks)
         for task in tasks:
             shutdown.watch(task)
+        if not await connect(producer, shutdown):
+            return
+        stack.push_async_callback(broker.stop)
         stack.push_async_callback(engine.abandon)
         await consumer.start()
         stack.push_async_callback(consumer.stop)

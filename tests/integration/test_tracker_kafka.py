@@ -16,9 +16,9 @@ from services.local.broker import start_broker
 from services.local.postgres import start_postgres
 from services.local.processes import free_port
 from services.local.reaper import Reaper
+from services.runtime import consumer
 from services.runtime.shutdown import Shutdown
 from services.runtime.topics import create_topics
-from services.session_tracker import app
 from tests.integration.kafka_log import settings_for
 from tests.integration.tracker_process import (
     TRACKER_PARTITIONS,
@@ -126,7 +126,7 @@ async def test_it_is_ready_only_once_it_has_joined(bootstrap: str, postgres_url:
 async def test_it_may_start_before_kafka_does_and_stop_after_it(
     postgres_url: str, tmp_path: Path, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "STOP_SECONDS", 1.0)
+    monkeypatch.setattr(consumer, "LEAVE_SECONDS", 1.0)
     port, shutdown = free_port(), Shutdown()
     async with tracker(f"127.0.0.1:{port}", postgres_url, shutdown=shutdown) as running:
 

@@ -43,7 +43,10 @@ class CatchUp:
         """Why reading does not get on, None if it does."""
 
     async def has_backlog(self) -> bool:
-        """Tell whether messages wait that the group has not finished."""
+        """Tell whether messages wait that the group has not finished.
+
+        A broker that tells the end of a log too low makes this False; `read` then is done again for old messages.
+        """
         while True:
             try:
                 ends = await self._consumer.end_offsets([self._messages])
@@ -58,15 +61,17 @@ class CatchUp:
         """Return once every record from 5 minutes before `from_ms` to the present ends was handed over."""
         while True:
             try:
-                ends = await self._seek(max(0, from_ms - _CLOCK_SKEW_MS))
+                await self._seek(max(0, from_ms - _CLOCK_SKEW_MS))
             except KafkaError as error:
                 await self._wait_out(error)
             else:
                 self.fault = None
                 break
-        self._consumer.resume(self._results, self._control)
-        for partition, end in ends.items():
-            await self._until_handled(partition, end)
+        both = [self._results, self._control]
+        polled = {partition: self._consumer.last_poll_timestamp(partition) for partition in both}
+        self._consumer.resume(*both)
+        for partition in both:
+            await self._until_handled(partition, polled[partition])
         self._consumer.pause(self._results)
 
     def handled(self, record: RawRecord) -> None:
@@ -74,25 +79,27 @@ class CatchUp:
         self._handled[TopicPartition(record.topic, record.partition)] = record.offset + 1
         self._progress.set()
 
-    async def _seek(self, from_ms: int) -> dict[TopicPartition, int]:
+    async def _seek(self, from_ms: int) -> None:
         both = [self._results, self._control]
         # The ends are asked for first: what is written in between lies behind them and is read as well.
-        ends: dict[TopicPartition, int] = await self._consumer.end_offsets(both)
+        ends = await self._consumer.end_offsets(both)
         starts = await self._consumer.offsets_for_times(dict.fromkeys(both, from_ms))
         for partition in both:
             start = starts[partition]
             self._handled[partition] = ends[partition] if start is None else start.offset
             self._consumer.seek(partition, self._handled[partition])
-        return ends
 
-    async def _until_handled(self, partition: TopicPartition, end: int) -> None:
+    async def _until_handled(self, partition: TopicPartition, polled_before: int | None) -> None:
+        """Return when everything was handed over that was there at the first fetch from the new position.
+
+        That fetch tells the end of the log; the embedded broker's answer to the question for it is too low.
+        """
+        while self._consumer.last_poll_timestamp(partition) == polled_before:
+            await self._step()
+        end = self._consumer.highwater(partition)
         settled_at: float | None = None
         while self._handled[partition] < end:
-            self._progress.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.2):
-                    await self._progress.wait()
-                settled_at = None
+            await self._step()
             # Records at the end may be gone (retention): then the position gets there and nothing is handed over.
             if await self._consumer.position(partition) < end:
                 settled_at = None
@@ -100,6 +107,12 @@ class CatchUp:
                 settled_at = time.monotonic()
             elif time.monotonic() - settled_at > SETTLED_SECONDS:
                 return
+
+    async def _step(self) -> None:
+        self._progress.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await self._progress.wait()
 
     async def _wait_out(self, error: KafkaError) -> None:
         if self.fault is None:

@@ -24,7 +24,8 @@ run: setup ## Set up, then run the whole system on this machine
 	@exec $(BIN)/chat-sessions up
 
 test: setup ## Every test that needs no download beyond the package registries
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/unit tests/integration
+	@$(BIN)/python -m pytest tests/e2e
 
 check: setup ## Format, lint, types, layers
 	@$(BIN)/ruff format --check .

@@ -5,7 +5,7 @@ import sys
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 import httpx
@@ -31,7 +31,10 @@ def up(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where data, logs and secrets are kept.", show_default="a directory of yours")
     ] = None,
-    broker: Annotated[str, typer.Option(help="The broker to start here: embedded.")] = "embedded",
+    broker: Annotated[
+        Literal["embedded", "kafka", "kafka-cluster"],
+        typer.Option(help="The broker to start here; Apache Kafka, as one or three brokers, needs Java 17 and Maven."),
+    ] = "embedded",
     kafka: Annotated[
         str | None, typer.Option(help="Brokers that run elsewhere, host:port, instead.", show_default=False)
     ] = None,
@@ -46,22 +49,24 @@ def up(
 ) -> None:
     """Run the whole system, with a broker, PostgreSQL and a stub n8n, until Ctrl-C.
 
-    The embedded broker keeps nothing on disk; PostgreSQL's data stays for the next start. While it runs,
-    stack.json in the data directory tells addresses, tokens and process ids.
+    The embedded broker keeps nothing on disk, so each start sends unfinished sessions again; Apache Kafka keeps its
+    records, and goes on where it was. PostgreSQL's data stays for the next start. While it runs, stack.json in the
+    data directory tells addresses, tokens and process ids.
     """
-    if broker != "embedded":
-        raise CommandError(f"The broker {broker!r} is not known: `--broker embedded`, or give --kafka an address.")
+    if broker != "embedded" and kafka is not None:
+        raise CommandError("Give either --broker, to start one here, or --kafka, where one runs.")
     try:
         from rich.console import Console  # noqa: PLC0415
 
         from services.local.data_directory import default_data_directory  # noqa: PLC0415
-        from services.local.stack import run_stack  # noqa: PLC0415
         from services.local.stack_options import StackOptions  # noqa: PLC0415
+        from services.local.up import run_stack  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise CommandError(f"`up` needs {error.name}: install chat-sessions[local].") from error
     options = StackOptions(
         port=port,
         data_directory=data_dir or default_data_directory(),
+        broker=broker,
         kafka=kafka,
         database_url=database_url,
         n8n=n8n,

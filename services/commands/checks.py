@@ -7,13 +7,14 @@ from functools import partial
 import asyncpg
 import httpx
 import typer
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from alembic.script import ScriptDirectory
 
 from services.contracts.topics import DEAD_LETTER_TOPICS, TOPICS
 from services.database.engine import asyncpg_url
 from services.database.migrate import alembic_config
+from services.runtime.kafka import build_admin
+from services.runtime.reachability import why_unreachable
 from services.runtime.settings import KafkaSettings, PostgresSettings
 
 _PATIENCE_SECONDS = 10
@@ -46,14 +47,16 @@ async def run_checks(kafka: KafkaSettings, postgres: PostgresSettings, ops_urls:
 
 async def _check_kafka(settings: KafkaSettings) -> str:
     address = settings.kafka_bootstrap_servers
-    admin = AIOKafkaAdminClient(bootstrap_servers=address)
+    admin = build_admin(settings)
     try:
         await admin.start()
         existing = set(await admin.list_topics())
         wanted = [topic for topic in (*TOPICS, *DEAD_LETTER_TOPICS) if topic.name in existing]
         found = await admin.describe_topics([topic.name for topic in wanted]) if wanted else []
+    except KafkaConnectionError as error:
+        raise Ailment(await why_unreachable(settings)) from error
     except KafkaError as error:
-        raise Ailment(f"{address} is out of reach ({error!r}): check KAFKA_BOOTSTRAP_SERVERS.") from error
+        raise Ailment(f"{address} answers with an error ({error!r}): see the broker's log.") from error
     finally:
         await admin.close()
     missing = [topic.name for topic in (*TOPICS, *DEAD_LETTER_TOPICS) if topic not in wanted]

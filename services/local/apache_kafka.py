@@ -70,7 +70,10 @@ class ApacheKafka:
 
     @property
     def processes(self) -> list[ChildProcess]:
-        """The brokers that were started and not stopped, by number; some may have ended by themselves."""
+        """The brokers that were started and not stopped, by number; some may have ended by themselves.
+
+        They are named `broker` where there is one, else `broker-NUMBER`.
+        """
         return [self._children[number] for number in sorted(self._children)]
 
     def start(self) -> None:
@@ -90,6 +93,13 @@ class ApacheKafka:
         """
         self._launch(number)
         self._wait_until_serving()
+
+    def start_again(self, name: str) -> None:
+        """Start a broker that has ended by itself, on its data and its ports, without waiting for it.
+
+        `name` is its process's. Raises PortBusyError.
+        """
+        self._launch(next(number for number in self._places if self._name(number) == name))
 
     def stop_broker(self, number: int) -> None:
         """Stop one broker in good order, so that others lead its partitions; killed if that takes over 10 s."""
@@ -129,7 +139,7 @@ class ApacheKafka:
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", self._properties_file(place)]
         tool += [part for user in users for part in ("--add-scram", user)]
         return self._start_java(
-            place.number, "format", ["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"], tool
+            place.number, f"format-{place.number}", ["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"], tool
         )
 
     def _launch(self, number: int) -> None:
@@ -137,18 +147,21 @@ class ApacheKafka:
         for port in (place.broker_port, place.controller_port, place.secured_port):
             ensure_port_is_free(port, f"Apache Kafka's broker {number}")
         broker = ["kafka.Kafka", self._properties_file(place)]
-        self._children[number] = self._start_java(number, "kafka", ["-Xms256m", "-Xmx512m"], broker)
+        self._children[number] = self._start_java(number, self._name(number), ["-Xms256m", "-Xmx512m"], broker)
+
+    def _name(self, number: int) -> str:
+        return "broker" if len(self._places) == 1 else f"broker-{number}"
 
     def _start_java(self, number: int, name: str, memory: Sequence[str], program: Sequence[str]) -> ChildProcess:
         log_settings = f"-Dlog4j2.configurationFile={self._artifacts.log_settings}"
         command = [self._artifacts.java, *memory, "-XX:-UsePerfData", log_settings]
         command += ["-cp", f"{self._artifacts.jars}/*", *program]
         return start_process(
-            f"{name}-{number}",
+            name,
             command,
             # Of the caller's own environment, options for Java would be taken.
             environment={"PATH": os.defpath, "LC_ALL": "C"},
-            log_path=self._logs / f"kafka-{number}.log",
+            log_path=self._logs / f"{self._name(number)}.log",
             reaper=self._reaper,
         )
 
@@ -186,8 +199,8 @@ def start_apache_kafka(
     """Start one broker (replication 1) or three (replication 3, at least 2 in sync) on free ports, and wait for them.
 
     Their data stays in `directory`, one broker's and three brokers' apart, for the next start; logs are
-    `logs`/kafka-NUMBER.log. A start that fails leaves none of them running. Raises ProcessEndedError, PortBusyError
-    or TimeoutError.
+    `logs`/NAME.log of each process. A start that fails leaves none of them running. Raises ProcessEndedError,
+    PortBusyError or TimeoutError.
     """
     ports = iter(_steady_ports(3 * brokers))
     home = directory / ("kafka" if brokers == 1 else "kafka-cluster")

@@ -1,34 +1,28 @@
 """`chat-sessions up`: the whole system on this machine, until it is told to stop."""
 
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from types import FrameType
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import httpx
 from rich.console import Console
 
 from services.commands.tokens import mint_token
-from services.local.broker import EMBEDDED_BROKER_SETTINGS
-from services.local.data_directory import AlreadyRunningError, DataDirectory, open_data_directory
+from services.local.data_directory import DataDirectory
 from services.local.engines import Engines
-from services.local.gateway import NotReadyError, PersonaRefusedError, register_personas, what_is_not_ready
+from services.local.gateway import NotReadyError, register_personas, what_is_not_ready
+from services.local.greeting import greeting
+from services.local.kafka_artifacts import KafkaArtifacts, kafka_artifacts
 from services.local.n8n_answers import PERSONAS
-from services.local.postgres import PostgresError
-from services.local.postgres_place import PlaceError
 from services.local.processes import (
-    PortBusyError,
-    ProcessEndedError,
-    ensure_port_is_free,
     free_port,
     run_to_end,
     start_process,
 )
-from services.local.reaper import Reaper, start_reaper
+from services.local.reaper import Reaper
 from services.local.stack_options import (
     Addresses,
     StackOptions,
@@ -38,7 +32,7 @@ from services.local.stack_options import (
     service_names,
     service_program,
 )
-from services.local.supervisor import KeepsDyingError, Program, Supervisor
+from services.local.supervisor import Program, Supervisor
 
 _READY_SECONDS = 60.0
 _DRAIN_SECONDS = 10.0
@@ -46,64 +40,8 @@ _LOOK_SECONDS = 0.1
 _TOKEN_LIFETIME = timedelta(days=30)
 
 
-class StopRequested(Exception):
-    """SIGINT or SIGTERM arrived."""
-
-
-_FAILURES = (
-    AlreadyRunningError,
-    PortBusyError,
-    ProcessEndedError,
-    PostgresError,
-    PlaceError,
-    KeepsDyingError,
-    NotReadyError,
-    PersonaRefusedError,
-    TimeoutError,
-)
-
-
-def run_stack(options: StackOptions, console: Console) -> int:
-    """Run everything that `options` ask for until SIGINT or SIGTERM, and leave nothing running.
-
-    Gives the exit code: 0 when told to stop, 1 after a failure, which was shown in plain words.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _raise_stop)
-    try:
-        directory = open_data_directory(options.data_directory)
-        ensure_port_is_free(options.port, "the gateway (--port)")
-        reaper = start_reaper(keep_open=[directory.lock], remove=[directory.stack_file])
-    except _FAILURES as error:
-        _show(console, str(error))
-        return 1
-    except StopRequested:
-        return 0
-    stack = Stack(options, directory, reaper, console)
-    try:
-        stack.start()
-        stack.watch()
-    except StopRequested:
-        return 0
-    except _FAILURES as error:
-        _show(console, str(error))
-        return 1
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        stack.stop()
-        # Whatever a failed start or stop overlooked ends here.
-        reaper.close()
-
-
-def _raise_stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    # A second signal must not interrupt the stopping.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise StopRequested
-
-
-def _show(console: Console, text: str) -> None:
+def show(console: Console, text: str) -> None:
+    """Print text as it is."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -122,14 +60,15 @@ class Stack:
     def start(self) -> None:
         """Start everything and wait until it is ready; then stack.json is there and the addresses are shown."""
         began = time.monotonic()
+        artifacts = self._kafka_artifacts()
         n8n_port = self._directory.n8n_port()
         if self._options.n8n is None:
             self._supervisor.start(n8n_program(n8n_port, os.environ))
-        self._addresses = self._start_engines(n8n_port)
+        self._addresses = self._start_engines(n8n_port, artifacts)
         self._environment = service_environment(
             os.environ,
             self._addresses,
-            embedded_broker=self._engines.has_broker,
+            broker_settings=self._engines.broker_settings,
             jwt_secret=self._directory.jwt_secret(),
             persona_secrets_key=self._directory.persona_secrets_key(),
         )
@@ -148,7 +87,8 @@ class Stack:
                 PERSONAS,
                 lambda user: self._token(user, admin=True),
             )
-        self._recover()
+        if self._engines.loses_records("broker"):
+            self._recover()
         self._write_stack()
         self._greet(time.monotonic() - began)
 
@@ -167,6 +107,8 @@ class Stack:
     def stop(self) -> None:
         """Stop the gateway, let the services drain (10 s), then stop the engines."""
         self._directory.remove_stack()
+        if not self._engines.pids() and not self._supervisor.pids():
+            return
         self._say("Stopping: the gateway first, then the others as they have drained.")
         self._supervisor.stop(["gateway"], _DRAIN_SECONDS)
         self._supervisor.stop([program.name for program in self._services], _DRAIN_SECONDS)
@@ -174,20 +116,34 @@ class Stack:
         self._engines.stop()
         self._say("Everything has stopped.")
 
-    def _start_engines(self, n8n_port: int) -> Addresses:
+    def _kafka_artifacts(self) -> KafkaArtifacts | None:
+        """What Apache Kafka is started from, if it is to run here."""
+        if self._options.kafka is not None or self._options.broker == "embedded":
+            return None
+        with self._step("Apache Kafka's jars (Maven fetches 45 MB the first time)"):
+            return kafka_artifacts(self._directory.logs / "maven.log", self._reaper)
+
+    def _start_engines(self, n8n_port: int, artifacts: KafkaArtifacts | None) -> Addresses:
         database_url, kafka = self._options.database_url, self._options.kafka
         if database_url is None:
             with self._step("PostgreSQL on a Unix socket"):
                 database_url = self._engines.start_postgres()
         if kafka is None:
-            with self._step("Embedded broker (it keeps nothing on disk)"):
-                kafka = self._engines.start_broker()
+            kafka = self._start_broker(artifacts)
         return Addresses(
             gateway_url=f"http://127.0.0.1:{self._options.port}",
             kafka=kafka,
             database_url=database_url,
             n8n_url=(self._options.n8n or f"http://127.0.0.1:{n8n_port}").rstrip("/"),
         )
+
+    def _start_broker(self, artifacts: KafkaArtifacts | None) -> str:
+        if artifacts is None:
+            with self._step("Embedded broker (it keeps nothing on disk)"):
+                return self._engines.start_embedded_broker()
+        brokers: Literal[1, 3] = 1 if self._options.broker == "kafka" else 3
+        with self._step("Apache Kafka" if brokers == 1 else "Apache Kafka, three brokers"):
+            return self._engines.start_kafka(artifacts, brokers)
 
     def _planned_services(self) -> list[Program]:
         return [
@@ -205,7 +161,6 @@ class Stack:
             self._wait_until_ready()
 
     def _recover(self) -> None:
-        """Send again what the broker may have lost."""
         with self._step("Unfinished sessions sent again"):
             self._run_once("recover")
 
@@ -237,13 +192,13 @@ class Stack:
 
     def _replace_engine(self, name: str) -> None:
         self._engines.note_death(name)
-        if name == "postgres":
-            self._engines.start_postgres()
-            self._say("postgres was started again.")
+        if not self._engines.loses_records(name):
+            self._engines.start_again(name)
+            self._say(f"{name} was started again.")
             return
         self._say("What the broker held is gone: the services stop, topics are made again, the services start.")
         self._supervisor.stop([program.name for program in self._services], 3)
-        self._engines.start_broker()
+        self._engines.start_again(name)
         with self._step("Topics"):
             self._run_once("migrate")
         self._start_services()
@@ -270,24 +225,23 @@ class Stack:
                 **self._tokens,
                 "processes": {**self._supervisor.pids(), **self._engines.pids()},
                 "opsUrls": {program.name: program.ops_url for program in self._services},
-                "kafkaSettings": EMBEDDED_BROKER_SETTINGS if self._engines.has_broker else {},
+                "kafkaSettings": self._engines.broker_settings,
             }
         )
 
     def _greet(self, seconds: float) -> None:
-        url, user = self._addresses.gateway_url, self._tokens["userToken"]
-        self._say(f"\nReady after {seconds:.1f} s: {url} (its API is described at {url}/docs)")
-        self._say(f"\nUser token:\n{user}\n\nAdmin token:\n{self._tokens['adminToken']}\n\nTry:")
-        self._say(
-            f"curl -X POST '{url}/api/conversations/hello/messages?wait=10' -H 'Authorization: Bearer {user}' "
-            """-H 'Content-Type: application/json' -d '{"personaId": "echo", "message": "Hello"}'"""
-        )
-        if self._options.n8n is None:
-            self._say(f"\nPersonas of the stub n8n: {', '.join(PERSONAS)}")
-        self._say(f"\nLogs are in {self._directory.logs}. Ctrl-C stops everything.")
+        for paragraph in greeting(
+            self._addresses.gateway_url,
+            self._tokens["userToken"],
+            self._tokens["adminToken"],
+            PERSONAS if self._options.n8n is None else (),
+            str(self._directory.logs),
+            seconds,
+        ):
+            self._say(paragraph)
 
     def _say(self, text: str) -> None:
-        _show(self._console, text)
+        show(self._console, text)
 
     @contextmanager
     def _step(self, title: str) -> Iterator[None]:

@@ -4,9 +4,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from services.local.broker import EMBEDDED_BROKER_SETTINGS
 from services.local.supervisor import Program
+
+BrokerKind = Literal["embedded", "kafka", "kafka-cluster"]
+"""What can be started here: the embedded broker, Apache Kafka as one broker, or as three."""
 
 _LOOPBACK = "127.0.0.0/8,::1/128"
 
@@ -17,6 +20,7 @@ class StackOptions:
 
     port: int
     data_directory: Path
+    broker: BrokerKind = "embedded"
     kafka: str | None = None
     database_url: str | None = None
     n8n: str | None = None
@@ -38,20 +42,21 @@ def service_environment(
     outer: Mapping[str, str],
     addresses: Addresses,
     *,
-    embedded_broker: bool,
+    broker_settings: Mapping[str, str],
     jwt_secret: str,
     persona_secrets_key: str,
 ) -> dict[str, str]:
     """The environment of every service: the caller's own, with the stack's addresses and secrets on top.
 
-    Webhooks on this machine are allowed, beside what the caller allows; tokens are the stack's own.
+    `broker_settings` are those that the broker wants of its clients. Webhooks on this machine are allowed, beside
+    what the caller allows; tokens are the stack's own.
     """
     allowed = ",".join(part for part in (outer.get("EGRESS_ALLOW_CIDRS"), _LOOPBACK) if part)
     passed_on = {name: value for name, value in outer.items() if name != "JWT_JWKS_URL"}
     return {
         "LOG_FORMAT": "text",
         **passed_on,
-        **(EMBEDDED_BROKER_SETTINGS if embedded_broker else {}),
+        **broker_settings,
         "KAFKA_BOOTSTRAP_SERVERS": addresses.kafka,
         "DATABASE_URL": addresses.database_url,
         "JWT_SECRET": jwt_secret,

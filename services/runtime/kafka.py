@@ -38,7 +38,8 @@ def build_producer(settings: KafkaSettings, *, request_timeout_ms: int = 40_000)
 def build_broker(settings: KafkaSettings) -> KafkaBroker:
     """Return a FastStream broker for subscribers; publishing goes through build_producer()."""
     return KafkaBroker(
-        settings.kafka_bootstrap_servers,
+        # FastStream takes a string for one address.
+        [address.strip() for address in settings.kafka_bootstrap_servers.split(",")],
         logger=None,
         graceful_timeout=None,
         consumer_only=True,

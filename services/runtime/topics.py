@@ -1,5 +1,6 @@
 """Creates the topics that the contract names. Brokers run with auto-creation off."""
 
+import asyncio
 import logging
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -11,6 +12,8 @@ from services.runtime.reachability import why_unreachable
 from services.runtime.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
+
+_KNOWN_SECONDS = 30
 
 
 class TopicsNotCreated(Exception):
@@ -61,16 +64,29 @@ async def _create(admin: AIOKafkaAdminClient, topics: tuple[Topic, ...], replica
 
 
 async def _verify(admin: AIOKafkaAdminClient, topics: tuple[Topic, ...]) -> None:
-    found = {
-        entry["topic"]: len(entry["partitions"])
-        for entry in await admin.describe_topics([topic.name for topic in topics])
-    }
+    found = await _partitions_once_known(admin, [topic.name for topic in topics])
     for topic in topics:
-        if found.get(topic.name) != topic.partitions:
+        if found[topic.name] != topic.partitions:
             raise TopicsNotCreated(
-                f"{topic.name} has {found.get(topic.name, 0)} partitions, not {topic.partitions}; "
+                f"{topic.name} has {found[topic.name]} partitions, not {topic.partitions}; "
                 "delete it or move its records to a topic made by `chat-sessions migrate`."
             )
+
+
+async def _partitions_once_known(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
+    """Return how many partitions each topic has; of a cluster, the broker that is asked may hear of new ones late."""
+    try:
+        async with asyncio.timeout(_KNOWN_SECONDS):
+            while True:
+                entries = await admin.describe_topics(names)
+                if all(entry["partitions"] for entry in entries):
+                    return {entry["topic"]: len(entry["partitions"]) for entry in entries}
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise TopicsNotCreated(
+            f"Kafka took the topics, but a broker does not know them after {_KNOWN_SECONDS} s: see to its cluster, "
+            "and run `chat-sessions migrate` again."
+        ) from None
 
 
 def _new_topic(topic: Topic, replication: int) -> NewTopic:

@@ -25,6 +25,7 @@ from services.webhook_dispatcher.personas import Persona
 MAX_BODY_BYTES = 512 * 1024
 """Of an answer: the largest reply, and room for the JSON around it."""
 CONNECT_SECONDS = 5.0
+"""For resolving the host, and again for the connection with its TLS handshake."""
 ADDRESS_CACHE_SECONDS = 10
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which Node.js closes an idle connection, so that no call meets that closing."""
@@ -146,7 +147,8 @@ class CheckedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Return the allowed addresses of `host`; raise AddressRefused if it has others only."""
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
         families = {str(address[0]): address_family for address_family, _, _, _, address in found}
         allowed = self._rules.choose(list(families))
         if not allowed:

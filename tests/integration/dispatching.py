@@ -21,10 +21,12 @@ from services.contracts.events import ResultEvent
 from services.contracts.topics import MESSAGES, RESULTS
 from services.local.processes import ChildProcess, free_port, start_process
 from services.local.reaper import Reaper
+from services.runtime.consumer import RawRecord
+from services.runtime.kafka import build_reader
 from services.runtime.shutdown import Shutdown
 from services.webhook_dispatcher.app import serve
 from services.webhook_dispatcher.settings import DispatcherSettings
-from tests.integration.kafka_log import read_all
+from tests.integration.kafka_log import settings_for
 from tests.integration.tracker_process import connected, until
 
 MESSAGE_PARTITIONS = [TopicPartition(MESSAGES.name, number) for number in range(MESSAGES.partitions)]
@@ -75,6 +77,7 @@ class Webhook:
     calls: list[Call] = field(default_factory=list)
     broken_off: list[Call] = field(default_factory=list)
     counts: Counter[UUID] = field(default_factory=Counter)
+    connections: int = 0
 
     def url(self, persona_id: str, host: str = "127.0.0.1") -> str:
         return f"http://{host}:{self.port}/webhook/{persona_id}"
@@ -86,6 +89,7 @@ class Webhook:
         return self.counts[session_id]
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         with suppress(asyncio.IncompleteReadError, ConnectionError), closing(writer):
             while True:
                 call = await self._read(reader)
@@ -238,11 +242,30 @@ def dispatcher_process(bootstrap: str, database_url: str, log_path: Path, reaper
 async def results(bootstrap: str) -> list[ResultEvent]:
     """Every result event, in the order of each partition."""
     found = []
-    for record in await read_all(bootstrap, RESULTS.name):
+    for record in await read_to_highwater(bootstrap, RESULTS.name):
         event = decode(record.topic, record.headers, record.value)
         assert isinstance(event, WebhookAttempted | WebhookSucceeded | WebhookFailed)
         found.append(event)
     return found
+
+
+async def read_to_highwater(bootstrap: str, topic: str) -> list[RawRecord]:
+    """Every record of a topic that has lost none yet; its end is what fetches tell."""
+    reader = build_reader(settings_for(bootstrap), client_id="test-reader")
+    await reader.start()
+    try:
+        await reader.topics()
+        partitions = [TopicPartition(topic, number) for number in sorted(reader.partitions_for_topic(topic))]
+        reader.assign(partitions)
+        await reader.seek_to_beginning(*partitions)
+        found: dict[TopicPartition, list[RawRecord]] = {partition: [] for partition in partitions}
+        async with asyncio.timeout(20):
+            while any(len(found[p]) < (1 if (end := reader.highwater(p)) is None else end) for p in partitions):
+                for partition, records in (await reader.getmany(timeout_ms=100)).items():
+                    found[partition] += records
+        return [record for partition in partitions for record in found[partition]]
+    finally:
+        await reader.stop()
 
 
 async def results_of(bootstrap: str, session_id: UUID) -> list[ResultEvent]:

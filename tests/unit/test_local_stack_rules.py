@@ -42,11 +42,11 @@ def test_the_first_process_of_a_kind_bears_the_plain_name() -> None:
     }
 
 
-def environment(outer: dict[str, str], *, embedded_broker: bool) -> dict[str, str]:
+def environment(outer: dict[str, str], **broker_settings: str) -> dict[str, str]:
     return service_environment(
         outer,
         Addresses("http://127.0.0.1:3000", "127.0.0.1:9", "postgresql://x", "http://127.0.0.1:5"),
-        embedded_broker=embedded_broker,
+        broker_settings=broker_settings,
         jwt_secret="secret",
         persona_secrets_key="key",
     )
@@ -60,14 +60,14 @@ def test_the_caller_s_environment_is_passed_on_with_the_stack_s_on_top() -> None
         "JWT_JWKS_URL": "https://keys.example",
         "LOG_FORMAT": "json",
     }
-    made = environment(outer, embedded_broker=True)
+    made = environment(outer, KAFKA_IDEMPOTENCE="false")
     assert (made["RATE_LIMIT_MESSAGES"], made["LOG_FORMAT"]) == ("0", "json")
     assert made["DATABASE_URL"] == "postgresql://x"
     assert made["EGRESS_ALLOW_CIDRS"] == "10.0.0.0/8,127.0.0.0/8,::1/128"
     assert made["KAFKA_IDEMPOTENCE"] == "false"
     assert "JWT_JWKS_URL" not in made
-    assert environment({}, embedded_broker=False)["EGRESS_ALLOW_CIDRS"] == "127.0.0.0/8,::1/128"
-    assert "KAFKA_IDEMPOTENCE" not in environment({}, embedded_broker=False)
+    assert environment({})["EGRESS_ALLOW_CIDRS"] == "127.0.0.0/8,::1/128"
+    assert "KAFKA_IDEMPOTENCE" not in environment({})
 
 
 def test_only_the_gateway_listens_for_users() -> None:

@@ -1,0 +1,76 @@
+"""`chat-sessions up` as a command: it runs the stack until a signal, and turns failures into plain words."""
+
+import signal
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+
+from services.local.data_directory import AlreadyRunningError, open_data_directory
+from services.local.gateway import NotReadyError, PersonaRefusedError
+from services.local.kafka_artifacts import KafkaMissingError
+from services.local.postgres import PostgresError
+from services.local.postgres_place import PlaceError
+from services.local.processes import PortBusyError, ProcessEndedError, ensure_port_is_free
+from services.local.reaper import start_reaper
+from services.local.stack import Stack, show
+from services.local.stack_options import StackOptions
+from services.local.supervisor import KeepsDyingError
+
+
+class StopRequested(Exception):
+    """SIGINT or SIGTERM arrived."""
+
+
+_FAILURES = (
+    AlreadyRunningError,
+    KafkaMissingError,
+    PortBusyError,
+    ProcessEndedError,
+    PostgresError,
+    PlaceError,
+    KeepsDyingError,
+    NotReadyError,
+    PersonaRefusedError,
+    TimeoutError,
+)
+
+
+def run_stack(options: StackOptions, console: Console) -> int:
+    """Run everything that `options` ask for until SIGINT or SIGTERM, and leave nothing running.
+
+    Gives the exit code: 0 when told to stop, 1 after a failure, which was shown in plain words.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _raise_stop)
+    try:
+        directory = open_data_directory(options.data_directory)
+        ensure_port_is_free(options.port, "the gateway (--port)")
+        reaper = start_reaper(keep_open=[directory.lock], remove=[directory.stack_file])
+    except _FAILURES as error:
+        show(console, str(error))
+        return 1
+    except StopRequested:
+        return 0
+    stack = Stack(options, directory, reaper, console)
+    try:
+        stack.start()
+        stack.watch()
+    except StopRequested:
+        return 0
+    except _FAILURES as error:
+        show(console, str(error))
+        return 1
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        stack.stop()
+        # Whatever a failed start or stop overlooked ends here.
+        reaper.close()
+
+
+def _raise_stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    # A second signal must not interrupt the stopping.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise StopRequested

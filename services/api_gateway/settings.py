@@ -3,15 +3,14 @@
 import ipaddress
 from typing import Self
 
-from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.runtime.egress import EgressRules
-from services.runtime.settings import KafkaSettings, OpsSettings, PostgresSettings
+from services.runtime.settings import KafkaSettings, OpsSettings, PersonaSettings, PostgresSettings
 
 
-class GatewaySettings(KafkaSettings, PostgresSettings, OpsSettings):
+class GatewaySettings(KafkaSettings, PostgresSettings, PersonaSettings, OpsSettings):
     """Settings of the gateway; exactly one of JWT_SECRET and JWT_JWKS_URL is needed."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
@@ -36,13 +35,6 @@ class GatewaySettings(KafkaSettings, PostgresSettings, OpsSettings):
     rate_limit_reads: int = Field(
         1200, ge=0, le=1_000_000_000, description="All other requests per user and minute; 0 is no limit"
     )
-    egress_allow_cidrs: str = Field(
-        "",
-        description="Networks, in CIDR notation and separated by commas, that webhooks may be on besides public ones",
-    )
-    persona_secrets_key: SecretStr | None = Field(
-        None, description="Fernet key that encrypts the personas' credentials; without it personas have none"
-    )
     trusted_proxies: str = Field(
         "", description="Networks, in CIDR notation and separated by commas, whose X-Forwarded-For is believed"
     )
@@ -54,19 +46,9 @@ class GatewaySettings(KafkaSettings, PostgresSettings, OpsSettings):
             raise ValueError("it needs at least 32 bytes")
         return secret
 
-    @field_validator("persona_secrets_key")
+    @field_validator("trusted_proxies")
     @classmethod
-    def _fernet_key(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None:
-            try:
-                Fernet(key.get_secret_value())
-            except ValueError:
-                raise ValueError("it must be a Fernet key: 32 bytes in URL-safe base64") from None
-        return key
-
-    @field_validator("egress_allow_cidrs", "trusted_proxies")
-    @classmethod
-    def _networks(cls, cidrs: str) -> str:
+    def _proxies(cls, cidrs: str) -> str:
         EgressRules.parse(cidrs.split(","))
         return cidrs
 
@@ -77,16 +59,6 @@ class GatewaySettings(KafkaSettings, PostgresSettings, OpsSettings):
         return self
 
     @property
-    def egress_rules(self) -> EgressRules:
-        """Where webhooks may be."""
-        return EgressRules.parse(self.egress_allow_cidrs.split(","))
-
-    @property
     def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """The networks whose X-Forwarded-For is believed."""
         return EgressRules.parse(self.trusted_proxies.split(",")).allowed
-
-    @property
-    def secrets_key(self) -> Fernet | None:
-        """What encrypts the personas' credentials."""
-        return None if self.persona_secrets_key is None else Fernet(self.persona_secrets_key.get_secret_value())

@@ -46,6 +46,12 @@ def _slow(call: WebhookCall) -> Answer:
     return _json({"reply": f"You said: {call.message}"}, delay_seconds=3)
 
 
+def _uneven(call: WebhookCall) -> Answer:
+    # The end of a session id is random: so is the delay, and the same at every call of the session.
+    delay_seconds = 0.5 * int(call.session_id[-3:], 16) / 0xFFF
+    return _json({"reply": f"You said: {call.message}"}, delay_seconds=delay_seconds)
+
+
 def _flaky(call: WebhookCall) -> Answer:
     return _CANNOT_START if call.number <= 2 else _echo(call)
 

@@ -1,7 +1,8 @@
 """`/health/live`, `/health/ready` and `/metrics` of a process, for probes and Prometheus."""
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -68,3 +69,11 @@ def http_server(app: ASGIApp, host: str, port: int, *, drain_seconds: int = 10) 
             timeout_graceful_shutdown=drain_seconds,
         )
     )
+
+
+async def end_background(server: HttpServer, serving: asyncio.Task[None], others: Sequence[asyncio.Task[None]]) -> None:
+    """Stop a process's background tasks: the server answers the requests that it has, the others are cancelled."""
+    server.should_exit = True
+    for task in others:
+        task.cancel()
+    await asyncio.gather(serving, *others, return_exceptions=True)

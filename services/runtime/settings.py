@@ -4,10 +4,12 @@ import os
 import sys
 from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from cryptography.fernet import Fernet
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from services.runtime.egress import EgressRules
 from services.runtime.kafka_security import KafkaSecuritySettings
 
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
@@ -42,6 +44,46 @@ class PostgresSettings(BaseSettings):
     database_url: SecretStr = Field(
         SecretStr("postgresql+asyncpg://chat_sessions@127.0.0.1/chat_sessions"), description="PostgreSQL, as a URL"
     )
+
+
+class PersonaSettings(BaseSettings):
+    """What the gateway, which stores personas, and the dispatcher, which calls them, must agree on."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    egress_allow_cidrs: str = Field(
+        "",
+        description="Networks, in CIDR notation and separated by commas, that webhooks may be on beside public ones",
+    )
+    persona_secrets_key: SecretStr | None = Field(
+        None, description="Fernet key that encrypts the personas' credentials; without it personas have none"
+    )
+
+    @field_validator("egress_allow_cidrs")
+    @classmethod
+    def _networks(cls, cidrs: str) -> str:
+        EgressRules.parse(cidrs.split(","))
+        return cidrs
+
+    @field_validator("persona_secrets_key")
+    @classmethod
+    def _fernet_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            try:
+                Fernet(key.get_secret_value())
+            except ValueError:
+                raise ValueError("it must be a Fernet key: 32 bytes in URL-safe base64") from None
+        return key
+
+    @property
+    def egress_rules(self) -> EgressRules:
+        """Where webhooks may be."""
+        return EgressRules.parse(self.egress_allow_cidrs.split(","))
+
+    @property
+    def secrets_key(self) -> Fernet | None:
+        """What encrypts the personas' credentials."""
+        return None if self.persona_secrets_key is None else Fernet(self.persona_secrets_key.get_secret_value())
 
 
 class OpsSettings(BaseSettings):

@@ -17,7 +17,7 @@ from services.runtime.dead_letters import DeadLetters
 from services.runtime.faults import PassingFault
 from services.runtime.kafka import build_broker, build_producer
 from services.runtime.logs import configure_logs
-from services.runtime.ops import HttpServer, http_server, ops_app
+from services.runtime.ops import end_background, http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
 from services.session_tracker.gauges import refresh_gauges
@@ -89,7 +89,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
         stack.push_async_callback(engine.dispose)
         stack.push_async_callback(producer.stop)
         tasks = [asyncio.create_task(coroutine) for coroutine in background]
-        stack.push_async_callback(_end, server, tasks)
+        stack.push_async_callback(end_background, server, tasks[0], tasks[1:])
         for task in tasks:
             shutdown.watch(task)
         if not await connect(producer, shutdown):
@@ -100,15 +100,6 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
             stack.push_async_callback(consumer.stop)
         await broker.start()
         await shutdown.wait()
-
-
-async def _end(server: HttpServer, tasks: list[asyncio.Task[None]]) -> None:
-    """Stop the background tasks; the server answers the requests that it has."""
-    server.should_exit = True
-    serving, *others = tasks
-    for task in others:
-        task.cancel()
-    await asyncio.gather(serving, *others, return_exceptions=True)
 
 
 async def _make_months_ahead(months: Months) -> None:

@@ -13,9 +13,10 @@ from services.contracts import BadRecord, NotAdmitted, admit, decode
 from services.contracts.events import ErasureRequested, SessionChanged, TimeoutSweep, TrackedEvent
 from services.contracts.topics import PARTITIONS, TRACKER_GROUP
 from services.database.partitions import DroppedMonth
-from services.runtime.consumer import DoneOffsets, RawRecord
+from services.runtime.consumer import RawRecord
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_another_group
+from services.runtime.offsets import DoneOffsets
 from services.session_tracker.changes import publish_changes
 from services.session_tracker.faults import RefusedByPostgres
 from services.session_tracker.fold import Arrival

@@ -13,7 +13,7 @@ from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.kafka import build_broker, build_producer
 from services.runtime.logs import configure_logs
-from services.runtime.ops import HttpServer, http_server, ops_app
+from services.runtime.ops import end_background, http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
 from services.webhook_dispatcher.deliveries import Deliveries
@@ -72,7 +72,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
         stack.push_async_callback(producer.stop)
         await stack.enter_async_context(n8n)
         tasks = [asyncio.create_task(work) for work in (server.serve(), personas.run(), _measure(engine))]
-        stack.push_async_callback(_end, server, tasks)
+        stack.push_async_callback(end_background, server, tasks[0], tasks[1:])
         for task in tasks:
             shutdown.watch(task)
         if not await connect(producer, shutdown):
@@ -83,15 +83,6 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
         stack.push_async_callback(consumer.stop)
         await broker.start()
         await shutdown.wait()
-
-
-async def _end(server: HttpServer, tasks: list[asyncio.Task[None]]) -> None:
-    """Stop the background tasks; the server answers the requests that it has."""
-    server.should_exit = True
-    serving, *others = tasks
-    for task in others:
-        task.cancel()
-    await asyncio.gather(serving, *others, return_exceptions=True)
 
 
 async def _measure(engine: Engine) -> None:

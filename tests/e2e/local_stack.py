@@ -49,8 +49,10 @@ class Up:
         return self.popen.wait(60)
 
 
-def start_up(data_directory: Path, *options: str, environment: Mapping[str, str] = NO_LIMITS) -> Up:
-    """Start it on a free port and return once stack.json says that it is ready; fail after a minute."""
+def start_up(
+    data_directory: Path, *options: str, environment: Mapping[str, str] = NO_LIMITS, seconds: float = 60
+) -> Up:
+    """Start it on a free port and return once stack.json says that it is ready; fail after `seconds`."""
     output = data_directory.with_suffix(".out")
     command = [sys.executable, "-m", "services.cli", "up", "--data-dir", str(data_directory)]
     command += ["--port", str(free_port()), *options]
@@ -61,7 +63,7 @@ def start_up(data_directory: Path, *options: str, environment: Mapping[str, str]
         return (data_directory / "stack.json").exists() or popen.poll() is not None
 
     try:
-        until(ready_or_ended, 60, "stack.json")
+        until(ready_or_ended, seconds, "stack.json")
         assert popen.poll() is None, f"`up` has ended:\n{output.read_text()}"
     except AssertionError:
         popen.terminate()

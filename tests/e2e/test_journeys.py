@@ -17,7 +17,7 @@ from tests.e2e.local_stack import Up
 
 Json = dict[str, Any]
 
-REPLYING = {"echo", "slow", "flaky", "overloaded", "streaming"}
+REPLYING = {"echo", "slow", "uneven", "flaky", "overloaded", "streaming"}
 FAILING = {
     "broken": FailureKind.WORKFLOW_ERROR,
     "empty": FailureKind.NO_REPLY,

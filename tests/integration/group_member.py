@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
-from services.runtime.consumer import BatchConsumer, DoneOffsets, RawRecord
+from services.runtime.consumer import BatchConsumer, RawRecord
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.kafka import build_broker
+from services.runtime.offsets import DoneOffsets
 from services.runtime.shutdown import Shutdown
 from tests.integration.kafka_log import settings_for
 

@@ -212,11 +212,11 @@ async def test_the_slots_bound_the_calls_that_run(bootstrap: str, postgres_url: 
         running_now -= 1
         return await echo(call)
 
-    sent = [SessionEvents(conversation=f"c{n}").sent() for n in range(60)]
+    sent = [SessionEvents(conversation=f"c{n}").sent() for n in range(150)]
     async with webhook_server(answer) as webhook, dispatcher(bootstrap, postgres_url, dispatcher_max_calls=5):
-        await add_persona(postgres_url, "p1", webhook.url("p1"), deadlineSeconds=0.6)
+        await add_persona(postgres_url, "p1", webhook.url("p1"), deadlineSeconds=2.0)
         await publish_events(bootstrap, sent)
-        told = await until_ended(bootstrap, 60)
+        told = await until_ended(bootstrap, 150)
     assert most == 5
     # Waiting for a slot costs nothing of the deadline.
     assert [event for event in told if not isinstance(event, WebhookSucceeded)] == []

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from zlib import crc32
 
 import orjson
 
@@ -47,8 +48,8 @@ def _slow(call: WebhookCall) -> Answer:
 
 
 def _uneven(call: WebhookCall) -> Answer:
-    # The end of a session id is random: so is the delay, and the same at every call of the session.
-    delay_seconds = 0.5 * int(call.session_id[-3:], 16) / 0xFFF
+    # By the session's id, which is random: a repeated call takes as long.
+    delay_seconds = crc32(call.session_id.encode()) % 500 / 1000
     return _json({"reply": f"You said: {call.message}"}, delay_seconds=delay_seconds)
 
 
@@ -96,6 +97,7 @@ _NO_DATA = {"message": "Workflow executed successfully but the last node did not
 PERSONAS: dict[str, Persona] = {
     "echo": _echo,  # a Respond node, at once
     "slow": _slow,  # a Respond node, after 3 s
+    "uneven": _uneven,  # a Respond node, after up to 0.5 s
     "flaky": _flaky,  # cannot be started twice, then a Respond node
     "streaming": _streaming,  # a Respond node in streaming mode
     "immediate": _always(_json({"message": "Workflow was started"})),  # Respond immediately

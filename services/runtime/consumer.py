@@ -19,6 +19,7 @@ from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.faults import PassingFault
 from services.runtime.settings import KafkaSettings
 from services.runtime.shutdown import Shutdown
+from services.runtime.stall import watch_for_stall
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +82,8 @@ class BatchConsumer:
         self._fault: str | None = None
         self._backoff = FIRST_BACKOFF_SECONDS
         self._committed: dict[TopicPartition, int] = {}
-        self._measured: set[TopicPartition] = set()
-        self._committing: asyncio.Task[None] | None = None
+        self._settings = settings
+        self._tasks: list[asyncio.Task[None]] = []
         self._subscriber = broker.subscriber(
             *topics,
             batch=True,
@@ -111,15 +112,17 @@ class BatchConsumer:
 
     async def start(self) -> None:
         """Begin to commit; the records flow from when the FastStream broker starts."""
-        self._committing = asyncio.create_task(self._commit_regularly(), name=f"commit {self._group_id}")
-        self._shutdown.watch(self._committing)
+        watching = watch_for_stall(self._poll_age, self._settings, self._shutdown)
+        self._tasks = [asyncio.create_task(work) for work in (self._commit_regularly(), watching)]
+        for task in self._tasks:
+            self._shutdown.watch(task)
 
     async def stop(self) -> None:
         """Stop intake, let the work finish as at a revocation, commit, and leave the group."""
         self._stopping = True
         consumer = self._subscriber.consumer
-        if self._committing is not None:
-            self._committing.cancel()
+        for task in self._tasks:
+            task.cancel()
         if consumer is not None:
             async with self._busy:
                 if self._shutdown.exit_code == 0:
@@ -134,7 +137,7 @@ class BatchConsumer:
             return f"The consumer has not joined its group {self._group_id} yet."
         if self._fault is not None:
             return self._fault
-        age = self._last_poll_age(consumer)
+        age = self._poll_age()
         if age is not None and age > STALE_SECONDS:
             return f"The consumer has not heard from Kafka for {age:.0f} s."
         return None
@@ -250,23 +253,21 @@ class BatchConsumer:
                 self._shutdown.fail(error)
 
     def _measure(self, consumer: AIOKafkaConsumer) -> None:
-        done = self._work.done()
-        assignment = consumer.assignment()
-        for partition in self._measured - assignment:
-            self._metrics.lag.remove(self._group_id, partition.topic, str(partition.partition))
-        self._measured &= assignment
-        for partition in assignment:
+        done, lag = self._work.done(), {}
+        for partition in consumer.assignment():
             highwater = consumer.highwater(partition)
             reached = done.get(partition, self._committed.get(partition))
             if highwater is not None and reached is not None:
-                labels = (self._group_id, partition.topic, str(partition.partition))
-                self._metrics.lag.labels(*labels).set(max(0, highwater - reached))
-                self._measured.add(partition)
-        age = self._last_poll_age(consumer)
+                lag[partition.topic, partition.partition] = max(0, highwater - reached)
+        self._metrics.show_lag(self._group_id, lag)
+        age = self._poll_age()
         self._metrics.last_poll_age.labels(self._group_id).set(0.0 if age is None else age)
 
-    def _last_poll_age(self, consumer: AIOKafkaConsumer) -> float | None:
+    def _poll_age(self) -> float | None:
         """Return the seconds since Kafka last answered a fetch; None where there is nothing to fetch."""
+        consumer = self._subscriber.consumer
+        if consumer is None:
+            return None
         fetching = consumer.assignment() - consumer.paused()
         polls = [poll for partition in fetching if (poll := consumer.last_poll_timestamp(partition)) is not None]
         return max(0.0, time.time() - max(polls) / 1000) if polls else None

@@ -1,5 +1,7 @@
 """Metrics of a consumer group member, the same in every consuming process."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
@@ -7,7 +9,8 @@ class ConsumerMetrics:
     """Declared once a process; `group` tells its consumers apart."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.lag = Gauge(
+        self._lagging: dict[str, set[tuple[str, int]]] = {}
+        self._lag = Gauge(
             "chat_consumer_lag_records",
             "Records of a partition that this process has not finished yet",
             ["group", "topic", "partition"],
@@ -43,3 +46,11 @@ class ConsumerMetrics:
             ["group", "topic"],
             registry=registry,
         )
+
+    def show_lag(self, group_id: str, lag: Mapping[tuple[str, int], int]) -> None:
+        """Show the lag of these partitions, by topic and number, and of no others: those are another process's."""
+        for topic, partition in self._lagging.get(group_id, set()) - lag.keys():
+            self._lag.remove(group_id, topic, str(partition))
+        for (topic, partition), records in lag.items():
+            self._lag.labels(group_id, topic, str(partition)).set(records)
+        self._lagging[group_id] = set(lag)

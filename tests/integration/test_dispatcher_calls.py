@@ -21,8 +21,8 @@ from services.runtime.egress import EgressRules
 from services.webhook_dispatcher.delivery import Answer, NoAnswer, Trouble
 from services.webhook_dispatcher.n8n import MAX_BODY_BYTES, Exchange, N8n
 from services.webhook_dispatcher.personas import Persona
-from tests.integration.dispatching import http, never, webhook_server
 from tests.integration.kafka_log import eventually
+from tests.integration.webhook_server import http, never, webhook_server
 from tests.sample_events import SessionEvents
 
 LOCAL = EgressRules.parse(["127.0.0.0/8", "::1/128"])

@@ -15,18 +15,15 @@ from services.local.postgres import start_postgres
 from services.local.reaper import Reaper
 from services.webhook_dispatcher.breaker import FAILURES
 from tests.integration.dispatching import (
-    Call,
     add_persona,
     dispatcher,
-    echo,
     ended,
-    http,
     results_of,
     until_ended,
-    webhook_server,
 )
 from tests.integration.kafka_log import eventually
 from tests.integration.tracker_process import own_broker, publish_events, until
+from tests.integration.webhook_server import Call, echo, http, webhook_server
 from tests.sample_events import SessionEvents
 
 

@@ -1,6 +1,7 @@
 """What counts as a reply."""
 
 import json
+from collections.abc import Mapping
 
 import pytest
 
@@ -12,7 +13,7 @@ JSON = "application/json; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 
 
-def stream(*chunks: dict[str, object]) -> bytes:
+def stream(*chunks: Mapping[str, object]) -> bytes:
     return b"".join(json.dumps(chunk).encode() + b"\n" for chunk in chunks)
 
 

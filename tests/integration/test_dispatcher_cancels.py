@@ -1,0 +1,105 @@
+"""Cancels of running calls, of waiting messages, and of messages that have not come yet."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.contracts import AttemptOutcome, WebhookAttempted
+from services.local.reaper import Reaper
+from tests.integration.dispatching import (
+    add_persona,
+    dispatcher,
+    ended,
+    results_of,
+    until_all_committed,
+    until_ended,
+)
+from tests.integration.kafka_log import eventually
+from tests.integration.tracker_process import own_broker, publish_events, until
+from tests.integration.webhook_server import Call, echo, http, never, webhook_server
+from tests.sample_events import SessionEvents
+
+
+@pytest.fixture
+def bootstrap(tmp_path: Path, reaper: Reaper) -> Iterator[str]:
+    with own_broker(tmp_path, reaper) as address:
+        yield address
+
+
+async def test_a_cancel_closes_the_socket_of_the_running_call(bootstrap: str, postgres_url: str) -> None:
+    first, second = SessionEvents(), SessionEvents()
+
+    async def answer(call: Call) -> bytes:
+        return await (never if call.session_id == first.session_id else echo)(call)
+
+    async with webhook_server(answer) as webhook, dispatcher(bootstrap, postgres_url):
+        await add_persona(postgres_url, "p1", webhook.url("p1"))
+        await publish_events(bootstrap, [first.sent(), second.sent()])
+        await eventually(lambda: len(webhook.calls) == 1, "the first call ran")
+        await publish_events(bootstrap, [first.cancelled()])
+        await eventually(lambda: len(webhook.broken_off) == 1, "the socket was closed", seconds=3)
+        await ended(bootstrap, second.session_id)
+        await until_all_committed(bootstrap)
+    (told,) = await results_of(bootstrap, first.session_id)
+    assert isinstance(told, WebhookAttempted)
+    assert (told.outcome, told.attempt) == (AttemptOutcome.CANCELLED, 1)
+
+
+async def test_a_cancelled_message_that_waits_is_never_called(bootstrap: str, postgres_url: str) -> None:
+    first, second, third = SessionEvents(), SessionEvents(), SessionEvents()
+    go_on = asyncio.Event()
+
+    async def answer(call: Call) -> bytes:
+        await go_on.wait()
+        return await echo(call)
+
+    async with webhook_server(answer) as webhook, dispatcher(bootstrap, postgres_url) as running:
+        await add_persona(postgres_url, "p1", webhook.url("p1"))
+        await publish_events(bootstrap, [first.sent(), second.sent(), third.sent()])
+        await eventually(lambda: len(webhook.calls) == 1, "the first call ran")
+        await publish_events(bootstrap, [second.cancelled()])
+
+        async def cancelled() -> bool:
+            return await running.metric('chat_dispatcher_finished_messages_total{end="cancelled"}') == 1
+
+        await until(cancelled, "the waiting message was removed")
+        go_on.set()
+        await ended(bootstrap, third.session_id)
+        await until_all_committed(bootstrap)
+    assert webhook.sessions() == [first.session_id, third.session_id]
+    assert await results_of(bootstrap, second.session_id) == []
+
+
+async def test_a_cancel_between_two_attempts_ends_the_waiting(bootstrap: str, postgres_url: str) -> None:
+    async def answer(call: Call) -> bytes:
+        return http(b"busy", status=503, retry_after="50")
+
+    session = SessionEvents()
+    async with webhook_server(answer) as webhook, dispatcher(bootstrap, postgres_url):
+        await add_persona(postgres_url, "p1", webhook.url("p1"))
+        await publish_events(bootstrap, [session.sent()])
+
+        async def told() -> bool:
+            return len(await results_of(bootstrap, session.session_id)) == 1
+
+        await until(told, "the first attempt was told")
+        await publish_events(bootstrap, [session.cancelled()])
+        await until_all_committed(bootstrap)
+    assert len(await results_of(bootstrap, session.session_id)) == len(webhook.calls) == 1
+
+
+async def test_a_cancel_before_its_message_is_remembered_across_a_restart(bootstrap: str, postgres_url: str) -> None:
+    cancelled, other, foreign = SessionEvents(), SessionEvents(), SessionEvents()
+    async with webhook_server() as webhook:
+        await add_persona(postgres_url, "p1", webhook.url("p1"))
+        async with dispatcher(bootstrap, postgres_url) as running:
+            await running.until_ready()
+            someone_else = foreign.cancelled().model_copy(update={"user_id": "u2"})
+            await publish_events(bootstrap, [cancelled.cancelled(), someone_else])
+        async with dispatcher(bootstrap, postgres_url):
+            await publish_events(bootstrap, [cancelled.sent(), foreign.sent(), other.sent()])
+            await until_ended(bootstrap, 2)
+            await until_all_committed(bootstrap)
+    assert webhook.sessions() == [foreign.session_id, other.session_id]

@@ -104,10 +104,10 @@ async def read_all(bootstrap: str, topic: str) -> list[RawRecord]:
         partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
         reader.assign(partitions)
         await reader.seek_to_beginning(*partitions)
-        ends = await reader.end_offsets(partitions)
         found: dict[TopicPartition, list[RawRecord]] = {partition: [] for partition in partitions}
         give_up = time.monotonic() + 20
-        while any(len(found[partition]) < ends[partition] for partition in partitions):
+        # What a fetch tells of the end: the embedded broker's answer to end_offsets() can be too low.
+        while any(len(found[partition]) != reader.highwater(partition) for partition in partitions):
             assert time.monotonic() < give_up, f"{topic} could not be read to its end."
             for partition, records in (await reader.getmany(timeout_ms=200)).items():
                 found[partition] += records

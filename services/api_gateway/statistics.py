@@ -90,10 +90,10 @@ def summary(tally: Tally) -> dict[str, Any]:
         "byStatus": {status.value: tally.by_status[status] for status in SessionStatus},
         "successRate": completed / total if total else 0.0,
         "responseMs": {
-            "average": tally.response_ms_sum / answered if answered else None,
-            "p50": quantile(responses, 0.50),
-            "p95": quantile(responses, 0.95),
-            "p99": quantile(responses, 0.99),
+            "average": round(tally.response_ms_sum / answered, 1) if answered else None,
+            "p50": _quantile(responses, 0.50),
+            "p95": _quantile(responses, 0.95),
+            "p99": _quantile(responses, 0.99),
         },
         "failures": {kind: count for kind, count in sorted(tally.failures.items()) if count},
     }
@@ -129,3 +129,8 @@ def _next_hour(moment: datetime) -> datetime:
 def _start_of(moment: datetime, interval: timedelta) -> datetime:
     hour = hour_of(moment)
     return hour if interval == HOUR else hour.replace(hour=0)
+
+
+def _quantile(responses: dict[int, int], q: float) -> float | None:
+    milliseconds = quantile(responses, q)
+    return None if milliseconds is None else round(milliseconds, 1)

@@ -40,13 +40,16 @@ def response_ms_of(bucket: int) -> float:
 
 
 def quantile(counts: dict[int, int], q: float) -> float | None:
-    """Return the q-quantile in milliseconds of response times counted by bucket; None where there are none."""
+    """Return the q-quantile in milliseconds of response times counted by bucket; None where there are none.
+
+    By nearest rank: the lowest time that at least a share of `q` does not exceed.
+    """
     total = sum(counts.values())
     if total == 0:
         return None
-    rank, seen = q * (total - 1), 0
+    rank, seen = max(1, math.ceil(q * total)), 0
     for bucket in sorted(counts):
         seen += counts[bucket]
-        if seen > rank:
+        if seen >= rank:
             return response_ms_of(bucket)
     raise AssertionError("the counts add up to their total")

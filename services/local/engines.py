@@ -65,6 +65,11 @@ class Engines:
         """Whether what this engine held is gone when it ends."""
         return self._broker is not None and name == self._broker.process.name
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether the broker started here forgets everything when it stops."""
+        return self._broker is not None
+
     def pids(self) -> dict[str, int]:
         """The engines' processes."""
         return {child.name: child.pid for child in self._children()}

@@ -7,7 +7,6 @@ from zlib import crc32
 import orjson
 
 _JSON = "application/json; charset=utf-8"
-_HTML = "text/html; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +63,23 @@ def _overloaded(call: WebhookCall) -> Answer:
 def _streaming(call: WebhookCall) -> Answer:
     words = f"You said: {call.message}".split(" ")
     spaced = [words[0], *(f" {word}" for word in words[1:])]
-    node = {"nodeId": "00000000-0000-0000-0000-000000000001", "nodeName": "Reply", "itemIndex": 0, "runIndex": 0}
+    node = _stream_node("Respond to Webhook")
     chunks: list[dict[str, object]] = [{"type": "begin", "metadata": node}]
     chunks += [{"type": "item", "content": word, "metadata": node} for word in spaced]
     chunks += [{"type": "end", "metadata": node}]
     return Answer(body=tuple(orjson.dumps(chunk, option=orjson.OPT_APPEND_NEWLINE) for chunk in chunks))
+
+
+def _stream_node(name: str) -> dict[str, object]:
+    return {"nodeId": "00000000-0000-0000-0000-000000000001", "nodeName": name, "itemIndex": 0, "runIndex": 0}
+
+
+def _dedupe(call: WebhookCall) -> Answer:
+    return _json({"reply": f"You said: {call.message}", "sessionId": call.session_id, "repeated": call.number > 1})
+
+
+def _refused(status: int, said: bytes) -> Answer:
+    return Answer(status, (said,), None, (("www-authenticate", 'Basic realm="Webhook"'),))
 
 
 def _always(answer: Answer | None) -> Persona:
@@ -91,8 +102,8 @@ UNREADABLE = _json({"code": 422, "message": "Failed to parse request body"}, sta
 
 _CANNOT_START = _json({"code": 0, "message": "Workflow Webhook Error: Workflow could not be started!"}, status=500)
 _TOO_MANY = Answer(429, (b"Too Many Requests",), "text/plain; charset=utf-8", (("retry-after", "1"),))
-_UNAUTHORIZED = Answer(401, (b"Authorization is required!",), _HTML, (("www-authenticate", 'Basic realm="Webhook"'),))
-_NO_DATA = {"message": "Workflow executed successfully but the last node did not return any data"}
+_WRONG_METHOD = "This webhook is not registered for POST requests. Did you mean to make a GET request?"
+_NO_ITEM = _json({"code": 0, "message": "No item to return was found"}, status=500)
 
 PERSONAS: dict[str, Persona] = {
     "echo": _echo,  # a Respond node, at once
@@ -101,16 +112,32 @@ PERSONAS: dict[str, Persona] = {
     "flaky": _flaky,  # cannot be started twice, then a Respond node
     "streaming": _streaming,  # a Respond node in streaming mode
     "immediate": _always(_json({"message": "Workflow was started"})),  # Respond immediately
-    "last-node-empty": _always(_json(_NO_DATA)),
-    "empty": _always(Answer(content_type=None)),  # the Respond node was never reached
-    "broken": _always(_json({"message": "Error in workflow"}, status=500)),  # a node fails before responding
+    "last-node-empty": _always(_NO_ITEM),
+    "empty": _always(Answer()),  # the Respond node was never reached
+    "broken": _always(_json({"message": "Error in workflow"}, status=500)),  # a node fails, without a Respond node
     "cannot-start": _always(_CANNOT_START),
     "not-registered": _always(not_registered("POST", "not-registered")),  # not active, or unknown
-    "unauthorized": _always(_UNAUTHORIZED),
-    "forbidden": _always(Answer(403, (b"Authorization data is wrong!",), _HTML)),
+    "unauthorized": _always(_refused(401, b"Authorization is required!")),  # basic authentication
+    "forbidden": _always(_refused(403, b"Authorization data is wrong!")),  # header authentication
     "overloaded": _overloaded,  # a proxy before n8n refuses once, then a Respond node
     "hang": _always(None),  # n8n at its concurrency limit
     # The cloud proxy gives up after 100 s; the stub does so at once.
     "cloud-timeout": _always(Answer(524, (b"error code: 524",), "text/plain; charset=UTF-8")),
 }
 """One persona a row of what n8n answers; its webhook is `/webhook/<persona>`."""
+
+WEBHOOKS: dict[str, Persona] = {
+    **PERSONAS,
+    "last-node": _echo,
+    "dedupe": _dedupe,
+    "broken-before-respond": _always(Answer()),  # a node fails, and the Respond node is not reached
+    "broken-respond": _always(Answer()),  # the Respond node fails
+    "streaming-broken": _always(_json({"type": "error", "metadata": _stream_node("Fail")})),
+    "no-respond": _always(_json({"code": 0, "message": "No Respond to Webhook node found in the workflow"}, 500)),
+    "skipped": _always(_json({"message": "Webhook call received"})),  # the option Only Run If says no
+    "wrong-method": _always(_json({"code": 404, "message": _WRONG_METHOD}, 404)),
+    "wrong-password": _always(_refused(401, b"Authentication data is wrong!")),  # basic authentication
+    "no-token": _always(_refused(401, b"No token provided")),  # JWT authentication
+    "wrong-token": _always(_refused(403, b"invalid signature")),
+}
+"""Every webhook of the stub: those of the personas that `up` knows, and rarer answers."""

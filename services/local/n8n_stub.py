@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from services.local.n8n_answers import PERSONAS, UNREADABLE, Answer, WebhookCall, not_registered
+from services.local.n8n_answers import UNREADABLE, WEBHOOKS, Answer, WebhookCall, not_registered
 
 _MAX_SESSIONS = 100_000
 
@@ -121,7 +121,7 @@ def stub_app() -> Starlette:
 
 async def _answer_call(request: Request, ledger: Ledger) -> Response:
     path = request.path_params["path"]
-    persona = PERSONAS.get(path)
+    persona = WEBHOOKS.get(path)
     if persona is None or request.method != "POST":
         return _response(not_registered(request.method, path))
     try:

@@ -13,7 +13,6 @@ from rich.console import Console
 from services.commands.tokens import mint_token
 from services.local.data_directory import DataDirectory
 from services.local.engines import Engines
-from services.local.gateway import NotReadyError, register_personas, what_is_not_ready
 from services.local.greeting import greeting
 from services.local.kafka_artifacts import KafkaArtifacts, kafka_artifacts
 from services.local.n8n_answers import PERSONAS
@@ -23,6 +22,7 @@ from services.local.processes import (
     start_process,
 )
 from services.local.reaper import Reaper
+from services.local.service_health import NotReadyError, register_personas, wait_until_folded, what_is_not_ready
 from services.local.stack_options import (
     Addresses,
     StackOptions,
@@ -36,6 +36,7 @@ from services.local.supervisor import Program, Supervisor
 
 _READY_SECONDS = 60.0
 _DRAIN_SECONDS = 10.0
+_FOLD_SECONDS = 5.0
 _LOOK_SECONDS = 0.1
 _TOKEN_LIFETIME = timedelta(days=30)
 
@@ -105,13 +106,19 @@ class Stack:
                 self._write_stack()
 
     def stop(self) -> None:
-        """Stop the gateway, let the services drain (10 s), then stop the engines."""
+        """Stop the gateway, let running calls end (10 s) and their results be folded, then stop the engines."""
         self._directory.remove_stack()
         if not self._engines.pids() and not self._supervisor.pids():
             return
-        self._say("Stopping: the gateway first, then the others as they have drained.")
+        self._say(f"Stopping: the gateway first; running webhook calls have up to {_DRAIN_SECONDS:.0f} s to end.")
         self._supervisor.stop(["gateway"], _DRAIN_SECONDS)
-        self._supervisor.stop([program.name for program in self._services], _DRAIN_SECONDS)
+        trackers = [program for program in self._services if program.name.startswith("tracker")]
+        others = [program.name for program in self._services if program not in trackers]
+        self._supervisor.stop(others, _DRAIN_SECONDS)
+        if self._engines.keeps_nothing:
+            # What is not in PostgreSQL when the embedded broker ends is done again at the next start.
+            wait_until_folded(trackers, _FOLD_SECONDS)
+        self._supervisor.stop([program.name for program in trackers], _DRAIN_SECONDS)
         self._supervisor.stop(["n8n"], 2)
         self._engines.stop()
         self._say("Everything has stopped.")

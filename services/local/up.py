@@ -7,12 +7,12 @@ from typing import NoReturn
 from rich.console import Console
 
 from services.local.data_directory import AlreadyRunningError, open_data_directory
-from services.local.gateway import NotReadyError, PersonaRefusedError
 from services.local.kafka_artifacts import KafkaMissingError
 from services.local.postgres import PostgresError
 from services.local.postgres_place import PlaceError
 from services.local.processes import PortBusyError, ProcessEndedError, ensure_port_is_free
 from services.local.reaper import start_reaper
+from services.local.service_health import NotReadyError, PersonaRefusedError
 from services.local.stack import Stack, show
 from services.local.stack_options import StackOptions
 from services.local.supervisor import KeepsDyingError

@@ -190,5 +190,12 @@ def _error_message(event: LifecycleEvent) -> str | None:
     if isinstance(event, CancelRequested):
         return event.reason
     if isinstance(event, TimeoutSweep):
-        return f"No activity for {event.max_age_hours:g} hours." if event.max_age_hours else "No activity."
+        return f"No activity for {_spoken(event.max_age_hours)}." if event.max_age_hours else "No activity."
     return None
+
+
+def _spoken(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:g} hours"
+    minutes = hours * 60
+    return f"{minutes:.3g} minutes" if minutes >= 1 else f"{minutes * 60:.2g} seconds"

@@ -14,6 +14,7 @@ import psutil
 
 from services.local.processes import free_port
 from services.local.reaper import is_alive
+from tests.engine import on_apache_kafka
 
 NO_LIMITS = {"RATE_LIMIT_MESSAGES": "0", "RATE_LIMIT_READS": "0"}
 
@@ -56,6 +57,8 @@ def start_up(
     output = data_directory.with_suffix(".out")
     command = [sys.executable, "-m", "services.cli", "up", "--data-dir", str(data_directory)]
     command += ["--port", str(free_port()), *options]
+    if on_apache_kafka() and "--kafka" not in options:
+        command += ["--broker", "kafka"]
     with output.open("ab") as file:
         popen = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **environment})
 

@@ -159,3 +159,28 @@ def test_a_killed_broker_is_replaced_and_what_it_held_is_sent_again(running_up: 
     until(lambda: httpx.get(url, headers=headers).json()["status"] == "COMPLETED", 30, "the reply")
     calls = httpx.get(f"{stack['n8nUrl']}/calls", params={"sessionId": str(waiting["sessionId"])}).json()
     assert calls["calls"] == 1
+
+
+def test_a_call_that_ends_while_it_stops_is_not_made_again(session_directory: Path) -> None:
+    directory = session_directory / "stopping"
+    first = start_up(directory)
+    sent = httpx.post(
+        f"{first.stack()['gatewayUrl']}/api/conversations/stopping/messages",
+        json={"personaId": "slow", "message": "Wait for me"},
+        headers={"authorization": f"Bearer {first.stack()['userToken']}"},
+        trust_env=False,
+    ).json()
+    calls = f"{first.stack()['n8nUrl']}/calls?sessionId={sent['sessionId']}"
+    until(lambda: httpx.get(calls, trust_env=False).status_code == 200, 10, "the call runs")
+    assert first.stop() == 0
+    second = start_up(directory)
+    try:
+        stack = second.stack()
+        session = httpx.get(
+            f"{stack['gatewayUrl']}/api/chat-sessions/{sent['sessionId']}",
+            headers={"authorization": f"Bearer {stack['userToken']}"},
+            trust_env=False,
+        ).json()
+        assert (session["status"], session["attempts"]) == ("COMPLETED", 1)
+    finally:
+        assert second.stop() == 0

@@ -26,7 +26,8 @@ from services.runtime.kafka import build_reader
 from services.runtime.shutdown import Shutdown
 from services.webhook_dispatcher.app import serve
 from services.webhook_dispatcher.settings import DispatcherSettings
-from tests.integration.kafka_log import settings_for
+from tests.engine import on_apache_kafka
+from tests.integration.kafka_log import partitions_of, settings_for
 from tests.integration.tracker_process import connected, offsets, until
 from tests.sample_events import SessionEvents
 
@@ -48,7 +49,7 @@ def settings(bootstrap: str, database_url: str, **changes: Any) -> DispatcherSet
     return DispatcherSettings(
         **{
             "kafka_bootstrap_servers": bootstrap,
-            "kafka_idempotence": False,
+            "kafka_idempotence": on_apache_kafka(),
             "kafka_session_timeout_ms": 1000,
             "kafka_fetch_max_wait_ms": 20,
             "database_url": SecretStr(database_url),
@@ -115,7 +116,7 @@ def dispatcher_process(bootstrap: str, database_url: str, log_path: Path, reaper
         "PATH": os.defpath,
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
-        "KAFKA_IDEMPOTENCE": "false",
+        "KAFKA_IDEMPOTENCE": str(on_apache_kafka()),
         "KAFKA_SESSION_TIMEOUT_MS": "1000",
         "KAFKA_FETCH_MAX_WAIT_MS": "20",
         "DATABASE_URL": database_url,
@@ -182,11 +183,10 @@ async def results(bootstrap: str) -> list[ResultEvent]:
 
 async def read_to_highwater(bootstrap: str, topic: str) -> list[RawRecord]:
     """Every record of a topic that has lost none yet; its end is what fetches tell."""
+    partitions = await partitions_of(bootstrap, topic)
     reader = build_reader(settings_for(bootstrap), client_id="test-reader")
     await reader.start()
     try:
-        await reader.topics()
-        partitions = [TopicPartition(topic, number) for number in sorted(reader.partitions_for_topic(topic))]
         reader.assign(partitions)
         await reader.seek_to_beginning(*partitions)
         found: dict[TopicPartition, list[RawRecord]] = {partition: [] for partition in partitions}

@@ -27,9 +27,9 @@ from services.runtime.ops import http_server
 from services.runtime.settings import KafkaSettings
 from services.runtime.shutdown import Shutdown
 from services.runtime.topics import create_topics
+from tests.engine import on_apache_kafka
 
 SECRET = "a-secret-that-only-tests-know-0123456789"
-EMBEDDED: dict[str, Any] = {"kafka_idempotence": False, "kafka_fetch_max_wait_ms": 50}
 
 
 def token(user: str = "ada", *, admin: bool = False, secret: str = SECRET, **claims: object) -> str:
@@ -157,7 +157,8 @@ async def running_gateway(
         "database_url": postgres_url,
         "jwt_secret": SECRET,
         "gateway_port": 0,
-        **EMBEDDED,
+        "kafka_idempotence": on_apache_kafka(),
+        "kafka_fetch_max_wait_ms": 50,
         **settings,
     }
     shutdown = Shutdown()

@@ -10,9 +10,11 @@ from uuid import uuid4
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from services.contracts.topics import MAX_DEAD_LETTER_BYTES
 from services.runtime.consumer import RawRecord
 from services.runtime.kafka import build_producer, build_reader
 from services.runtime.settings import KafkaSettings
+from tests.engine import on_apache_kafka
 
 
 class Sent(NamedTuple):
@@ -25,13 +27,13 @@ class Sent(NamedTuple):
 
 
 def settings_for(bootstrap: str) -> KafkaSettings:
-    """Settings that make groups of the embedded broker quick."""
+    """Settings that make groups of the embedded broker quick, and of Apache Kafka not slow."""
     return KafkaSettings(
         kafka_bootstrap_servers=bootstrap,
         kafka_session_timeout_ms=1500,
         kafka_rebalance_timeout_ms=1000,
         kafka_fetch_max_wait_ms=50,
-        kafka_idempotence=False,
+        kafka_idempotence=on_apache_kafka(),
         kafka_replication_factor=1,
     )
 
@@ -55,7 +57,9 @@ async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
 async def make_topics(bootstrap: str, names: Iterable[str], partitions: int = 1) -> None:
     """Create topics that do not exist yet."""
     async with admin(bootstrap) as client:
-        answer = await client.create_topics([NewTopic(name, partitions, 1) for name in names])
+        # As large as our own topics take; the embedded broker has no limit.
+        sizes = {"max.message.bytes": str(MAX_DEAD_LETTER_BYTES)}
+        answer = await client.create_topics([NewTopic(name, partitions, 1, topic_configs=sizes) for name in names])
         assert all(code == 0 for _, code, *_ in answer.topic_errors), answer  # type: ignore[attr-defined]
 
 
@@ -97,11 +101,10 @@ async def _append(client: AIOKafkaProducer, topic: str, record: Sent) -> "asynci
 
 async def read_all(bootstrap: str, topic: str) -> list[RawRecord]:
     """Every record of a topic that has lost none yet, partition by partition."""
+    partitions = await partitions_of(bootstrap, topic)
     reader = build_reader(settings_for(bootstrap), client_id="test-reader")
     await reader.start()
     try:
-        numbers = reader.partitions_for_topic(topic) or await _partitions(reader, topic)
-        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
         reader.assign(partitions)
         await reader.seek_to_beginning(*partitions)
         found: dict[TopicPartition, list[RawRecord]] = {partition: [] for partition in partitions}
@@ -116,11 +119,12 @@ async def read_all(bootstrap: str, topic: str) -> list[RawRecord]:
         await reader.stop()
 
 
-async def _partitions(reader: AIOKafkaConsumer, topic: str) -> set[int]:
-    await reader.topics()
-    numbers: set[int] | None = reader.partitions_for_topic(topic)
-    assert numbers, f"{topic} does not exist."
-    return numbers
+async def partitions_of(bootstrap: str, topic: str) -> list[TopicPartition]:
+    """The partitions of a topic, which must exist."""
+    async with admin(bootstrap) as client:
+        (entry,) = await client.describe_topics([topic])
+    assert entry["partitions"], f"{topic} does not exist."
+    return [TopicPartition(topic, number) for number in range(len(entry["partitions"]))]
 
 
 async def committed(bootstrap: str, group_id: str, partition: TopicPartition) -> int | None:

@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -13,32 +11,28 @@ from prometheus_client import CollectorRegistry
 
 from services.contracts import BadRecord
 from services.contracts.topics import MESSAGES, TRACKER_GROUP
-from services.local.broker import start_broker
-from services.local.processes import free_port
-from services.local.reaper import Reaper
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import REPLAY_GROUP_HEADER, DeadLetter, DeadLetters
 from services.runtime.kafka import build_producer
 from services.runtime.settings import KafkaSettings
 from services.runtime.topics import create_topics
+from tests.integration.kafka_log import settings_for
 
 # The last one bears the name of a header that dead letters add.
 HEADERS = (("ce_type", b"chat.MessageSent.v1"), ("nothing", None), ("dlq-topic", b"not this one"))
 
 
 @pytest.fixture
-def kafka(tmp_path: Path, reaper: Reaper) -> Iterator[KafkaSettings]:
+def kafka(empty_broker: str) -> KafkaSettings:
     """A broker of this test's own: its dead letters are all there are."""
-    running = start_broker(free_port(), tmp_path / "broker.log", reaper)
-    yield KafkaSettings(kafka_bootstrap_servers=running.bootstrap, kafka_idempotence=False, kafka_replication_factor=1)
-    running.process.stop(5)
+    return settings_for(empty_broker)
 
 
 def run(kafka: KafkaSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": os.defpath,
         "KAFKA_BOOTSTRAP_SERVERS": kafka.kafka_bootstrap_servers,
-        "KAFKA_IDEMPOTENCE": "false",
+        "KAFKA_IDEMPOTENCE": str(kafka.kafka_idempotence),
     }
     command = [sys.executable, "-m", "services.cli", "dead-letters", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)

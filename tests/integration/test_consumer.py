@@ -9,6 +9,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from services.runtime.consumer import RawRecord
 from services.runtime.faults import PassingFault
+from tests.engine import on_apache_kafka
 from tests.integration.group_member import Ledger, member
 from tests.integration.kafka_log import (
     Sent,
@@ -277,6 +278,7 @@ class BrokenName(str):
         return b"\xff" * len(self)
 
 
+@pytest.mark.skipif(on_apache_kafka(), reason="Apache Kafka takes no record that cannot be read.")
 async def test_a_record_that_the_client_cannot_read_stops_the_process(broker: str, group_id: str, topic: str) -> None:
     work = Ledger()
     async with member(broker, group_id, [topic], work) as running:

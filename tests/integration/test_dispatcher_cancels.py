@@ -1,13 +1,8 @@
 """Cancels of running calls, of waiting messages, and of messages that have not come yet."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from services.contracts import AttemptOutcome, WebhookAttempted
-from services.local.reaper import Reaper
 from tests.integration.dispatching import (
     add_persona,
     dispatcher,
@@ -17,15 +12,9 @@ from tests.integration.dispatching import (
     until_ended,
 )
 from tests.integration.kafka_log import eventually
-from tests.integration.tracker_process import own_broker, publish_events, until
+from tests.integration.tracker_process import publish_events, until
 from tests.integration.webhook_server import Call, echo, http, never, webhook_server
 from tests.sample_events import SessionEvents
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path, reaper: Reaper) -> Iterator[str]:
-    with own_broker(tmp_path, reaper) as address:
-        yield address
 
 
 async def test_a_cancel_closes_the_socket_of_the_running_call(bootstrap: str, postgres_url: str) -> None:

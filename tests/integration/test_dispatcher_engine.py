@@ -4,16 +4,11 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import UUID
-
-import pytest
 
 from services.contracts import AttemptOutcome, FailureKind, MessageSent, WebhookAttempted, WebhookFailed
 from services.contracts.topics import DISPATCHER_GROUP, MESSAGES, dead_letter_topic
-from services.local.reaper import Reaper
 from services.runtime.dead_letters import REASON_HEADER, REPLAY_GROUP_HEADER
 from tests.integration.dispatching import (
     add_persona,
@@ -27,15 +22,9 @@ from tests.integration.dispatching import (
     until_ended,
 )
 from tests.integration.kafka_log import Sent, eventually, send
-from tests.integration.tracker_process import own_broker, publish_events, until
+from tests.integration.tracker_process import publish_events, until
 from tests.integration.webhook_server import Call, echo, http, never, webhook_server
 from tests.sample_events import SessionEvents
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path, reaper: Reaper) -> Iterator[str]:
-    with own_broker(tmp_path, reaper) as address:
-        yield address
 
 
 async def test_conversations_run_side_by_side_and_each_in_order(bootstrap: str, postgres_url: str) -> None:

@@ -3,10 +3,8 @@
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from cryptography.fernet import Fernet
 
 from services.contracts import FailureKind, WebhookFailed, WebhookSucceeded
@@ -22,15 +20,9 @@ from tests.integration.dispatching import (
     until_ended,
 )
 from tests.integration.kafka_log import eventually
-from tests.integration.tracker_process import own_broker, publish_events, until
+from tests.integration.tracker_process import publish_events, until
 from tests.integration.webhook_server import Call, echo, http, webhook_server
 from tests.sample_events import SessionEvents
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path, reaper: Reaper) -> Iterator[str]:
-    with own_broker(tmp_path, reaper) as address:
-        yield address
 
 
 async def test_a_persona_that_does_not_exist(bootstrap: str, postgres_url: str) -> None:

@@ -4,11 +4,8 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
-
-import pytest
 
 from services.local.reaper import Reaper
 from tests.integration.dispatching import (
@@ -23,15 +20,9 @@ from tests.integration.dispatching import (
     until_ended,
 )
 from tests.integration.kafka_log import eventually
-from tests.integration.tracker_process import own_broker, publish_events, until
+from tests.integration.tracker_process import publish_events, until
 from tests.integration.webhook_server import Call, echo, never, webhook_server
 from tests.sample_events import SessionEvents
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path, reaper: Reaper) -> Iterator[str]:
-    with own_broker(tmp_path, reaper) as address:
-        yield address
 
 
 async def test_nothing_known_is_called_again_when_the_offsets_are_lost(bootstrap: str, postgres_url: str) -> None:

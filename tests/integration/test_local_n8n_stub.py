@@ -36,11 +36,7 @@ def body(session_id: str = "", conversation_id: str = "c") -> dict[str, str]:
     [
         ("echo", 200, '{"reply":"You said: good day"}'),
         ("immediate", 200, '{"message":"Workflow was started"}'),
-        (
-            "last-node-empty",
-            200,
-            '{"message":"Workflow executed successfully but the last node did not return any data"}',
-        ),
+        ("last-node-empty", 500, '{"code":0,"message":"No item to return was found"}'),
         ("broken", 500, '{"message":"Error in workflow"}'),
         ("empty", 200, ""),
         ("cannot-start", 500, '{"code":0,"message":"Workflow Webhook Error: Workflow could not be started!"}'),

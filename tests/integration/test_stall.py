@@ -8,10 +8,11 @@ from services.local.processes import free_port
 from services.runtime.settings import KafkaSettings
 from services.runtime.shutdown import Shutdown
 from services.runtime.stall import STALLED_SECONDS, ConsumerStalled, watch_for_stall
+from tests.engine import on_apache_kafka
 
 
 def settings_for(bootstrap: str) -> KafkaSettings:
-    return KafkaSettings(kafka_bootstrap_servers=bootstrap, kafka_idempotence=False)
+    return KafkaSettings(kafka_bootstrap_servers=bootstrap, kafka_idempotence=on_apache_kafka())
 
 
 async def test_a_stalled_consumer_stops_the_process(broker: str, caplog: pytest.LogCaptureFixture) -> None:

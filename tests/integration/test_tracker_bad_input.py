@@ -1,26 +1,22 @@
 """Bad records beside good ones: the good are applied, the bad are kept byte for byte with the reason, nothing else."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
-
-import pytest
 
 from services.contracts import Event, encode
 from services.contracts.events import SessionEvent, TrackedEvent
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS, SWEEPS, SWEEPS_GROUP, TRACKER_GROUP, dead_letter_topic
 from services.database.engine import build_engine
 from services.database.partitions import id_at
-from services.local.reaper import Reaper
 from services.runtime.consumer import RawRecord
 from services.session_tracker.fold import Arrival
 from services.session_tracker.months import Months
 from services.session_tracker.store import SessionStore
 from tests.integration.kafka_log import Sent, read_all, send
-from tests.integration.tracker_process import SOURCE, connected, own_broker, publish_events, tracker, until, until_value
+from tests.integration.tracker_process import SOURCE, connected, publish_events, tracker, until, until_value
 from tests.recount import assert_rollups_exact
 from tests.sample_events import SessionEvents, sweep
 
@@ -31,12 +27,6 @@ DROPPED = datetime(2024, 3, 1, tzinfo=UTC)
 class Bad(NamedTuple):
     record: Sent
     reason: str
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path, reaper: Reaper) -> Iterator[str]:
-    with own_broker(tmp_path, reaper) as address:
-        yield address
 
 
 def record(event: Event) -> Sent:

@@ -3,10 +3,7 @@
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from services.contracts import SessionStatus
 from services.contracts.events import TrackedEvent
@@ -17,7 +14,6 @@ from tests.integration.tracker_process import (
     changes,
     connected,
     offsets,
-    own_broker,
     publish_events,
     tracker_process,
     until,
@@ -45,12 +41,6 @@ async def fold_and_die(self, arrivals, progress):
 SessionStore.fold = fold_and_die
 sys.exit(app.main())
 """
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path, reaper: Reaper) -> Iterator[str]:
-    with own_broker(tmp_path, reaper) as address:
-        yield address
 
 
 def one_session(chance: random.Random, number: int) -> tuple[list[TrackedEvent], SessionStatus]:

@@ -1,8 +1,6 @@
 """Messages published again after a broker lost them: the open ones, with their own ids, and to no effect."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +9,6 @@ from services.contracts.events import TrackedEvent
 from services.contracts.ids import new_id
 from services.contracts.topics import MESSAGES, TRACKER_GROUP
 from services.database.engine import build_engine
-from services.local.reaper import Reaper
 from services.session_tracker import recovery
 from services.session_tracker.fold import Arrival
 from services.session_tracker.months import Months
@@ -23,7 +20,6 @@ from tests.integration.tracker_process import (
     changes,
     connected,
     offsets,
-    own_broker,
     tracker,
     until,
 )
@@ -37,12 +33,6 @@ EVERYTHING = {
     "conversations": '"conversationId"',
     "session_rollups": "scope, bucket, shard",
 }
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path, reaper: Reaper) -> Iterator[str]:
-    with own_broker(tmp_path, reaper) as address:
-        yield address
 
 
 async def snapshot(database_url: str) -> dict[str, list[object]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from services.session_tracker import sweeper as sweeper_module
 from services.session_tracker.settings import SweeperSettings
 from services.session_tracker.sweeper import last_due, serve, sweep_due_at
 from tests.integration.kafka_log import read_all, settings_for
-from tests.integration.tracker_process import Tracker, own_broker, until
+from tests.integration.tracker_process import Tracker, until
 
 SECOND, SIX_HOURS = timedelta(seconds=1), timedelta(hours=6)
 
@@ -47,12 +47,6 @@ async def sweeper(bootstrap: str, interval: timedelta) -> AsyncIterator[Tracker]
 async def requested(bootstrap: str) -> list[TimeoutSweep]:
     events = [decode(r.topic, r.headers, r.value) for r in await read_all(bootstrap, SWEEPS.name)]
     return [event for event in events if isinstance(event, TimeoutSweep)]
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path, reaper: Reaper) -> Iterator[str]:
-    with own_broker(tmp_path, reaper) as address:
-        yield address
 
 
 async def test_two_producers_ask_for_the_same_sweeps(bootstrap: str) -> None:

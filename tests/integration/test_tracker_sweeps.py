@@ -2,10 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -18,7 +17,6 @@ from services.contracts.ids import new_id
 from services.contracts.topics import SWEEPS_GROUP
 from services.database.engine import build_engine
 from services.database.partitions import id_at
-from services.local.reaper import Reaper
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.shutdown import Shutdown
@@ -30,7 +28,7 @@ from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import CHUNK, SweepStore
 from services.session_tracker.sweeps import FoldBehind, Sweeps
 from tests.integration.kafka_log import producer
-from tests.integration.tracker_process import TRACKER_PARTITIONS, changes, connected, own_broker
+from tests.integration.tracker_process import TRACKER_PARTITIONS, changes, connected
 from tests.recount import assert_rollups_exact
 from tests.sample_events import SessionEvents, sweep
 
@@ -58,12 +56,6 @@ class Swept:
         """What the sweep's row says: timed out, failed chunks, finished."""
         row = await self.rows.fetchrow('SELECT * FROM sweeps WHERE "sweepId" = $1', one.sweep_id)
         return row["timedOut"], row["failedChunks"], row["finishedAt"] is not None
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path, reaper: Reaper) -> Iterator[str]:
-    with own_broker(tmp_path, reaper) as address:
-        yield address
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A tracker that really runs, with a broker of its own: topics and groups have fixed names."""
+"""A tracker that really runs, and what it wrote and told."""
 
 import asyncio
 import os
@@ -19,36 +19,20 @@ from services.contracts import Event, decode, encode
 from services.contracts.events import SessionChanged
 from services.contracts.topics import GROUP_TOPICS, SESSIONS, TRACKER_GROUP
 from services.database.engine import asyncpg_url
-from services.local.broker import start_broker
 from services.local.processes import ChildProcess, free_port, start_process
 from services.local.reaper import Reaper
 from services.runtime.kafka import publish_all
 from services.runtime.shutdown import Shutdown
-from services.runtime.topics import create_topics
 from services.session_tracker.app import serve
 from services.session_tracker.settings import TrackerSettings
-from tests.integration.kafka_log import producer, read_all, settings_for
+from tests.engine import on_apache_kafka
+from tests.integration.kafka_log import producer, read_all
 
 SOURCE = "/chat-sessions/test"
 TRACKER_PARTITIONS = [TopicPartition(t.name, n) for t in GROUP_TOPICS[TRACKER_GROUP] for n in range(t.partitions)]
 RUN_TRACKER = "import sys; from services.session_tracker.app import main; sys.exit(main())"
 SESSION_TIMEOUT_MS = 1000
 """A group's first join takes as long, and so does noticing that a member was killed."""
-
-
-@contextmanager
-def own_broker(directory: Path, reaper: Reaper) -> Iterator[str]:
-    """The bootstrap address of a broker with the system's topics and nothing in them."""
-    running = start_broker(free_port(), directory / "broker.log", reaper)
-    try:
-        asyncio.run(_create_topics(running.bootstrap))
-        yield running.bootstrap
-    finally:
-        running.process.stop(0)  # it keeps nothing
-
-
-async def _create_topics(bootstrap: str) -> None:
-    await create_topics(settings_for(bootstrap))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +68,7 @@ async def tracker(bootstrap: str, database_url: str, *, shutdown: Shutdown | Non
     """A tracker in this process; afterwards it has stopped in order."""
     settings = TrackerSettings(
         kafka_bootstrap_servers=bootstrap,
-        kafka_idempotence=False,
+        kafka_idempotence=on_apache_kafka(),
         kafka_session_timeout_ms=SESSION_TIMEOUT_MS,
         kafka_fetch_max_wait_ms=50,
         database_url=SecretStr(database_url),
@@ -133,7 +117,7 @@ def tracker_process(
         "PATH": os.defpath,
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
-        "KAFKA_IDEMPOTENCE": "false",
+        "KAFKA_IDEMPOTENCE": str(on_apache_kafka()),
         "KAFKA_SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),
         "KAFKA_FETCH_MAX_WAIT_MS": "50",
         "DATABASE_URL": database_url,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from services.contracts import FailureKind
-from services.local.n8n_answers import PERSONAS, WebhookCall
+from services.local.n8n_answers import PERSONAS, WEBHOOKS, WebhookCall
 from services.webhook_dispatcher.delivery import Again, Answer, Failed, NoAnswer, Trouble, judge
 from services.webhook_dispatcher.replies import Reply
 from services.webhook_dispatcher.retries import LONGEST_BACKOFF_SECONDS, retry_after_seconds, retry_delay
@@ -127,6 +127,33 @@ def test_words_that_only_sound_like_n8ns_own_do_not_allow_a_second_run() -> None
     assert verdict_of(said(500, "The job could not be started!")).again is Again.IDEMPOTENT
     assert verdict_of(said(502, "Workflow Webhook Error: Workflow could not be started!")).again is Again.IDEMPOTENT
     assert verdict_of(said(404, "Not registered")).kind is FailureKind.HTTP_4XX
+
+
+@pytest.mark.parametrize(
+    ("webhook", "kind", "again"),
+    [
+        ("last-node", None, None),
+        ("dedupe", None, None),
+        ("broken-before-respond", FailureKind.NO_REPLY, Again.NOBODY),
+        ("broken-respond", FailureKind.NO_REPLY, Again.NOBODY),
+        ("streaming-broken", FailureKind.WORKFLOW_ERROR, Again.IDEMPOTENT),
+        ("no-respond", FailureKind.WORKFLOW_ERROR, Again.NOBODY),
+        ("skipped", FailureKind.NO_REPLY, Again.NOBODY),
+        ("wrong-method", FailureKind.NOT_REGISTERED, Again.NOBODY),
+        ("wrong-password", FailureKind.UNAUTHORIZED, Again.NOBODY),
+        ("no-token", FailureKind.UNAUTHORIZED, Again.NOBODY),
+        ("wrong-token", FailureKind.UNAUTHORIZED, Again.NOBODY),
+    ],
+)
+def test_what_n8n_answers_more_rarely(webhook: str, kind: FailureKind | None, again: Again | None) -> None:
+    answer = WEBHOOKS[webhook](WebhookCall(webhook, "s", "hello there", 1))
+    assert answer is not None
+    verdict = judge(Answer(answer.status, b"".join(answer.body), answer.content_type))
+    if kind is None:
+        assert verdict == Reply("You said: hello there")
+    else:
+        assert isinstance(verdict, Failed)
+        assert (verdict.kind, verdict.again) == (kind, again)
 
 
 def test_every_2xx_may_bring_a_reply() -> None:

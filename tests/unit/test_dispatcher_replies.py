@@ -80,6 +80,12 @@ def test_a_reply(body: bytes, content_type: str | None, text: str) -> None:
             JSON,
             FailureKind.NO_REPLY,
         ),
+        (
+            b'{"message":"Workflow executed successfully but no data was returned"}',
+            JSON,
+            FailureKind.NO_REPLY,
+        ),
+        (b'{"message":"Webhook call received"}', JSON, FailureKind.NO_REPLY),
         (b'{"answer": "hi"}', JSON, FailureKind.BAD_REPLY),
         (b'[{"reply": "hi"}, {"answer": "ho"}]', JSON, FailureKind.BAD_REPLY),
         (b'{"reply": ' + b"[" * 6 + b'"hi"' + b"]" * 6 + b"}", JSON, FailureKind.BAD_REPLY),

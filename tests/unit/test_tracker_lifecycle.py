@@ -105,10 +105,13 @@ def test_a_failed_session_says_why() -> None:
     )
 
 
-def test_a_swept_session_ends_when_the_sweep_was_due() -> None:
-    events, due = SessionEvents(), sweep(max_age_hours=0.5)
+@pytest.mark.parametrize(
+    ("hours", "told"), [(24.0, "24 hours"), (1.5, "1.5 hours"), (0.5, "30 minutes"), (0.0001, "0.36 seconds")]
+)
+def test_a_swept_session_ends_when_the_sweep_was_due(hours: float, told: str) -> None:
+    events, due = SessionEvents(), sweep(max_age_hours=hours)
     session = apply(opened(events.sent()), due)
-    assert (session.ended_at, session.error_message) == (due.as_of, "No activity for 0.5 hours.")
+    assert (session.ended_at, session.error_message) == (due.as_of, f"No activity for {told}.")
 
 
 def folded(events: list) -> tuple[Session, list]:

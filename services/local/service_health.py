@@ -1,10 +1,15 @@
-"""What `up` asks of its services over HTTP: whether they are ready, and to take the stub's personas."""
+"""What `up` asks of its services over HTTP: whether they are ready or behind, and to take the stub's personas."""
 
-from collections.abc import Callable, Iterable
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 import httpx
 
 from services.local.supervisor import Program
+
+_MEASURED_SECONDS = 1.3
+_LAG = re.compile(r"^chat_consumer_lag_records\{[^}]*\} (\S+)$", re.MULTILINE)
 
 
 class NotReadyError(Exception):
@@ -40,6 +45,28 @@ def register_personas(
                 raise PersonaRefusedError(
                     f"The gateway refused the persona {persona} ({answer.status_code}): {answer.text[:500]}"
                 )
+
+
+def wait_until_folded(trackers: Sequence[Program], seconds: float) -> None:
+    """Return when the trackers say that they are not behind, at the latest after `seconds`.
+
+    They measure once a second, so only what they say after that counts.
+    """
+    give_up = time.monotonic() + seconds
+    time.sleep(min(seconds, _MEASURED_SECONDS))
+    with httpx.Client(timeout=1, trust_env=False) as client:
+        while any(_lags(client, tracker) for tracker in trackers) and time.monotonic() < give_up:
+            time.sleep(0.1)
+
+
+def _lags(client: httpx.Client, tracker: Program) -> bool:
+    try:
+        metrics = client.get(f"{tracker.ops_url}/metrics").text
+    except httpx.HTTPError:
+        return False
+    return any(
+        float(lag) > 0 for lag in re.findall(r"^chat_consumer_lag_records\{[^}]*\} (\S+)$", metrics, re.MULTILINE)
+    )
 
 
 def _problem(client: httpx.Client, program: Program) -> str | None:

@@ -4,13 +4,20 @@ from collections.abc import Iterable, Iterator
 
 
 def greeting(
-    gateway_url: str, user_token: str, admin_token: str, stub_personas: Iterable[str], logs: str, seconds: float
+    gateway_url: str,
+    kafka: str,
+    user_token: str,
+    admin_token: str,
+    stub_personas: Iterable[str],
+    data_directory: str,
+    seconds: float,
 ) -> Iterator[str]:
     """Paragraphs for a person: where the system is, how to speak to it, and how to stop it.
 
     `seconds` is how long the start took; `stub_personas` is empty where n8n is a real one.
     """
     yield f"\nReady after {seconds:.1f} s: {gateway_url} (its API is described at {gateway_url}/docs)"
+    yield f"Kafka: {kafka}"
     yield f"\nUser token:\n{user_token}\n\nAdmin token:\n{admin_token}\n\nTry:"
     yield (
         f"curl -X POST '{gateway_url}/api/conversations/hello/messages?wait=10' "
@@ -19,4 +26,4 @@ def greeting(
     )
     if names := ", ".join(stub_personas):
         yield f"\nPersonas of the stub n8n: {names}"
-    yield f"\nLogs are in {logs}. Ctrl-C stops everything."
+    yield f"\nData and logs are in {data_directory}: delete it to begin anew. Ctrl-C stops everything."

@@ -239,10 +239,11 @@ class Stack:
     def _greet(self, seconds: float) -> None:
         for paragraph in greeting(
             self._addresses.gateway_url,
+            self._addresses.kafka,
             self._tokens["userToken"],
             self._tokens["adminToken"],
             PERSONAS if self._options.n8n is None else (),
-            str(self._directory.logs),
+            str(self._directory.path),
             seconds,
         ):
             self._say(paragraph)

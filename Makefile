@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format lock bench
+.PHONY: help setup run test test-cluster n8n test-n8n check format lock bench bench-roundtrip
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make .venv with everything pinned
 
@@ -26,6 +26,15 @@ run: setup ## Set up, then run the whole system on this machine
 test: setup ## Every test that needs no download beyond the package registries
 	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/unit tests/integration
 	@$(BIN)/python -m pytest tests/e2e
+
+test-cluster: setup ## Failures of a three-broker Apache Kafka under load (Java 17 and Maven; about 5 minutes)
+	@$(BIN)/python -m pytest tests/cluster
+
+n8n: setup ## Install and run a real n8n (4 GB and several minutes the first time, outside this directory)
+	@exec $(BIN)/python -m services.local.n8n
+
+test-n8n: setup ## The dispatcher against that real n8n, answer by answer
+	@TEST_REAL_N8N=1 $(BIN)/python -m pytest tests/n8n
 
 check: setup ## Format, lint, types, layers
 	@$(BIN)/ruff format --check .

@@ -85,7 +85,9 @@ class _Saying(NamedTuple):
     status: int
     beginning: str
     end: str
-    row: _Row
+    kind: FailureKind
+    again: Again
+    explanation: str
 
 
 _SEE_EXECUTIONS = "look at its executions in n8n"
@@ -153,34 +155,49 @@ _N8N_SAYS = (
         404,
         "The requested webhook ",
         "is not registered.",
-        _Row(
-            FailureKind.NOT_REGISTERED,
-            Again.NOBODY,
-            False,
-            "No active workflow listens on the webhook: activate it in n8n, or correct the persona's webhookUrl",
-        ),
+        FailureKind.NOT_REGISTERED,
+        Again.NOBODY,
+        "No active workflow listens on the webhook: activate it in n8n, or correct the persona's webhookUrl",
+    ),
+    _Saying(
+        404,
+        "This webhook is not registered for ",
+        "",
+        FailureKind.NOT_REGISTERED,
+        Again.NOBODY,
+        "The webhook listens for another method: set HTTP Method of its webhook node to POST",
+    ),
+    _Saying(
+        500,
+        "",
+        " Respond to Webhook node found in the workflow",
+        FailureKind.WORKFLOW_ERROR,
+        Again.NOBODY,
+        "The workflow was not started, for its webhook node's Respond setting does not fit its nodes: correct that",
+    ),
+    _Saying(
+        500,
+        "No item ",
+        "",
+        FailureKind.NO_REPLY,
+        Again.NOBODY,
+        "The workflow ran, but its last node returned no data: let it return an object with the field reply",
     ),
     _Saying(
         500,
         "Workflow ",
         "Workflow could not be started!",
-        _Row(
-            FailureKind.WORKFLOW_ERROR,
-            Again.ANYONE,
-            False,
-            "The workflow could not be started: open it in n8n, correct it and activate it again",
-        ),
+        FailureKind.WORKFLOW_ERROR,
+        Again.ANYONE,
+        "The workflow could not be started: open it in n8n, correct it and activate it again",
     ),
     _Saying(
         500,
         "Error in workflow",
         "",
-        _Row(
-            FailureKind.WORKFLOW_ERROR,
-            Again.IDEMPOTENT,
-            False,
-            f"The workflow failed before it replied: {_SEE_EXECUTIONS}",
-        ),
+        FailureKind.WORKFLOW_ERROR,
+        Again.IDEMPOTENT,
+        f"The workflow failed before it replied: {_SEE_EXECUTIONS}",
     ),
 )
 """Looked for before the bare status."""
@@ -258,7 +275,7 @@ def _judge_refusal(answer: Answer) -> Failed:
 def _row(status: int, said: str) -> _Row:
     for saying in _N8N_SAYS:
         if status == saying.status and said.startswith(saying.beginning) and said.endswith(saying.end):
-            return saying.row
+            return _Row(saying.kind, saying.again, False, saying.explanation)
     return _STATUSES.get(status) or _STATUS_CLASSES.get(status // 100, _STATUS_CLASSES[4])
 
 

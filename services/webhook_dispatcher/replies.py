@@ -14,9 +14,6 @@ from services.contracts.admission import MAX_REPLY_BYTES, storable
 REPLY_KEYS = ("reply", "output", "text", "message")
 """Where an object keeps its reply: the first of these that is there and not null."""
 
-ACKNOWLEDGEMENT = "Workflow was started"
-NO_DATA = "Workflow executed successfully but the last node did not return any data"
-
 _STREAM_TYPES = frozenset({"begin", "item", "end", "error", "keepalive"})
 _CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "iso-8859-1": "latin-1", "windows-1252": "cp1252"}
 _DEEPEST = 4
@@ -42,7 +39,8 @@ class NoReply:
 
 _EMPTY = NoReply(
     FailureKind.NO_REPLY,
-    "The workflow answered without a reply: make sure that every path of it reaches its Respond to Webhook node.",
+    "The workflow answered without a reply: a node of it failed, or a path of it ends without reaching its Respond to "
+    "Webhook node; look at its executions in n8n.",
 )
 _ACKNOWLEDGED = NoReply(
     FailureKind.ACKNOWLEDGED_ONLY,
@@ -53,6 +51,16 @@ _NOTHING_RETURNED = NoReply(
     FailureKind.NO_REPLY,
     "The workflow ran, but its last node returned no data: let it return an object with the field reply.",
 )
+_NOT_RUN = NoReply(
+    FailureKind.NO_REPLY,
+    "The webhook node took the message without running the workflow: see to its option Only Run If.",
+)
+_N8N_SAYS = {
+    "Workflow was started": _ACKNOWLEDGED,
+    "Webhook call received": _NOT_RUN,
+    "Workflow executed successfully but the last node did not return any data": _NOTHING_RETURNED,
+    "Workflow executed successfully but no data was returned": _NOTHING_RETURNED,
+}
 _WITHOUT_FIELD = NoReply(
     FailureKind.BAD_REPLY,
     f"The answer has none of the fields {', '.join(REPLY_KEYS)}: let the workflow return its reply in one of them.",
@@ -101,10 +109,8 @@ def _from_json(value: object) -> Reply | NoReply:
     text = _text(value, _DEEPEST)
     if text is None:
         return _WITHOUT_FIELD
-    if text == ACKNOWLEDGEMENT and isinstance(value, dict):
-        return _ACKNOWLEDGED
-    if text == NO_DATA and isinstance(value, dict):
-        return _NOTHING_RETURNED
+    if isinstance(value, dict) and text in _N8N_SAYS:
+        return _N8N_SAYS[text]
     return _reply(text)
 
 

@@ -11,11 +11,21 @@ from uuid import uuid4
 import pytest
 
 from services.database.migrate import migrate
+from services.local.apache_kafka import start_apache_kafka
 from services.local.broker import start_broker
+from services.local.kafka_artifacts import kafka_artifacts
 from services.local.postgres import EmbeddedPostgres, start_postgres
 from services.local.processes import free_port
 from services.local.reaper import Reaper, start_reaper
+from services.runtime.settings import KafkaSettings
+from services.runtime.topics import create_topics
 from tests.e2e.local_stack import Up, start_up
+from tests.engine import empty, on_apache_kafka
+
+
+def pytest_report_header() -> str:
+    """Say plainly on which broker the tests run."""
+    return f"broker: {'Apache Kafka' if on_apache_kafka() else 'embedded'}"
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +47,41 @@ def session_directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def broker(session_directory: Path, reaper: Reaper) -> Iterator[str]:
-    """The bootstrap address of one embedded broker, without topics, for the whole test run."""
-    running = start_broker(free_port(), session_directory / "broker.log", reaper)
-    yield running.bootstrap
-    running.process.stop(5)
+    """The bootstrap address of one broker for the whole test run."""
+    if on_apache_kafka():
+        artifacts = kafka_artifacts(session_directory / "maven.log", reaper)
+        kafka = start_apache_kafka(session_directory, session_directory, reaper, artifacts)
+        yield kafka.bootstrap
+        kafka.stop()
+    else:
+        running = start_broker(free_port(), session_directory / "broker.log", reaper)
+        yield running.bootstrap
+        running.process.stop(5)
+
+
+@pytest.fixture
+def empty_broker(request: pytest.FixtureRequest, tmp_path: Path, reaper: Reaper) -> Iterator[str]:
+    """The bootstrap address of a broker that has no topics and nobody else's clients."""
+    if on_apache_kafka():
+        # A new one takes seconds.
+        address: str = request.getfixturevalue("broker")
+        asyncio.run(empty(address))
+        yield address
+    else:
+        running = start_broker(free_port(), tmp_path / "broker.log", reaper)
+        yield running.bootstrap
+        running.process.stop(0)  # it keeps nothing
+
+
+@pytest.fixture
+def bootstrap(empty_broker: str) -> str:
+    """The bootstrap address of a broker with the system's topics and nothing in them."""
+    asyncio.run(_create_topics(empty_broker))
+    return empty_broker
+
+
+async def _create_topics(address: str) -> None:
+    await create_topics(KafkaSettings(kafka_bootstrap_servers=address, kafka_replication_factor=1))
 
 
 @pytest.fixture(scope="session")

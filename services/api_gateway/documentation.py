@@ -174,7 +174,7 @@ LIST_CONVERSATION = _call(
 GET_SESSION = _call(
     "Get a session",
     "With its messages and everything that happened to it. A session sent a moment ago is waited for; where the "
-    "tracker has not told of it within 2 s the answer is 503 `not-yet-tracked`.",
+    "tracker has not told of it within 3 s the answer is 503 `not-yet-tracked`.",
     {200: (
         "The session",
         "SessionDetail",

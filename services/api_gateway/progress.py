@@ -18,7 +18,8 @@ from services.database.tables import fold_progress
 
 T = TypeVar("T")
 
-FRESH_SECONDS = 2.0
+FRESH_SECONDS = 3.0
+"""Folding passes a moment 1 s (its margin for clocks), a fetch of up to 0.5 s and a write a second later."""
 LOOK_AGAIN_SECONDS = 0.2
 PUBLISHED_WITHIN = timedelta(seconds=30)
 """After its id was minted, a session's first event is in Kafka by then, or its publisher has been told otherwise."""
@@ -58,7 +59,7 @@ async def found_or_decided(
 ) -> T:
     """Return what `read` finds of the session, waiting a moment for the tracker where it is fresh.
 
-    Raises Problem 404 once folding has passed the session's time, 503 `not-yet-tracked` if it has not within 2 s.
+    Raises Problem 404 once folding has passed the session's time, 503 `not-yet-tracked` if it has not within 3 s.
     """
     now = datetime.now(UTC)
     if not can_exist(session_id, now):

@@ -157,7 +157,7 @@ def _pid_file_says_ready(place: PostgresPlace, pid: int) -> bool:
 
 
 def _end_left_over(place: PostgresPlace) -> None:
-    """End a server that still runs on this cluster, and remove a pid file that names anything else."""
+    """End a server that still runs on this cluster, and remove lock files that name anything else."""
     lines = _pid_file_lines(place)
     if not lines:
         return
@@ -171,6 +171,9 @@ def _end_left_over(place: PostgresPlace) -> None:
             process.wait(_STOP_SECONDS)
     _wait_for_backends(place)
     (place.data_directory / "postmaster.pid").unlink(missing_ok=True)
+    # PostgreSQL would take a killed server for a running one for as long as nobody has asked for its exit code.
+    for lock in place.socket_directory.glob(".s.PGSQL.*.lock"):
+        lock.unlink(missing_ok=True)
 
 
 def _wait_for_backends(place: PostgresPlace) -> None:

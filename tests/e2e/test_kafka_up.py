@@ -19,9 +19,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def up(session_directory: Path) -> Iterator[Up]:
-    """An `up` of the test's own, which may end it."""
+    """An `up` of this module's own; its last test ends it."""
     running = start_up(session_directory / "kafka-up")
     yield running
     if running.popen.poll() is None:

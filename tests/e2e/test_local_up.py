@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -55,6 +55,33 @@ def test_a_message_gets_its_reply_and_the_commands_find_the_stack(running_up: Up
     explained = run("doctor", session_id, "--data-dir", directory)
     assert f"Session {session_id} is FAILED." in explained.stdout, explained.stderr
     assert "A node of the workflow failed" in explained.stdout
+    # A conversation is its first user's.
+    assert run("send", "hello", "--user", "bob", "--data-dir", directory).returncode == 0
+    for session, told in (("xyz", "xyz is not a session id (a UUID)."), (str(UUID(int=0)), "There is no session ")):
+        mistaken = run("doctor", session, "--data-dir", directory)
+        assert (mistaken.returncode, mistaken.stderr.count("\n")) == (1, 1)
+        assert mistaken.stderr.startswith(f"Error: {told}")
+
+
+def test_doctor_tells_wrong_settings_before_a_process_does(running_up: Up) -> None:
+    here = run("doctor", "--data-dir", str(running_up.data_directory), LOG_LEVEL="loud")
+    assert (here.returncode, here.stdout.split("\n")[0].partition(" is wrong")[0]) == (
+        0,
+        "! Settings of this terminal: LOG_LEVEL",
+    )
+    stack = running_up.stack()
+    named = {
+        **stack["kafkaSettings"],
+        "KAFKA_BOOTSTRAP_SERVERS": stack["kafkaBootstrap"],
+        "DATABASE_URL": stack["databaseUrl"],
+        "CHAT_SESSIONS_URL": stack["gatewayUrl"],
+        "JWT_SECRET": (running_up.data_directory / "jwt-secret").read_text(),
+    }
+    well = run("doctor", **named)
+    assert (well.returncode, [line[0] for line in well.stdout.splitlines()]) == (0, ["✓"] * 4), well.stdout
+    wrong = run("doctor", **named, LOG_LEVEL="loud")
+    assert (wrong.returncode, [line[0] for line in wrong.stdout.splitlines()]) == (1, ["✗", "✓", "✓", "✓"])
+    assert wrong.stdout.startswith("✗ Settings of gateway, dispatcher, tracker and sweeper: LOG_LEVEL is wrong: ")
 
 
 def test_personas_from_the_command_line(running_up: Up) -> None:

@@ -96,9 +96,11 @@ async def test_a_letter_that_the_broker_does_not_acknowledge_is_a_passing_fault(
 ) -> None:
     await send(broker, topic, [Sent(b"bad")])
     (record,) = await read_all(broker, topic)
+    letters = DeadLetters(client, GROUP, ConsumerMetrics(CollectorRegistry()))
+    await letters.publish([because(record)])
     await client.stop()
     with pytest.raises(NotAcknowledged):
-        await DeadLetters(client, GROUP, ConsumerMetrics(CollectorRegistry())).publish([because(record)])
+        await letters.publish([because(record)])
 
 
 async def test_a_replayed_record_is_meant_for_its_group_only(broker: str, topic: str) -> None:

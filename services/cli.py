@@ -13,7 +13,9 @@ import typer
 
 from services.commands import dead_letters, personas
 from services.commands.doctor import doctor
-from services.commands.target import CommandError, DataDirectoryOption, answer_of, choose_target
+from services.commands.flags import show_flags_without_type
+from services.commands.target import CommandError, DataDirectoryOption, answer_of, chosen_target
+from services.commands.wording import counted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,13 +26,36 @@ app = typer.Typer(
 )
 
 
+class _DefaultDirectory:
+    """Where `up` keeps its data, found out only when it is asked for."""
+
+    def __call__(self) -> Path:
+        try:
+            from services.local.data_directory import default_data_directory  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise _not_installed(error) from error
+        return default_data_directory()
+
+    def __str__(self) -> str:
+        # Help can be had without what `up` needs.
+        try:
+            return str(self())
+        except CommandError:
+            return "a directory of yours"
+
+
+def _not_installed(error: ModuleNotFoundError) -> CommandError:
+    return CommandError(f"`up` needs {error.name}: install chat-sessions[local].")
+
+
 @app.command(rich_help_panel="Everything on this machine")
 def up(
     *,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where the gateway listens on 127.0.0.1.")] = 3000,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where data, logs and secrets are kept.", show_default="a directory of yours")
-    ] = None,
+        Path,
+        typer.Option(help="Where data, logs and secrets are kept.", default_factory=_DefaultDirectory()),
+    ],
     broker: Annotated[
         Literal["embedded", "kafka", "kafka-cluster"],
         typer.Option(help="The broker to start here; Apache Kafka, as one or three brokers, needs Java 17 and Maven."),
@@ -58,14 +83,13 @@ def up(
     try:
         from rich.console import Console  # noqa: PLC0415
 
-        from services.local.data_directory import default_data_directory  # noqa: PLC0415
         from services.local.stack_options import StackOptions  # noqa: PLC0415
         from services.local.up import run_stack  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise CommandError(f"`up` needs {error.name}: install chat-sessions[local].") from error
+        raise _not_installed(error) from error
     options = StackOptions(
         port=port,
-        data_directory=data_dir or default_data_directory(),
+        data_directory=data_dir,
         broker=broker,
         kafka=kafka,
         database_url=database_url,
@@ -103,23 +127,22 @@ def sweeper() -> None:
 @app.command(rich_help_panel="Tools")
 def migrate(data_dir: DataDirectoryOption = None) -> None:
     """Bring the database to the newest schema and create missing topics. Safe to repeat."""
-    choose_target(data_dir)
     from services.database.migrate import migrate as migrate_database  # noqa: PLC0415
     from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
     from services.runtime.topics import TopicsNotCreated, create_topics  # noqa: PLC0415
 
-    kafka, postgres = load(KafkaSettings), load(PostgresSettings)
-
     async def both() -> list[str]:
+        kafka, postgres = load(KafkaSettings), load(PostgresSettings)
         await migrate_database(postgres.database_url.get_secret_value())
         return await create_topics(kafka)
 
-    try:
-        created = asyncio.run(both())
-    except OSError as error:
-        raise CommandError(f"PostgreSQL cannot be reached ({error}): check DATABASE_URL.") from error
-    except TopicsNotCreated as error:
-        raise CommandError(str(error)) from error
+    with chosen_target(data_dir):
+        try:
+            created = asyncio.run(both())
+        except OSError as error:
+            raise CommandError(f"PostgreSQL cannot be reached ({error}): check DATABASE_URL.") from error
+        except TopicsNotCreated as error:
+            raise CommandError(str(error)) from error
     typer.echo(f"The schema is the newest; topics created: {', '.join(created) or 'none, all were there'}.")
 
 
@@ -131,7 +154,8 @@ def token(
     data_dir: DataDirectoryOption = None,
 ) -> None:
     """Print a token for the HTTP API, signed with JWT_SECRET."""
-    typer.echo(choose_target(data_dir).token(user, admin=admin, lifetime=timedelta(seconds=ttl)))
+    with chosen_target(data_dir) as target:
+        typer.echo(target.token(user, admin=admin, lifetime=timedelta(seconds=ttl)))
 
 
 @app.command(rich_help_panel="Tools")
@@ -139,16 +163,20 @@ def send(
     message: Annotated[str, typer.Argument(help="What to say.")],
     *,
     persona: Annotated[str, typer.Option(help="To which persona.")] = "echo",
-    conversation: Annotated[str, typer.Option(help="In which conversation.")] = "command-line",
+    conversation: Annotated[
+        str | None, typer.Option(help="In which conversation.", show_default="command-line-USER")
+    ] = None,
     user: Annotated[str, typer.Option(help="As which user.")] = "alice",
     wait: Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait for the reply.")] = 30,
     data_dir: DataDirectoryOption = None,
 ) -> None:
     """Send a message and show the reply; exit code 1 if there is none."""
-    with choose_target(data_dir).client(user, admin=False, timeout_seconds=wait + 15) as client:
+    # A conversation is its first user's, so each has one.
+    conversation_id = conversation or f"command-line-{user}"
+    with chosen_target(data_dir) as target, target.client(user, admin=False, timeout_seconds=wait + 15) as client:
         session = answer_of(
             client.post(
-                f"/api/conversations/{quote(conversation, safe='')}/messages",
+                f"/api/conversations/{quote(conversation_id, safe='')}/messages",
                 params={"wait": wait} if wait else None,
                 json={"personaId": persona, "message": message},
             )
@@ -165,12 +193,12 @@ def send(
 @app.command(rich_help_panel="Tools")
 def recover(data_dir: DataDirectoryOption = None) -> None:
     """Send again the messages of sessions that are ACTIVE and may be lost to Kafka, with their original ids."""
-    choose_target(data_dir)
     from services.commands.recovery import send_again  # noqa: PLC0415
     from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
 
-    count = asyncio.run(send_again(load(KafkaSettings), load(PostgresSettings)))
-    typer.echo(f"{count} messages sent again.")
+    with chosen_target(data_dir):
+        count = asyncio.run(send_again(load(KafkaSettings), load(PostgresSettings)))
+    typer.echo(f"{counted(count, 'message')} sent again.")
 
 
 app.add_typer(personas.app, name="persona", rich_help_panel="Tools")
@@ -186,8 +214,10 @@ def _run_service(module: str) -> None:
 
 def main() -> None:
     """Run the command; a person's mistake is one line on stderr and exit code 1, or 2 for wrong arguments."""
+    command = typer.main.get_command(app)
+    show_flags_without_type(command)
     try:
-        app()
+        command()
     except CommandError as error:
         sys.exit(f"Error: {error}")
     except httpx.HTTPError as error:

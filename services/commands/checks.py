@@ -15,7 +15,7 @@ from services.database.engine import asyncpg_url
 from services.database.migrate import alembic_config
 from services.runtime.kafka import build_admin
 from services.runtime.reachability import why_unreachable
-from services.runtime.settings import KafkaSettings, PostgresSettings
+from services.runtime.settings import KafkaSettings, PostgresSettings, SettingsType, WrongSettings, read_settings
 
 _PATIENCE_SECONDS = 10
 
@@ -24,12 +24,12 @@ class Ailment(Exception):
     """A part of the system is not well; the message says what is wrong and what to do."""
 
 
-async def run_checks(kafka: KafkaSettings, postgres: PostgresSettings, ops_urls: Mapping[str, str]) -> bool:
-    """Check Kafka, PostgreSQL and every process of `ops_urls`, and show each; tells whether all are well."""
-    checks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
-        ("Kafka", lambda: _check_kafka(kafka)),
-        ("PostgreSQL", lambda: _check_postgres(postgres.database_url.get_secret_value())),
-    ]
+async def run_checks(ops_urls: Mapping[str, str]) -> bool:
+    """Check the environment's Kafka and PostgreSQL and every process of `ops_urls`, and show each.
+
+    Tells whether all are well.
+    """
+    checks: list[tuple[str, Callable[[], Awaitable[str]]]] = [("Kafka", _check_kafka), ("PostgreSQL", _check_postgres)]
     checks += [(name, partial(_check_health, url)) for name, url in ops_urls.items()]
     well = True
     for name, check in checks:
@@ -45,7 +45,15 @@ async def run_checks(kafka: KafkaSettings, postgres: PostgresSettings, ops_urls:
     return well
 
 
-async def _check_kafka(settings: KafkaSettings) -> str:
+def _usable(settings: type[SettingsType]) -> SettingsType:
+    try:
+        return read_settings(settings)
+    except WrongSettings as error:
+        raise Ailment(f"it cannot be checked, since its settings are wrong. {error}") from None
+
+
+async def _check_kafka() -> str:
+    settings = _usable(KafkaSettings)
     address = settings.kafka_bootstrap_servers
     admin = build_admin(settings)
     try:
@@ -69,7 +77,8 @@ async def _check_kafka(settings: KafkaSettings) -> str:
     return f"{address} answers and has all {len(wanted)} topics."
 
 
-async def _check_postgres(database_url: str) -> str:
+async def _check_postgres() -> str:
+    database_url = _usable(PostgresSettings).database_url.get_secret_value()
     head = ScriptDirectory.from_config(alembic_config(database_url)).get_current_head()
     try:
         connection = await asyncpg.connect(asyncpg_url(database_url), timeout=5)

@@ -1,8 +1,18 @@
 """What one session's state means and what to do about it. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
 
+from services.commands.wording import shown
 from services.contracts.session import FailureKind, SessionStatus
+
+Entry = Mapping[str, object]
+"""One happening of a timeline, as the gateway tells it."""
+
+_TIMES = {"asOf", "retryAt", "deadlineAt"}
+_LONGEST_VALUE = 200
+_SCHEDULE = "sweeper"
+"""Who asks for the sweeps that come by the clock."""
 
 _CAUSES: Mapping[FailureKind, str] = {
     FailureKind.CONNECT: "The webhook's address took no connection: check that n8n runs and that the URL is right.",
@@ -28,7 +38,7 @@ _MEANINGS: Mapping[SessionStatus, str] = {
     SessionStatus.ACTIVE: "It has not ended.",
     SessionStatus.COMPLETED: "The persona replied; all is well.",
     SessionStatus.FAILED: "The webhook failed for good.",
-    SessionStatus.TIMEOUT: "A sweep ended it, because nothing had happened for CHAT_SESSION_TIMEOUT_HOURS.",
+    SessionStatus.TIMEOUT: "A sweep ended it, because nothing had happened for longer than it allowed.",
     SessionStatus.CANCELLED: "Its user, or an admin, cancelled it.",
 }
 
@@ -36,33 +46,79 @@ _MEANINGS: Mapping[SessionStatus, str] = {
 def explain_session(session: Mapping[str, object]) -> list[str]:
     """Sentences about a session as the gateway's JSON describes it: what its state means, and the likely cause."""
     status = SessionStatus(str(session["status"]))
-    sentences = [f"Session {session['sessionId']} is {status}. {_MEANINGS[status]}"]
+    timeline = _timeline(session)
+    meaning = (_timed_out(timeline) if status is SessionStatus.TIMEOUT else None) or _MEANINGS[status]
+    sentences = [f"Session {session['sessionId']} is {status}. {meaning}"]
     if session.get("errorMessage"):
         sentences.append(f"It says: {session['errorMessage']}")
     kind = session.get("failureKind")
     if isinstance(kind, str) and kind in set(FailureKind):
         sentences.append(_CAUSES[FailureKind(kind)])
     if status is SessionStatus.ACTIVE:
-        sentences.append(_why_active(session.get("timeline")))
+        sentences.append(_why_active(timeline))
     return sentences
 
 
 def timeline_lines(session: Mapping[str, object]) -> list[str]:
-    """The session's timeline, one line an entry: when, what, and whatever else the gateway tells of it."""
+    """The session's timeline, one line an entry: when (UTC), what, and whatever else the gateway tells of it.
+
+    The date stands where it changes. What goes without saying is left out: that an event came in time, or was no dry
+    run, and an error message that was told before.
+    """
+    return list(_lines(_timeline(session), session.get("errorMessage")))
+
+
+def _timeline(session: Mapping[str, object]) -> Sequence[Entry]:
     timeline = session.get("timeline")
-    if not isinstance(timeline, Sequence):
-        return []
-    return [_timeline_line(entry) for entry in timeline]
+    return timeline if isinstance(timeline, list) else []
 
 
-def _timeline_line(entry: Mapping[str, object]) -> str:
-    rest = [f"{name}={value}" for name, value in entry.items() if name not in {"at", "type"}]
-    return "  ".join(["", str(entry.get("at")), str(entry.get("type")), *rest])
+def _lines(timeline: Sequence[Entry], error_message: object) -> Iterator[str]:
+    day: date | None = None
+    messages = {error_message}
+    for entry in timeline:
+        at = _moment(entry.get("at"))
+        when = str(entry.get("at")) if at is None else _short(at, day)
+        day = day if at is None else at.date()
+        yield "  ".join(["", when, str(entry.get("type")), *_details(entry, messages)])
+        messages.add(entry.get("errorMessage"))
 
 
-def _why_active(timeline: object) -> str:
-    told = str(timeline)
-    if "Webhook" not in told:
+def _details(entry: Entry, messages: set[object]) -> Iterator[str]:
+    if entry.get("late") is True:
+        yield "late"
+    for name, value in entry.items():
+        repeated = (name == "errorMessage" and value in messages) or (name == "asOf" and value == entry.get("at"))
+        if name in {"at", "type", "late"} or value is None or (name, value) == ("dryRun", False) or repeated:
+            continue
+        at = _moment(value) if name in _TIMES else None
+        yield f"{name}={shown(str(value), _LONGEST_VALUE) if at is None else _short(at, at.date()).strip()}"
+
+
+def _moment(told: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(told)).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def _short(at: datetime, day: date | None) -> str:
+    time = f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
+    return f"{'' if at.date() == day else at.date().isoformat():10} {time}"
+
+
+def _timed_out(timeline: Sequence[Entry]) -> str | None:
+    for entry in timeline:
+        hours = entry.get("maxAgeHours")
+        if entry.get("type") == "TimeoutSweep" and not entry.get("late") and isinstance(hours, int | float):
+            asked = entry.get("requestedBy")
+            sweep = "The scheduled sweep" if asked == _SCHEDULE else f"A sweep that {asked} asked for"
+            return f"{sweep} ended it, because nothing had happened for {hours:g} {'hour' if hours == 1 else 'hours'}."
+    return None
+
+
+def _why_active(timeline: Sequence[Entry]) -> str:
+    if not any(str(entry.get("type")).startswith("Webhook") for entry in timeline):
         return (
             "No attempt has been told: the dispatcher has not taken it, or its call is still running. "
             "See the dispatcher's health and lag, and earlier messages of the same conversation."

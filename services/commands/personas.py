@@ -1,15 +1,23 @@
 """`chat-sessions persona`: the personas that messages can be sent to."""
 
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
+import httpx
 import orjson
 import typer
 
-from services.commands.target import DataDirectoryOption, answer_of, choose_target
+from services.commands.target import CommandError, DataDirectoryOption, answer_of, chosen_target
+from services.commands.wording import counted
 
 app = typer.Typer(no_args_is_help=True, help="Set, show and delete personas, through the gateway.")
+
+SECRET_VARIABLE = "PERSONA_AUTH_SECRET"  # noqa: S105
+"""Where `set` finds the secret of credentials: arguments can be read by everyone on the machine."""
 
 PersonaId = Annotated[str, typer.Argument(help="The persona's id.")]
 
@@ -19,21 +27,30 @@ def set_persona(
     persona_id: PersonaId,
     *,
     webhook_url: Annotated[str, typer.Option(help="Where its n8n workflow listens.")],
-    timeout_seconds: Annotated[float | None, typer.Option(help="Of one call.")] = None,
-    max_attempts: Annotated[int | None, typer.Option(help="Calls for one message, at most.")] = None,
-    deadline_seconds: Annotated[float | None, typer.Option(help="Of all calls for one message.")] = None,
-    idempotent: Annotated[bool | None, typer.Option(help="Whether a call may be repeated that may have begun.")] = None,
+    timeout_seconds: Annotated[float, typer.Option(help="Of one call.")] = 10,
+    max_attempts: Annotated[int, typer.Option(help="Calls for one message, at most.")] = 3,
+    deadline_seconds: Annotated[float, typer.Option(help="Of all calls for one message.")] = 60,
+    idempotent: Annotated[bool, typer.Option(help="Whether a call may be repeated that may have begun.")] = False,
+    auth_header: Annotated[
+        str | None, typer.Option(help="The header that the webhook asks for.", show_default=False)
+    ] = None,
+    auth_basic: Annotated[
+        str | None, typer.Option(help="The user name that the webhook asks for.", show_default=False)
+    ] = None,
     data_dir: DataDirectoryOption = None,
 ) -> None:
-    """Make a persona, or replace it: what is not given gets its default."""
-    given: dict[str, object] = {
+    """Make a persona, or replace it whole: what is not given gets its default, and credentials are removed.
+
+    The header's value, or the user's password, is read from PERSONA_AUTH_SECRET, or asked for in a terminal.
+    """
+    body = {
         "webhookUrl": webhook_url,
         "timeoutSeconds": timeout_seconds,
         "maxAttempts": max_attempts,
         "deadlineSeconds": deadline_seconds,
         "idempotent": idempotent,
+        "auth": _credentials(auth_header, auth_basic),
     }
-    body = {name: value for name, value in given.items() if value is not None}
     _call("PUT", persona_id, data_dir, body)
 
 
@@ -44,9 +61,20 @@ def get_persona(persona_id: PersonaId, data_dir: DataDirectoryOption = None) -> 
 
 
 @app.command("list")
-def list_personas(data_dir: DataDirectoryOption = None) -> None:
-    """Show all personas."""
-    _call("GET", None, data_dir)
+def list_personas(
+    as_json: Annotated[bool, typer.Option("--json", help="Everything about them, for programs.")] = False,
+    data_dir: DataDirectoryOption = None,
+) -> None:
+    """Show all personas, one a line."""
+    with chosen_target(data_dir) as target, target.client("admin", admin=True) as client:
+        personas = list(_all_personas(client))
+    if as_json:
+        typer.echo(_json({"items": personas}))
+    elif not personas:
+        typer.echo("There is no persona: make one with `chat-sessions persona set`.")
+    else:
+        for line in persona_lines(personas):
+            typer.echo(line)
 
 
 @app.command("delete")
@@ -55,8 +83,59 @@ def delete_persona(persona_id: PersonaId, data_dir: DataDirectoryOption = None) 
     _call("DELETE", persona_id, data_dir)
 
 
-def _call(method: str, persona_id: str | None, data_dir: Path | None, body: dict[str, object] | None = None) -> None:
-    path = "/api/personas" if persona_id is None else f"/api/personas/{quote(persona_id, safe='')}"
-    with choose_target(data_dir).client("admin", admin=True) as client:
-        answer = answer_of(client.request(method, path, json=body))
-    typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode() if answer is not None else "Done.")
+def persona_lines(personas: Sequence[Mapping[str, object]]) -> Iterator[str]:
+    """A line for each persona of the gateway's JSON: its id, its webhook, its limits."""
+    width = max(len(str(persona["personaId"])) for persona in personas)
+    for persona in personas:
+        limits = [
+            f"{persona['timeoutSeconds']:g} s a call",
+            counted(int(str(persona["maxAttempts"])), "attempt"),
+            f"{persona['deadlineSeconds']:g} s in all",
+        ]
+        limits += ["idempotent"] if persona["idempotent"] else []
+        limits += ["with credentials"] if persona["hasAuth"] else []
+        yield f"{persona['personaId']!s:{width}}  {persona['webhookUrl']}  {', '.join(limits)}"
+
+
+def _credentials(header: str | None, user: str | None) -> dict[str, str] | None:
+    if header is not None and user is not None:
+        raise CommandError("Give either --auth-header or --auth-basic: a persona has one kind of credentials.")
+    if header is not None:
+        return {"type": "header", "name": header, "value": _secret(f"Value of {header}")}
+    if user is not None:
+        return {"type": "basic", "username": user, "password": _secret(f"Password of {user}")}
+    return None
+
+
+def _secret(question: str) -> str:
+    secret = os.environ.get(SECRET_VARIABLE)
+    if secret:
+        return secret
+    if not sys.stdin.isatty():
+        raise CommandError(
+            f"{SECRET_VARIABLE} is not set: put the secret there, or run this in a terminal, which asks."
+        )
+    asked: str = typer.prompt(question, hide_input=True, err=True)
+    return asked
+
+
+def _all_personas(client: httpx.Client) -> Iterator[dict[str, object]]:
+    cursor: str | None = None
+    while True:
+        page = answer_of(client.get("/api/personas", params={"limit": 200} | ({"cursor": cursor} if cursor else {})))
+        if not isinstance(page, dict):
+            raise CommandError("The gateway's answer is no list of personas: check the address.")
+        yield from page["items"]
+        cursor = page["nextCursor"]
+        if cursor is None:
+            return
+
+
+def _call(method: str, persona_id: str, data_dir: Path | None, body: dict[str, object] | None = None) -> None:
+    with chosen_target(data_dir) as target, target.client("admin", admin=True) as client:
+        answer = answer_of(client.request(method, f"/api/personas/{quote(persona_id, safe='')}", json=body))
+    typer.echo(_json(answer) if answer is not None else "Done.")
+
+
+def _json(answer: object) -> str:
+    return orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode()

@@ -1,8 +1,9 @@
 """Where the tools of the command line speak to: the stack in a data directory, or the environment's settings."""
 
-import contextlib
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import httpx
 import typer
 
 from services.commands.tokens import mint_token
+from services.commands.wording import listed
 
 _NAMES_A_SYSTEM = ("JWT_SECRET", "KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "GATEWAY_PORT", "CHAT_SESSIONS_URL")
 
@@ -32,6 +34,10 @@ class Target:
     environment: Mapping[str, str]
     gateway_url: str
     ops_urls: Mapping[str, str]
+    is_stack: bool = False
+    """Whether it is a stack of this machine, and the environment's own settings are others."""
+    passed_over: str | None = None
+    """A sentence where a stack runs that one might have meant: why it is not the target, and what to do."""
 
     def token(self, user_id: str, *, admin: bool, lifetime: timedelta = timedelta(minutes=10)) -> str:
         """A token for `user_id`, signed with the target's secret; CommandError without one."""
@@ -58,22 +64,66 @@ class Target:
         )
 
 
-def choose_target(data_directory: Path | None) -> Target:
+@contextmanager
+def chosen_target(data_directory: Path | None) -> Iterator[Target]:
     """The stack in `data_directory`, whose settings also become this process's environment, or the environment.
 
-    Where no directory is given and the environment names no system either, it is the stack that `up` runs by default,
-    if it runs. Raises CommandError if no stack runs in a directory that was given.
+    Where no directory is given and the environment names no system either, it is the stack that `up` runs by default;
+    if none runs there, stderr says so. Raises CommandError if no stack runs in a directory that was given. A failure
+    of what is done with the target is a CommandError that also tells which stack was passed over, if one was.
     """
-    if data_directory is not None:
-        return _stack_in(data_directory)
-    if not any(name in os.environ for name in _NAMES_A_SYSTEM):
-        # Without the `local` extra no stack can run here.
-        with contextlib.suppress(CommandError, ImportError):
-            from services.local.data_directory import default_data_directory  # noqa: PLC0415
+    # What goes wrong with Kafka is told by the commands, in their own words.
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+    target = _stack_in(data_directory) if data_directory is not None else _default_target()
+    try:
+        yield target
+    except CommandError as error:
+        raise CommandError(_told(str(error), target)) from error
+    except httpx.HTTPError as error:
+        unreachable = (
+            f"The gateway at {target.gateway_url} cannot be reached ({type(error).__name__}): "
+            "is it running, and where it should?"
+        )
+        raise CommandError(_told(unreachable, target)) from error
 
-            return _stack_in(default_data_directory())
-    port = os.environ.get("GATEWAY_PORT", "3000")
-    return Target(os.environ, os.environ.get("CHAT_SESSIONS_URL", f"http://127.0.0.1:{port}"), {})
+
+def _told(problem: str, target: Target) -> str:
+    return problem if target.passed_over is None else f"{problem} {target.passed_over}"
+
+
+def _default_target() -> Target:
+    named = [name for name in _NAMES_A_SYSTEM if os.environ.get(name)]
+    try:
+        from services.local.data_directory import default_data_directory  # noqa: PLC0415
+    except ImportError:
+        return _environment_target(None)  # Without the `local` extra no stack can run here.
+    directory = default_data_directory()
+    if named:
+        return _environment_target(_why_passed_over(directory, named) if _runs_in(directory) else None)
+    try:
+        return _stack_in(directory)
+    except CommandError:
+        typer.echo(
+            f"No stack runs in {directory} (start one with `make run` or `chat-sessions up`), "
+            "so the environment's settings are used.",
+            err=True,
+        )
+        return _environment_target(None)
+
+
+def _environment_target(passed_over: str | None) -> Target:
+    port = os.environ.get("GATEWAY_PORT") or "3000"
+    gateway_url = os.environ.get("CHAT_SESSIONS_URL") or f"http://127.0.0.1:{port}"
+    return Target(os.environ, gateway_url, {}, passed_over=passed_over)
+
+
+def _why_passed_over(directory: Path, named: list[str]) -> str:
+    are, them = ("is", "it") if len(named) == 1 else ("are", "them")
+    return f"{listed(named)} {are} set, so the stack in {directory} is not used: unset {them} or give --data-dir."
+
+
+def _runs_in(directory: Path) -> bool:
+    return (directory / "stack.json").exists()
 
 
 def _stack_in(data_directory: Path) -> Target:
@@ -83,9 +133,11 @@ def _stack_in(data_directory: Path) -> Target:
         stack = read_stack(data_directory)
     except NoStackError as error:
         raise CommandError(str(error)) from None
-    os.environ.pop("CHAT_SESSIONS_TOKEN", None)
+    # Tokens are the stack's own.
+    for name in ("CHAT_SESSIONS_TOKEN", "JWT_JWKS_URL"):
+        os.environ.pop(name, None)
     os.environ.update(stack.settings)
-    return Target(os.environ, stack.gateway_url, stack.ops_urls)
+    return Target(os.environ, stack.gateway_url, stack.ops_urls, is_stack=True)
 
 
 def answer_of(response: httpx.Response) -> object:

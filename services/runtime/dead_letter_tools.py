@@ -25,6 +25,9 @@ from services.runtime.reachability import why_unreachable
 from services.runtime.settings import KafkaSettings
 
 _READ_SECONDS = 60.0
+_SUBJECT_HEADER = "ce_subject"
+_REPLAYED_HEADER = "dlq-replayed"
+"""The one header of a note beside the letters, which says that the letter of this offset was replayed."""
 
 
 class KafkaUnavailable(Exception):
@@ -48,12 +51,27 @@ class StoredDeadLetter:
     group: str
     reason: str
     error: str
+    replayed: bool
+    """Whether its record was published again, and has become another letter if it still could not be used."""
+    failed_again: bool
+    """Whether its record had been replayed already when it could not be used."""
     omitted: str | None
     """How large the record was, where it was too large to be kept here: it then can only be found at its origin."""
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     """The headers of the original record."""
+
+    @property
+    def origin(self) -> tuple[str, int, int]:
+        """Topic, partition and offset of the record: the same for the letters of several groups."""
+        return self.topic, self.partition, self.offset
+
+    @property
+    def subject(self) -> str | None:
+        """What the record says that it is about, mostly the session; None where it does not."""
+        found = dict(self.headers).get(_SUBJECT_HEADER)
+        return None if found is None else found.decode("utf-8", "replace")
 
 
 async def read_dead_letters(settings: KafkaSettings) -> list[StoredDeadLetter]:
@@ -64,7 +82,7 @@ async def read_dead_letters(settings: KafkaSettings) -> list[StoredDeadLetter]:
             await reader.start()
             existing = await reader.topics()
             places = [TopicPartition(topic.name, 0) for topic in DEAD_LETTER_TOPICS if topic.name in existing]
-            letters = [_stored(record) for record in await _read_all(reader, places)]
+            records = await _read_all(reader, places)
     except KafkaConnectionError as error:
         raise KafkaUnavailable(await why_unreachable(settings)) from error
     except (KafkaError, TimeoutError) as error:
@@ -73,15 +91,21 @@ async def read_dead_letters(settings: KafkaSettings) -> list[StoredDeadLetter]:
         ) from error
     finally:
         await reader.stop()
+    replayed = {(record.topic, _replayed_offset(record)) for record in records}
+    letters = [
+        _stored(record, replayed=(record.topic, record.offset) in replayed)
+        for record in records
+        if _replayed_offset(record) is None
+    ]
     return sorted(letters, key=lambda letter: letter.written_at)
 
 
 async def replay(settings: KafkaSettings, letters: Sequence[StoredDeadLetter]) -> None:
     """Publish the original records again, in order, each for its own group only; the other groups skip them.
 
-    Returns once all are acknowledged. The letters stay where they are; a record that still cannot be used becomes
-    a new one. Raises NotReplayable before anything is published, and KafkaUnavailable when Kafka does not take
-    them; some may have been published then.
+    Returns once all are acknowledged. The letters stay where they are, each with a note that it was replayed; a record
+    that still cannot be used becomes a new one. Raises NotReplayable before anything is published, and
+    KafkaUnavailable when Kafka does not take them: the last one may have been published without its note then.
     """
     for letter in letters:
         if letter.omitted is not None:
@@ -94,6 +118,7 @@ async def replay(settings: KafkaSettings, letters: Sequence[StoredDeadLetter]) -
         await producer.start()
         for letter in letters:
             await _append(producer, letter)
+            await _note(producer, letter)
     except KafkaError as error:
         raise KafkaUnavailable(f"Kafka did not take every record again ({error!r}): try again.") from error
     finally:
@@ -106,6 +131,22 @@ async def _append(producer: AIOKafkaProducer, letter: StoredDeadLetter) -> None:
     batch = producer.create_batch()
     batch.append(timestamp=None, key=letter.key, value=letter.value, headers=headers)
     await (await producer.send_batch(batch, letter.topic, partition=letter.partition))
+
+
+async def _note(producer: AIOKafkaProducer, letter: StoredDeadLetter) -> None:
+    """Note beside the letter that it was replayed; Kafka keeps the note at least as long as the letter."""
+    topic, _, offset = letter.letter_id.rpartition("/")
+    origin = f"{letter.topic}/{letter.partition}/{letter.offset}".encode()
+    note = [(_REPLAYED_HEADER, offset.encode())]
+    await producer.send_and_wait(topic, None, key=origin, partition=0, headers=note)
+
+
+def _replayed_offset(record: RawRecord) -> int | None:
+    """The offset of the letter that this record notes as replayed; None where it is a letter itself."""
+    match record.headers:
+        case ((name, bytes(offset)),) if name == _REPLAYED_HEADER:
+            return int(offset)
+    return None
 
 
 async def _read_all(reader: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> list[RawRecord]:
@@ -123,7 +164,7 @@ async def _read_all(reader: AIOKafkaConsumer, places: Sequence[TopicPartition]) 
     return records
 
 
-def _stored(record: RawRecord) -> StoredDeadLetter:
+def _stored(record: RawRecord, *, replayed: bool) -> StoredDeadLetter:
     # The reasons stand behind the record's own headers, which may bear the same names.
     names = [name for name, _ in record.headers]
     start = len(names) - 1 - names[::-1].index(TOPIC_HEADER)
@@ -137,6 +178,8 @@ def _stored(record: RawRecord) -> StoredDeadLetter:
         group=told[GROUP_HEADER],
         reason=told[REASON_HEADER],
         error=told[ERROR_HEADER],
+        replayed=replayed,
+        failed_again=REPLAY_GROUP_HEADER in names[:start],
         omitted=told.get(OMITTED_HEADER),
         key=record.key,
         value=record.value,

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 from cryptography.fernet import Fernet
@@ -13,6 +14,14 @@ from services.runtime.egress import EgressRules
 from services.runtime.kafka_security import KafkaSecuritySettings
 
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
+
+
+class WrongSettings(Exception):
+    """The environment's settings cannot be used; `problems` are whole sentences that do not show values."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(" ".join(problems))
+        self.problems = problems
 
 
 class KafkaSettings(KafkaSecuritySettings):
@@ -102,17 +111,26 @@ def load(settings: type[SettingsType]) -> SettingsType:
     they may be secrets.
     """
     try:
+        return read_settings(settings)
+    except WrongSettings as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
+
+
+def read_settings(settings: type[SettingsType]) -> SettingsType:
+    """Read `settings` from the environment, or raise WrongSettings."""
+    try:
         return settings()
     except ValidationError as error:
-        for problem in error.errors(include_input=False, include_url=False):
-            print(_line(problem["loc"], problem["msg"].rstrip(".")), file=sys.stderr)  # noqa: T201
-        raise SystemExit(2) from None
+        problems = error.errors(include_input=False, include_url=False)
+        raise WrongSettings([_line(problem["loc"], problem["msg"]) for problem in problems]) from None
     except SettingsError as error:
-        print(f"The settings cannot be read: {error}.", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2) from None
+        raise WrongSettings([f"The settings cannot be read: {error}."]) from None
 
 
-def _line(location: tuple[int | str, ...], message: str) -> str:
+def _line(location: tuple[int | str, ...], told: str) -> str:
+    message = told.removeprefix("Value error, ").rstrip(".")
     if not location:
         return f"The settings do not fit together: {message}."
     name = str(location[0]).upper()

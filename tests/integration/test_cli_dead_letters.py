@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -10,7 +11,7 @@ from aiokafka.structs import ConsumerRecord
 from prometheus_client import CollectorRegistry
 
 from services.contracts import BadRecord
-from services.contracts.topics import MESSAGES, TRACKER_GROUP
+from services.contracts.topics import DISPATCHER_GROUP, MESSAGES, TRACKER_GROUP
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import REPLAY_GROUP_HEADER, DeadLetter, DeadLetters
 from services.runtime.kafka import build_producer
@@ -38,7 +39,14 @@ def run(kafka: KafkaSettings, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
 
 
-async def bury(kafka: KafkaSettings, value: bytes, offset: int) -> None:
+async def bury(
+    kafka: KafkaSettings,
+    value: bytes,
+    offset: int,
+    *,
+    group: str = TRACKER_GROUP,
+    headers: Sequence[tuple[str, bytes | None]] = HEADERS,
+) -> None:
     producer: AIOKafkaProducer = build_producer(kafka)
     await producer.start()
     record = ConsumerRecord(
@@ -52,10 +60,10 @@ async def bury(kafka: KafkaSettings, value: bytes, offset: int) -> None:
         checksum=None,
         serialized_key_size=0,
         serialized_value_size=0,
-        headers=HEADERS,
+        headers=tuple(headers),
     )
     letter = DeadLetter(record, BadRecord("malformed", "The body is no JSON."))
-    await DeadLetters(producer, TRACKER_GROUP, ConsumerMetrics(CollectorRegistry())).publish([letter])
+    await DeadLetters(producer, group, ConsumerMetrics(CollectorRegistry())).publish([letter])
     await producer.stop()
 
 
@@ -85,16 +93,59 @@ async def test_letters_are_listed_and_a_chosen_one_is_replayed(kafka: KafkaSetti
 
     second = lines[1].split()[0]
     replayed = run(kafka, "replay", second)
-    assert (replayed.returncode, replayed.stdout) == (0, "1 records replayed.\n"), replayed.stderr
+    assert (replayed.returncode, replayed.stdout) == (
+        0,
+        "1 record replayed; if it fails again, it appears as a new letter.\n",
+    ), replayed.stderr
     (record,) = await messages(kafka)
     assert (record.key, record.value) == (b"conversation", b"{second\x00")
     assert record.headers == (*HEADERS, (REPLAY_GROUP_HEADER, TRACKER_GROUP.encode()))
+
+
+async def test_what_was_replayed_is_left_out_until_it_fails_again(kafka: KafkaSettings) -> None:
+    await create_topics(kafka)
+    await bury(kafka, b"{first", 7)
+    await bury(kafka, b"{second", 8)
+    replayed = run(kafka, "replay", "--all")
+    assert replayed.stdout == "2 records replayed; those that fail again appear as new letters.\n", replayed.stderr
+    listed = run(kafka, "list").stdout.splitlines()
+    assert listed == ["0 of 0 dead letters.", "2 more were replayed already: --replayed shows them, too."]
+    assert run(kafka, "replay", "--all").stdout == "No dead letter is left to replay.\n"
+    assert len(await messages(kafka)) == 2
+
+    (again, _) = await messages(kafka)
+    await bury(kafka, again.value, again.offset, headers=again.headers)
+    (letter, count, rest) = run(kafka, "list").stdout.splitlines()
+    assert letter.endswith("malformed: The body is no JSON.  (failed again after a replay)")
+    assert (count, rest) == ("1 of 1 dead letter.", "2 more were replayed already: --replayed shows them, too.")
+    assert run(kafka, "list", "--replayed").stdout.splitlines()[-1] == "3 of 3 dead letters."
+    # A letter that is named is replayed however often it was.
+    first = run(kafka, "list", "--replayed").stdout.split()[0]
+    assert run(kafka, "replay", first).returncode == 0
+    assert len(await messages(kafka)) == 3
+
+
+async def test_a_record_that_two_groups_cannot_use_is_known_as_one(kafka: KafkaSettings) -> None:
+    await create_topics(kafka)
+    subject = [("ce_subject", b"the-session")]
+    await bury(kafka, b"{", 7, headers=subject)
+    await bury(kafka, b"{", 7, group=DISPATCHER_GROUP, headers=subject)
+    *letters, count = run(kafka, "list").stdout.splitlines()
+    assert count == "2 of 2 dead letters of 1 record."
+    ids = [letter.split()[0] for letter in letters]
+    assert all("  key conversation  session the-session  from chat.messages.v1 " in letter for letter in letters)
+    for letter, other in zip(letters, reversed(ids), strict=True):
+        assert letter.endswith(f"  (the same record as {other})")
 
 
 async def test_mistakes_are_one_line(kafka: KafkaSettings) -> None:
     for arguments, told in (
         (("replay",), "Give the ids"),
         (("replay", "no/1"), "There is no dead letter no/1"),
+        (
+            ("list", "--group", "nope"),
+            "There is no consumer group nope: the groups are webhook-dispatcher, session-tracker and session-sweeps.",
+        ),
     ):
         done = run(kafka, *arguments)
         assert done.returncode == 1

@@ -7,7 +7,9 @@ import pytest
 
 from services.commands.explain import explain_session, timeline_lines
 from services.commands.tokens import mint_token
+from services.commands.wording import counted, listed, shown
 from services.contracts.session import FailureKind, SessionStatus
+from services.session_tracker.sweeper import REQUESTED_BY
 
 SECRET = "s" * 32
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -52,4 +54,59 @@ def test_an_active_session_is_explained_by_its_timeline() -> None:
     attempted = {**untouched, "timeline": [{"type": "WebhookAttempted"}]}
     assert "No attempt has been told" in explain_session(untouched)[-1]
     assert "An attempt has been told" in explain_session(attempted)[-1]
-    assert timeline_lines(untouched) == ["  now  MessageSent  late=False"]
+    assert timeline_lines(untouched) == ["  now  MessageSent"]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "told"),
+    [
+        (
+            {"maxAgeHours": 1.0, "requestedBy": "root"},
+            "A sweep that root asked for ended it, because nothing had happened for 1 hour.",
+        ),
+        (
+            {"maxAgeHours": 0.5, "requestedBy": REQUESTED_BY},
+            "The scheduled sweep ended it, because nothing had happened for 0.5 hours.",
+        ),
+        (
+            {"maxAgeHours": 1.0, "late": True},
+            "A sweep ended it, because nothing had happened for longer than it allowed.",
+        ),
+    ],
+)
+def test_a_timeout_is_explained_by_its_own_sweep(sweep: dict[str, object], told: str) -> None:
+    session = {"sessionId": "s", "status": "TIMEOUT", "timeline": [{"type": "TimeoutSweep", "at": "now", **sweep}]}
+    assert explain_session(session)[0] == f"Session s is TIMEOUT. {told}"
+
+
+def test_a_timeline_leaves_out_what_goes_without_saying() -> None:
+    first, next_day = "2026-01-31T23:59:59.999999Z", "2026-02-01T00:00:01Z"
+    session = {
+        "errorMessage": "It failed so.",
+        "timeline": [
+            {"type": "MessageSent", "at": first, "late": False},
+            {"type": "WebhookAttempted", "at": first, "late": False, "errorMessage": "once", "retryAt": next_day},
+            {"type": "WebhookFailed", "at": next_day, "late": False, "errorMessage": "It failed so."},
+            {"type": "WebhookFailed", "at": next_day, "late": True, "errorMessage": "once"},
+            {"type": "TimeoutSweep", "at": next_day, "asOf": next_day, "dryRun": False, "late": True, "sweepId": "x"},
+        ],
+    }
+    assert timeline_lines(session) == [
+        "  2026-01-31 23:59:59.999  MessageSent",
+        "             23:59:59.999  WebhookAttempted  errorMessage=once  retryAt=00:00:01.000",
+        "  2026-02-01 00:00:01.000  WebhookFailed",
+        "             00:00:01.000  WebhookFailed  late",
+        "             00:00:01.000  TimeoutSweep  late  sweepId=x",
+    ]
+
+
+def test_foreign_text_does_nothing_to_a_terminal() -> None:
+    assert shown("plain", 10) == "plain"
+    assert shown("two words", 10) == "'two words'"
+    assert shown("\x1b[31m\x9b\n", 10) == "'\\x1b[31m\\x9b\\n'"
+    assert shown("x" * 11, 10) == "x" * 10 + "…"
+
+
+def test_counts_and_lists_are_words() -> None:
+    assert [counted(number, "record") for number in (0, 1, 2)] == ["0 records", "1 record", "2 records"]
+    assert [listed(list(names)) for names in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]

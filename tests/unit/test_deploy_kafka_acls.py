@@ -6,6 +6,7 @@ import sys
 
 from services.contracts.topics import (
     CONTROL,
+    DEAD_LETTER_TOPICS,
     DISPATCHER_GROUP,
     GROUP_TOPICS,
     MESSAGES,
@@ -86,7 +87,7 @@ def test_each_process_may_do_what_it_does() -> None:
 def test_an_operator_may_replay_but_not_tell_what_was_committed() -> None:
     operator = granted()["operator"]
     assert {name for operation, _, name in operator if operation == "Write"} == {
-        topic.name for topic in TOPICS if topic is not SESSIONS
+        topic.name for topic in (*TOPICS, *DEAD_LETTER_TOPICS) if topic is not SESSIONS
     }
     assert ("Read", "topic", "chat.*") in operator
 

@@ -108,4 +108,4 @@ def test_settings_that_do_not_fit_together_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LEFT", "true")
-    assert refused(PairedSettings, capsys) == ["The settings do not fit together: Value error, LEFT needs RIGHT."]
+    assert refused(PairedSettings, capsys) == ["The settings do not fit together: LEFT needs RIGHT."]

@@ -1,0 +1,76 @@
+"""What the command line says of itself, and of settings that no process could start with."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.commands import personas
+from services.commands.service_settings import PROCESSES, settings_problems
+from services.local.data_directory import default_data_directory
+
+ROOT = Path(__file__).parents[2]
+
+
+def help_of(*command: str) -> str:
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli", *command, "--help"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", [(), ("token",), ("persona", "set"), ("dead-letters", "replay")])
+def test_flags_have_no_type(command: tuple[str, ...]) -> None:
+    told = help_of(*command)
+    assert "--help" in told
+    assert "<bool>" not in told
+
+
+def test_up_tells_the_directory_that_it_would_use() -> None:
+    assert f"[default: {default_data_directory()}]" in help_of("up")
+
+
+def test_up_s_help_needs_nothing_that_only_up_needs() -> None:
+    hidden = "import sys; sys.modules['psutil'] = None; from services.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, "up", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a directory of yours" in " ".join(done.stdout.replace("│", " ").split())
+
+
+def test_a_persona_is_a_line() -> None:
+    shown = {"webhookUrl": "http://n8n/a", "timeoutSeconds": 10.0, "deadlineSeconds": 60.0, "idempotent": False}
+    lines = personas.persona_lines(
+        [
+            {**shown, "personaId": "a", "maxAttempts": 1, "hasAuth": False},
+            {**shown, "personaId": "long", "maxAttempts": 3, "hasAuth": True, "idempotent": True},
+        ]
+    )
+    assert list(lines) == [
+        "a     http://n8n/a  10 s a call, 1 attempt, 60 s in all",
+        "long  http://n8n/a  10 s a call, 3 attempts, 60 s in all, idempotent, with credentials",
+    ]
+
+
+def test_a_wrong_setting_names_the_processes_that_would_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"JWT_SECRET": "s" * 32})
+    assert settings_problems() == {}
+    os.environ.update({"LOG_LEVEL": "loud", "JWT_SECRET": "short"})
+    wrong_level, wrong_secret = sorted(settings_problems().items(), reverse=True)
+    assert wrong_level[0].startswith("LOG_LEVEL is wrong: ")
+    assert wrong_level[1] == [*PROCESSES]
+    assert wrong_secret == ("JWT_SECRET is wrong: it needs at least 32 bytes.", ["gateway"])

@@ -1,7 +1,7 @@
 """FastAPI describes the routes, Starlette serves them.
 
-The endpoints read requests and build answers themselves, so nothing is lost, and a request costs about half the time:
-FastAPI's own dependency solving and response handling would run for nothing.
+The endpoints read requests and build answers themselves, so FastAPI's own handling would run for nothing; what that
+costs on an empty endpoint is in docs/decisions/0003-http-server.md.
 """
 
 from collections.abc import Sequence

@@ -21,13 +21,11 @@ from services.contracts.events import ResultEvent
 from services.contracts.topics import DISPATCHER_GROUP, MESSAGES, RESULTS
 from services.local.processes import ChildProcess, free_port, start_process
 from services.local.reaper import Reaper
-from services.runtime.consumer import RawRecord
-from services.runtime.kafka import build_reader
 from services.runtime.shutdown import Shutdown
 from services.webhook_dispatcher.app import serve
 from services.webhook_dispatcher.settings import DispatcherSettings
 from tests.engine import on_apache_kafka
-from tests.integration.kafka_log import partitions_of, settings_for
+from tests.integration.kafka_log import read_all
 from tests.integration.tracker_process import connected, offsets, until
 from tests.sample_events import SessionEvents
 
@@ -139,7 +137,7 @@ def messages(conversations: int, each: int) -> list[MessageSent]:
 
 
 async def until_all_committed(bootstrap: str) -> None:
-    counts = Counter(record.partition for record in await read_to_highwater(bootstrap, MESSAGES.name))
+    counts = Counter(record.partition for record in await read_all(bootstrap, MESSAGES.name))
 
     async def committed() -> bool:
         found = await offsets(bootstrap, DISPATCHER_GROUP, MESSAGE_PARTITIONS)
@@ -174,29 +172,11 @@ async def rewind(bootstrap: str) -> None:
 async def results(bootstrap: str) -> list[ResultEvent]:
     """Every result event, in the order of each partition."""
     found = []
-    for record in await read_to_highwater(bootstrap, RESULTS.name):
+    for record in await read_all(bootstrap, RESULTS.name):
         event = decode(record.topic, record.headers, record.value)
         assert isinstance(event, WebhookAttempted | WebhookSucceeded | WebhookFailed)
         found.append(event)
     return found
-
-
-async def read_to_highwater(bootstrap: str, topic: str) -> list[RawRecord]:
-    """Every record of a topic that has lost none yet; its end is what fetches tell."""
-    partitions = await partitions_of(bootstrap, topic)
-    reader = build_reader(settings_for(bootstrap), client_id="test-reader")
-    await reader.start()
-    try:
-        reader.assign(partitions)
-        await reader.seek_to_beginning(*partitions)
-        found: dict[TopicPartition, list[RawRecord]] = {partition: [] for partition in partitions}
-        async with asyncio.timeout(20):
-            while any(len(found[p]) < (1 if (end := reader.highwater(p)) is None else end) for p in partitions):
-                for partition, records in (await reader.getmany(timeout_ms=100)).items():
-                    found[partition] += records
-        return [record for partition in partitions for record in found[partition]]
-    finally:
-        await reader.stop()
 
 
 async def results_of(bootstrap: str, session_id: UUID) -> list[ResultEvent]:

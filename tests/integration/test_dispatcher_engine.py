@@ -15,13 +15,12 @@ from tests.integration.dispatching import (
     dispatcher,
     ended,
     messages,
-    read_to_highwater,
     results,
     results_of,
     until_all_committed,
     until_ended,
 )
-from tests.integration.kafka_log import Sent, eventually, send
+from tests.integration.kafka_log import Sent, eventually, read_all, send
 from tests.integration.tracker_process import publish_events, until
 from tests.integration.webhook_server import Call, echo, http, never, webhook_server
 from tests.sample_events import SessionEvents
@@ -174,7 +173,7 @@ async def test_a_partition_is_paused_at_high_water(bootstrap: str, postgres_url:
     ):
         await add_persona(postgres_url, "p1", webhook.url("p1"))
         await publish_events(bootstrap, sent)
-        partition = next(r.partition for r in await read_to_highwater(bootstrap, MESSAGES.name))
+        partition = next(r.partition for r in await read_all(bootstrap, MESSAGES.name))
 
         async def paused() -> bool:
             return await running.metric(f'chat_dispatcher_paused_partition{{partition="{partition}"}}') == 1
@@ -212,7 +211,7 @@ async def test_bad_neighbours_are_dead_lettered_and_the_good_ones_called(bootstr
         await until_ended(bootstrap, 3)
         await until_all_committed(bootstrap)
     assert webhook.sessions() == [message.session_id for message in good]
-    letters = await read_to_highwater(bootstrap, dead_letter_topic(MESSAGES.name, DISPATCHER_GROUP).name)
+    letters = await read_all(bootstrap, dead_letter_topic(MESSAGES.name, DISPATCHER_GROUP).name)
     reasons = Counter(dict(letter.headers)[REASON_HEADER] for letter in letters)
     assert reasons == {
         b"characters": 1,

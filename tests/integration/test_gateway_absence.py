@@ -18,6 +18,9 @@ from services.local.processes import free_port
 from services.local.reaper import Reaper
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway, make_topics, ready, running_gateway, until
 
+ON_EMBEDDED = {"kafka_idempotence": False}
+"""For a gateway whose broker is the embedded one, whatever the other tests run on."""
+
 
 @pytest.fixture
 async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
@@ -31,7 +34,7 @@ async def test_a_message_that_kafka_does_not_acknowledge_is_503_with_its_session
 ) -> None:
     port = free_port()
     broker = start_broker(port, session_directory / "dying-broker.log", reaper)
-    async with running_gateway(broker.bootstrap, postgres_url) as gateway:
+    async with running_gateway(broker.bootstrap, postgres_url, **ON_EMBEDDED) as gateway:
         await ready(gateway)
         broker.process.popen.kill()
         broker.process.popen.wait(10)
@@ -58,7 +61,7 @@ async def test_a_message_that_kafka_does_not_acknowledge_is_503_with_its_session
 
 async def test_the_gateway_starts_before_kafka(session_directory: Path, reaper: Reaper, postgres_url: str) -> None:
     port = free_port()
-    async with running_gateway(f"127.0.0.1:{port}", postgres_url, topics=False) as gateway:
+    async with running_gateway(f"127.0.0.1:{port}", postgres_url, topics=False, **ON_EMBEDDED) as gateway:
         assert (await gateway.http.get("/health/live")).status_code == 200
         not_ready = await gateway.http.get("/health/ready")
         assert (not_ready.status_code, list(not_ready.json()["problems"])) == (503, ["kafka"])

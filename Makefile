@@ -23,18 +23,14 @@ $(STAMP): requirements.lock pyproject.toml
 run: setup ## Set up, then run the whole system on this machine
 	@exec $(BIN)/chat-sessions up
 
-# The tests where the broker matters, run on Apache Kafka as well.
-ON_KAFKA := consumer dead_letters topics tracker_kafka tracker_crash gateway_messages cli_dead_letters \
-	dispatcher_engine dispatcher_restarts dispatcher_cancels
+PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
 
-test: setup ## Every test, on the embedded broker and, where Java and Maven are, on Apache Kafka
-	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/unit tests/integration
-	@$(BIN)/python -m pytest tests/e2e
+test: setup ## Every test: on the embedded broker and, where Java and Maven are, on Apache Kafka
+	@$(PYTEST) -n 5
 	@if $(BIN)/python -m tests.engine; then $(MAKE) --no-print-directory test-kafka; fi
 
-test-kafka: setup ## The tests where the broker matters, on Apache Kafka (Java 17 and Maven)
-	@TEST_ENGINE=kafka $(BIN)/python -m pytest -n 2 --dist loadfile $(ON_KAFKA:%=tests/integration/test_%.py)
-	@TEST_ENGINE=kafka $(BIN)/python -m pytest tests/e2e/test_kafka_up.py tests/e2e/test_journeys.py
+test-kafka: setup ## Every test that needs a broker, on Apache Kafka (Java 17 and Maven)
+	@TEST_ENGINE=kafka $(PYTEST) -n 3
 
 test-cluster: setup ## Failures of a three-broker Apache Kafka under load (Java 17 and Maven; about 5 minutes)
 	@$(BIN)/python -m pytest tests/cluster

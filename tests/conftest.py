@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from services.database.migrate import migrate
-from services.local.apache_kafka import start_apache_kafka
+from services.local.apache_kafka import BRIEF, start_apache_kafka
 from services.local.broker import start_broker
 from services.local.kafka_artifacts import kafka_artifacts
 from services.local.postgres import EmbeddedPostgres, start_postgres
@@ -24,8 +24,27 @@ from tests.engine import empty, on_apache_kafka
 
 
 def pytest_report_header() -> str:
-    """Say plainly on which broker the tests run."""
-    return f"broker: {'Apache Kafka' if on_apache_kafka() else 'embedded'}"
+    """Say plainly on which broker the tests run, and which do."""
+    return "broker: Apache Kafka, for every test that needs one" if on_apache_kafka() else "broker: embedded"
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On Apache Kafka leave out what needs no broker: it ran with the embedded one."""
+    idle = [item for item in items if on_apache_kafka() and not _needs_a_broker(item)]
+    config.hook.pytest_deselected(items=idle)
+    items[:] = [item for item in items if item not in idle]
+    for item in items:
+        # A worker takes a file whole, and all of end to end, for these share one running system.
+        item.add_marker(pytest.mark.xdist_group("e2e" if _is_end_to_end(item) else item.path.stem))
+
+
+def _needs_a_broker(item: pytest.Item) -> bool:
+    return _is_end_to_end(item) or not {"broker", "empty_broker"}.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def _is_end_to_end(item: pytest.Item) -> bool:
+    return item.path.parent.name == "e2e"
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +69,7 @@ def broker(session_directory: Path, reaper: Reaper) -> Iterator[str]:
     """The bootstrap address of one broker for the whole test run."""
     if on_apache_kafka():
         artifacts = kafka_artifacts(session_directory / "maven.log", reaper)
-        kafka = start_apache_kafka(session_directory, session_directory, reaper, artifacts)
+        kafka = start_apache_kafka(session_directory, session_directory, reaper, artifacts, java_options=BRIEF)
         yield kafka.bootstrap
         kafka.stop()
     else:

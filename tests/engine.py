@@ -62,7 +62,7 @@ def main() -> int:
         return 1
     finally:
         reaper.close()
-    print("The tests where the broker matters run on Apache Kafka, too.", flush=True)
+    print("The tests that need a broker run on Apache Kafka, too.", flush=True)
     return 0
 
 

@@ -28,6 +28,11 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0
 
+LASTING = ("-Xms256m", "-Xmx512m")
+"""Options of Java for brokers that work for long."""
+BRIEF = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""For those that soon end: ready for half the processor time, slower under a load that lasts."""
+
 # Below the ports that systems give to outgoing connections: a broker that is down for a while gets its own back.
 _PORTS = range(20_000, 32_000)
 
@@ -45,12 +50,14 @@ class ApacheKafka:
         artifacts: KafkaArtifacts,
         reaper: Reaper,
         secured: SecuredListener | None,
+        java_options: Sequence[str],
     ) -> None:
         self._places = {place.number: place for place in places}
         self._logs = logs
         self._artifacts = artifacts
         self._reaper = reaper
         self._secured = secured
+        self._java_options = java_options
         self._children: dict[int, ChildProcess] = {}
 
     @property
@@ -138,23 +145,21 @@ class ApacheKafka:
         # In one word: an id may begin with a dash.
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", self._properties_file(place)]
         tool += [part for user in users for part in ("--add-scram", user)]
-        return self._start_java(
-            place.number, f"format-{place.number}", ["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"], tool
-        )
+        return self._start_java(place.number, f"format-{place.number}", BRIEF, tool)
 
     def _launch(self, number: int) -> None:
         place = self._places[number]
         for port in (place.broker_port, place.controller_port, place.secured_port):
             ensure_port_is_free(port, f"Apache Kafka's broker {number}")
         broker = ["kafka.Kafka", self._properties_file(place)]
-        self._children[number] = self._start_java(number, self._name(number), ["-Xms256m", "-Xmx512m"], broker)
+        self._children[number] = self._start_java(number, self._name(number), self._java_options, broker)
 
     def _name(self, number: int) -> str:
         return "broker" if len(self._places) == 1 else f"broker-{number}"
 
-    def _start_java(self, number: int, name: str, memory: Sequence[str], program: Sequence[str]) -> ChildProcess:
+    def _start_java(self, number: int, name: str, options: Sequence[str], program: Sequence[str]) -> ChildProcess:
         log_settings = f"-Dlog4j2.configurationFile={self._artifacts.log_settings}"
-        command = [self._artifacts.java, *memory, "-XX:-UsePerfData", log_settings]
+        command = [self._artifacts.java, *options, "-XX:-UsePerfData", log_settings]
         command += ["-cp", f"{self._artifacts.jars}/*", *program]
         return start_process(
             name,
@@ -195,6 +200,7 @@ def start_apache_kafka(
     *,
     brokers: Literal[1, 3] = 1,
     secured: SecuredListener | None = None,
+    java_options: Sequence[str] = LASTING,
 ) -> ApacheKafka:
     """Start one broker (replication 1) or three (replication 3, at least 2 in sync) on free ports, and wait for them.
 
@@ -208,7 +214,7 @@ def start_apache_kafka(
         BrokerPlace(number, next(ports), next(ports), next(ports), home / f"broker-{number}")
         for number in range(1, brokers + 1)
     ]
-    kafka = ApacheKafka(places, logs, artifacts, reaper, secured)
+    kafka = ApacheKafka(places, logs, artifacts, reaper, secured, java_options)
     try:
         kafka.start()
     except BaseException:

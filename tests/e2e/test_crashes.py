@@ -4,8 +4,6 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -13,22 +11,18 @@ import httpx
 import pytest
 
 from services.database.engine import asyncpg_url
-from tests.e2e.local_stack import Up, start_up
+from tests.e2e.local_stack import Up
 from tests.recount import assert_rollups_exact
 
 MESSAGES = 500
 CONVERSATIONS = 25
+PREFIX = "crash-"
+"""Of the conversations' ids: others have used the system before."""
 SENDERS = 10
 KILLS_AT = {"dispatcher": (60, 220), "tracker": (120, 300)}
 """Which process dies when so many messages are answered or being answered."""
+SESSIONS = f"""FROM chat_sessions WHERE "conversationId" LIKE '{PREFIX}%'"""
 ENDINGS = ("WebhookSucceeded", "WebhookFailed", "CancelRequested", "TimeoutSweep")
-
-
-@pytest.fixture
-def crashing(session_directory: Path) -> Iterator[Up]:
-    up = start_up(session_directory / "crashing")
-    yield up
-    assert up.stop() == 0
 
 
 async def send_all(client: httpx.AsyncClient) -> list[str]:
@@ -38,7 +32,7 @@ async def send_all(client: httpx.AsyncClient) -> list[str]:
 
     async def sender() -> None:
         for number in numbers:
-            url = f"/api/conversations/crash-{number % CONVERSATIONS}/messages"
+            url = f"/api/conversations/{PREFIX}{number % CONVERSATIONS}/messages"
             answer = await client.post(url, json={"personaId": "echo", "message": f"message {number}"})
             assert answer.status_code == 202, answer.text
             accepted.append(answer.json()["sessionId"])
@@ -48,32 +42,37 @@ async def send_all(client: httpx.AsyncClient) -> list[str]:
 
 
 async def kill_at(up: Up, n8n: httpx.AsyncClient, name: str, calls: int) -> None:
-    """End the process with SIGKILL as soon as the webhooks were called so often."""
+    """End the process with SIGKILL as soon as the webhooks were called so often and it runs."""
     async with asyncio.timeout(60):
-        while (await n8n.get("/calls/summary")).json()["calls"] < calls:
+        while await calls_so_far(n8n) < calls or name not in up.stack()["processes"]:
             await asyncio.sleep(0.002)
         os.kill(up.stack()["processes"][name], signal.SIGKILL)
 
 
+async def calls_so_far(n8n: httpx.AsyncClient) -> int:
+    return int((await n8n.get("/calls/summary")).json()["calls"])
+
+
 async def all_ended(database: asyncpg.Connection) -> None:
     async with asyncio.timeout(60):
-        while await database.fetchval("SELECT count(*) FROM chat_sessions WHERE status <> 'ACTIVE'") < MESSAGES:
+        while await database.fetchval(f"SELECT count(*) {SESSIONS} AND status <> 'ACTIVE'") < MESSAGES:
             await asyncio.sleep(0.1)
 
 
-async def test_nothing_is_lost_or_ended_twice(crashing: Up, capsys: pytest.CaptureFixture[str]) -> None:
-    stack = crashing.stack()
+async def test_nothing_is_lost_or_ended_twice(running_up: Up, capsys: pytest.CaptureFixture[str]) -> None:
+    stack = running_up.stack()
     headers = {"authorization": f"Bearer {stack['userToken']}"}
     async with (
         httpx.AsyncClient(base_url=stack["gatewayUrl"], headers=headers, timeout=30, trust_env=False) as gateway,
         httpx.AsyncClient(base_url=stack["n8nUrl"], timeout=10, trust_env=False) as n8n,
     ):
-        kills = [kill_at(crashing, n8n, name, calls) for name, at in KILLS_AT.items() for calls in at]
+        before = await calls_so_far(n8n)
+        kills = [kill_at(running_up, n8n, name, before + calls) for name, at in KILLS_AT.items() for calls in at]
         accepted, *_ = await asyncio.gather(send_all(gateway), *kills)
         database = await asyncpg.connect(asyncpg_url(stack["databaseUrl"]))
         try:
             await all_ended(database)
-            ledger = await read_ledger(database, n8n, accepted)
+            ledger = await read_ledger(database, accepted, await calls_so_far(n8n) - before)
         finally:
             await database.close()
     with capsys.disabled():
@@ -87,14 +86,13 @@ async def test_nothing_is_lost_or_ended_twice(crashing: Up, capsys: pytest.Captu
     await assert_rollups_exact(stack["databaseUrl"])
 
 
-async def read_ledger(database: asyncpg.Connection, n8n: httpx.AsyncClient, accepted: list[str]) -> dict[str, Any]:
+async def read_ledger(database: asyncpg.Connection, accepted: list[str], calls: int) -> dict[str, Any]:
     endings: Counter[str] = Counter()
     late = 0
     for row in await database.fetch('SELECT "sessionId", late FROM session_events WHERE type = ANY($1)', ENDINGS):
         late += row["late"]
         endings[str(row["sessionId"])] += not row["late"]
-    completed = await database.fetchval("SELECT count(*) FROM chat_sessions WHERE status = 'COMPLETED'")
-    calls = (await n8n.get("/calls/summary")).json()["calls"]
+    completed = await database.fetchval(f"SELECT count(*) {SESSIONS} AND status = 'COMPLETED'")
     return {
         "accepted": len(accepted),
         "ended once": sum(endings[session] == 1 for session in accepted),

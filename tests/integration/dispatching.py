@@ -26,6 +26,7 @@ from services.webhook_dispatcher.app import serve
 from services.webhook_dispatcher.settings import DispatcherSettings
 from tests.engine import on_apache_kafka
 from tests.integration.kafka_log import read_all
+from tests.integration.ops import ask
 from tests.integration.tracker_process import connected, offsets, until
 from tests.sample_events import SessionEvents
 
@@ -65,14 +66,10 @@ class Dispatcher:
     ops_port: int
     shutdown: Shutdown
 
-    async def get(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.ops_port}", trust_env=False) as client:
-            return await client.get(path, timeout=5)
-
     async def problems(self) -> dict[str, str] | None:
         """What `/health/ready` complains of; None where nothing answers."""
         try:
-            found: dict[str, str] = (await self.get("/health/ready")).json()["problems"]
+            found: dict[str, str] = (await ask(self.ops_port, "/health/ready")).json()["problems"]
         except httpx.TransportError:
             return None
         return found
@@ -86,7 +83,7 @@ class Dispatcher:
     async def metric(self, line: str) -> float:
         """The value of one line of `/metrics`; 0 where it, or the process, is absent."""
         try:
-            exposed = (await self.get("/metrics")).text
+            exposed = (await ask(self.ops_port, "/metrics")).text
         except httpx.TransportError:
             return 0.0
         found = [entry for entry in exposed.splitlines() if entry.startswith(line + " ")]

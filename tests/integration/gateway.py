@@ -184,8 +184,8 @@ async def running_gateway(
 async def until(
     look: Callable[[], Awaitable[httpx.Response]], enough: Callable[[httpx.Response], bool]
 ) -> httpx.Response:
-    """Return the first answer that is enough; fail after 15 s."""
-    give_up = time.monotonic() + 15
+    """Return the first answer that is enough; fail after 30 s."""
+    give_up = time.monotonic() + 30
     while not enough(answer := await look()):
         assert time.monotonic() < give_up, answer.text
         await asyncio.sleep(0.02)

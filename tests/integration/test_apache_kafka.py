@@ -11,7 +11,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from services.contracts import Record
 from services.contracts.topics import DEAD_LETTER_TOPICS, SWEEPS, TOPICS
-from services.local.apache_kafka import ApacheKafka, start_apache_kafka
+from services.local.apache_kafka import BRIEF, ApacheKafka, start_apache_kafka
 from services.local.kafka_artifacts import KafkaArtifacts
 from services.local.reaper import Reaper
 from services.runtime.kafka import build_admin, build_producer, publish_all
@@ -30,7 +30,7 @@ class Running:
         # An id as one cluster in 64 gets it: Kafka's tool must not take it for an option.
         (directory / "kafka").mkdir()
         (directory / "kafka" / "cluster-id").write_text("-kU3OEVBNTcwNTJENDM2Qk")
-        self._start = partial(start_apache_kafka, directory, directory, reaper, artifacts)
+        self._start = partial(start_apache_kafka, directory, directory, reaper, artifacts, java_options=BRIEF)
         self.kafka: ApacheKafka = self._start()
 
     def start_anew(self) -> None:

@@ -1,7 +1,8 @@
 """What the gateway answers while Kafka or PostgreSQL is away, and how it stops."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import pytest
 from sqlalchemy import update
 
 from services.contracts import MessageSent
-from services.contracts.topics import MESSAGES
+from services.contracts.topics import MESSAGES, TOPICS
 from services.database.migrate import migrate
 from services.database.tables import chat_sessions, conversations, idempotency_keys
 from services.local.broker import start_broker
 from services.local.postgres import start_postgres
 from services.local.processes import free_port
 from services.local.reaper import Reaper
+from services.runtime.topics import TopicsNotCreated
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway, make_topics, ready, running_gateway, until
+from tests.integration.kafka_log import admin
 
 ON_EMBEDDED = {"kafka_idempotence": False}
 """For a gateway whose broker is the embedded one, whatever the other tests run on."""
@@ -50,13 +53,34 @@ async def test_a_message_that_kafka_does_not_acknowledge_is_503_with_its_session
         assert await gateway.rows(chat_sessions) == []
         await until(lambda: gateway.http.get("/health/ready"), lambda answer: answer.status_code == 503)
 
-        again = start_broker(port, session_directory / "risen-broker.log", reaper)
-        await make_topics(again.bootstrap)
-        await ready(gateway)
-        await gateway.execute(update(idempotency_keys).values(sent_at=datetime.now(UTC) - timedelta(seconds=6)))
-        repeated = await until(lambda: gateway.send("c-1", headers), lambda answer: answer.status_code != 503)
-        assert (repeated.status_code, repeated.json()["sessionId"]) == (202, answer.json()["sessionId"])
-    again.process.stop(5)
+        with risen_broker(port, session_directory, reaper) as again:
+            await make_topics_before_the_gateway_does(again)
+            await ready(gateway)
+            await gateway.execute(update(idempotency_keys).values(sent_at=datetime.now(UTC) - timedelta(seconds=6)))
+            repeated = await until(lambda: gateway.send("c-1", headers), lambda answer: answer.status_code != 503)
+            assert (repeated.status_code, repeated.json()["sessionId"]) == (202, answer.json()["sessionId"])
+
+
+@contextmanager
+def risen_broker(port: int, directory: Path, reaper: Reaper) -> Iterator[str]:
+    """The bootstrap address of an embedded broker where another one was."""
+    again = start_broker(port, directory / "risen-broker.log", reaper)
+    try:
+        yield again.bootstrap
+    finally:
+        again.process.stop(5)
+
+
+async def make_topics_before_the_gateway_does(bootstrap: str) -> None:
+    """Make the system's topics; those that a gateway's asking has made on the embedded broker are made anew."""
+    async with admin(bootstrap) as client:
+        while True:
+            try:
+                await make_topics(bootstrap)
+            except TopicsNotCreated:
+                await client.delete_topics([topic.name for topic in TOPICS])
+            else:
+                return
 
 
 async def test_the_gateway_starts_before_kafka(session_directory: Path, reaper: Reaper, postgres_url: str) -> None:

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from aiokafka.admin import NewTopic
 
-from services.local.apache_kafka import ApacheKafka, start_apache_kafka
+from services.local.apache_kafka import BRIEF, ApacheKafka, start_apache_kafka
 from services.local.kafka_artifacts import KafkaArtifacts
 from services.local.kafka_properties import SecuredListener
 from services.local.reaper import Reaper
@@ -38,6 +38,11 @@ class Guarded:
         store.write_bytes(key.read_bytes() + certificate.read_bytes())
         return {"ssl.keystore.type": "PEM", "ssl.keystore.location": str(store)}
 
+    def start(self, artifacts: KafkaArtifacts, reaper: Reaper, listener: SecuredListener) -> None:
+        """Start it, behind this listener."""
+        place = self.directory
+        self.kafka = start_apache_kafka(place, place, reaper, artifacts, secured=listener, java_options=BRIEF)
+
     def settings(self, **more: object) -> KafkaSettings:
         """Settings for this broker."""
         return KafkaSettings(kafka_bootstrap_servers=self.kafka.bootstrap, kafka_replication_factor=1, **more)  # type: ignore[arg-type]
@@ -60,7 +65,7 @@ def scram(artifacts: KafkaArtifacts, tmp_path_factory: pytest.TempPathFactory, r
         properties[f"listener.name.clients.{mechanism}.sasl.jaas.config"] = login
     users = [f"SCRAM-SHA-{bits}=[name=chat,password={PASSWORD}]" for bits in (256, 512)]
     listener = SecuredListener("SASL_SSL", properties, users)
-    guarded.kafka = start_apache_kafka(guarded.directory, guarded.directory, reaper, artifacts, secured=listener)
+    guarded.start(artifacts, reaper, listener)
     yield guarded
     guarded.kafka.stop()
 
@@ -71,7 +76,7 @@ def mutual(artifacts: KafkaArtifacts, tmp_path_factory: pytest.TempPathFactory, 
     guarded = Guarded(tmp_path_factory.mktemp("mutual"))
     trust = {"ssl.truststore.type": "PEM", "ssl.truststore.location": str(guarded.authority.certificate)}
     listener = SecuredListener("SSL", {**guarded.key_store(), **trust, "ssl.client.auth": "required"})
-    guarded.kafka = start_apache_kafka(guarded.directory, guarded.directory, reaper, artifacts, secured=listener)
+    guarded.start(artifacts, reaper, listener)
     yield guarded
     guarded.kafka.stop()
 

@@ -27,6 +27,7 @@ from services.session_tracker.app import serve
 from services.session_tracker.settings import TrackerSettings
 from tests.engine import on_apache_kafka
 from tests.integration.kafka_log import producer, read_all
+from tests.integration.ops import ask
 
 SOURCE = "/chat-sessions/test"
 TRACKER_PARTITIONS = [TopicPartition(t.name, n) for t in GROUP_TOPICS[TRACKER_GROUP] for n in range(t.partitions)]
@@ -44,23 +45,19 @@ class Tracker:
     async def readiness(self) -> tuple[int, dict[str, str]]:
         """The status of `/health/ready`, and the problems that it names; 0 where nothing answers."""
         try:
-            answer = await self._get("/health/ready")
+            answer = await ask(self.ops_port, "/health/ready")
         except httpx.TransportError:
             return 0, {}
         return answer.status_code, answer.json()["problems"]
 
     async def metrics(self) -> str:
-        return (await self._get("/metrics")).text
+        return (await ask(self.ops_port, "/metrics")).text
 
     async def until_ready(self) -> None:
         async def ready() -> bool:
             return (await self.readiness())[0] == 200
 
         await until(ready, "the tracker was ready")
-
-    async def _get(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.ops_port}", trust_env=False) as client:
-            return await client.get(path, timeout=5)
 
 
 @asynccontextmanager

@@ -16,17 +16,17 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 def test_a_token_carries_user_roles_and_times() -> None:
-    token = mint_token("u1", SECRET, admin=False, now=NOW, lifetime=timedelta(minutes=5))
+    token = mint_token("u1", SECRET, admin=False, now=NOW, lifetime=timedelta(hours=1))
     assert jwt.decode(token, SECRET, algorithms=["HS256"]) == {
         "sub": "u1",
         "roles": ["USER"],
         "iat": int(NOW.timestamp()),
-        "exp": int(NOW.timestamp()) + 300,
+        "exp": int(NOW.timestamp()) + 3600,
     }
 
 
 def test_an_admin_s_token_may_name_issuer_and_audience() -> None:
-    token = mint_token("a", SECRET, admin=True, now=NOW, lifetime=timedelta(minutes=5), issuer="me", audience="chat")
+    token = mint_token("a", SECRET, admin=True, now=NOW, lifetime=timedelta(hours=1), issuer="me", audience="chat")
     claims = jwt.decode(token, SECRET, algorithms=["HS256"], audience="chat", issuer="me")
     assert claims["roles"] == ["USER", "ADMIN"]
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    and_,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -78,6 +79,13 @@ Index(
     chat_sessions.c.last_activity_at,
     postgresql_where=chat_sessions.c.status == SessionStatus.ACTIVE.value,
 )
+Index(
+    None,
+    chat_sessions.c.deadline_at,
+    postgresql_where=and_(
+        chat_sessions.c.status == SessionStatus.ACTIVE.value, chat_sessions.c.deadline_at.is_not(None)
+    ),
+)
 
 messages = Table(
     "messages",
@@ -129,6 +137,7 @@ personas = Table(
     Column("maxAttempts", Integer, key="max_attempts", nullable=False, server_default="3"),
     Column("deadlineSeconds", Double, key="deadline_seconds", nullable=False, server_default="60"),
     Column("idempotent", Boolean, key="idempotent", nullable=False, server_default=text("false")),
+    Column("callbackSeconds", Double, key="callback_seconds"),
     Column("auth", LargeBinary, key="auth"),
     Column("createdAt", Time, key="created_at", nullable=False, server_default=text("now()")),
     Column("updatedAt", Time, key="updated_at", nullable=False, server_default=text("now()")),

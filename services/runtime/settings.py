@@ -3,13 +3,14 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 from cryptography.fernet import Fernet
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from services.contracts.callbacks import CallbackUrls
 from services.runtime.egress import EgressRules
 from services.runtime.kafka_security import KafkaSecuritySettings
 
@@ -67,6 +68,12 @@ class PersonaSettings(BaseSettings):
     persona_secrets_key: SecretStr | None = Field(
         None, description="Fernet key that encrypts the personas' credentials; without it personas have none"
     )
+    callback_base_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$",
+        max_length=2048,
+        description="Where workflows reach the gateway; without it personas cannot reply by callback",
+    )
 
     @field_validator("egress_allow_cidrs")
     @classmethod
@@ -84,6 +91,12 @@ class PersonaSettings(BaseSettings):
                 raise ValueError("it must be a Fernet key: 32 bytes in URL-safe base64") from None
         return key
 
+    @model_validator(mode="after")
+    def _callbacks_are_secret(self) -> Self:
+        if self.callback_base_url and self.persona_secrets_key is None:
+            raise ValueError("CALLBACK_BASE_URL needs PERSONA_SECRETS_KEY, which keeps callback URLs unguessable")
+        return self
+
     @property
     def egress_rules(self) -> EgressRules:
         """Where webhooks may be."""
@@ -93,6 +106,13 @@ class PersonaSettings(BaseSettings):
     def secrets_key(self) -> Fernet | None:
         """What encrypts the personas' credentials."""
         return None if self.persona_secrets_key is None else Fernet(self.persona_secrets_key.get_secret_value())
+
+    @property
+    def callback_urls(self) -> CallbackUrls | None:
+        """What makes and reads callback URLs; None where replies by callback are not set up."""
+        if not self.callback_base_url or self.persona_secrets_key is None:
+            return None
+        return CallbackUrls(self.callback_base_url, self.persona_secrets_key.get_secret_value().encode())
 
 
 class OpsSettings(BaseSettings):

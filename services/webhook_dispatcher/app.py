@@ -43,6 +43,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
             metrics,
             max_calls=settings.dispatcher_max_calls,
             timeout_hours=settings.chat_session_timeout_hours,
+            callback_urls=settings.callback_urls,
         ),
         DeadLetters(producer, DISPATCHER_GROUP, consumer_metrics),
         metrics,

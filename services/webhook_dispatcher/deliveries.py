@@ -7,18 +7,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from services.contracts import AttemptOutcome, FailureKind, WebhookAttempted, WebhookFailed, WebhookSucceeded, new_id
-from services.webhook_dispatcher.delivery import Failed, judge
+from services.contracts.callbacks import CallbackUrls
+from services.contracts.replies import Reply
+from services.webhook_dispatcher.callbacks import Accepted, callback_of, judge_call
+from services.webhook_dispatcher.delivery import Failed
 from services.webhook_dispatcher.gate import Gate
 from services.webhook_dispatcher.metrics import NO_PERSONA, DispatcherMetrics
 from services.webhook_dispatcher.n8n import Exchange, N8n
 from services.webhook_dispatcher.personas import Persona, Personas
-from services.webhook_dispatcher.replies import Reply
 from services.webhook_dispatcher.results import Results
 from services.webhook_dispatcher.retries import retry_delay
 from services.webhook_dispatcher.tracking import Message, Phase
 
 _EXPIRED = "The message waited longer than a session may take: see whether dispatchers were down, and send it again."
 _UNKNOWN_PERSONA = "There is no persona with this personaId: correct it, or create the persona, and send it again."
+_NO_CALLBACK_URL = (
+    "The persona replies by callback, and no callback URL can be made: let the operator set CALLBACK_BASE_URL for "
+    "gateway and dispatcher, or set the persona without callbackSeconds."
+)
 _DEADLINE = (
     "The webhook was not well until the message's deadline passed: check that n8n runs and answers, or raise the "
     "persona's deadlineSeconds."
@@ -39,6 +45,7 @@ class Deliveries:
         *,
         max_calls: int,
         timeout_hours: float,
+        callback_urls: CallbackUrls | None,
     ) -> None:
         self._personas = personas
         self._n8n = n8n
@@ -46,6 +53,7 @@ class Deliveries:
         self._metrics = metrics
         self._slots = asyncio.Semaphore(max_calls)
         self._timeout_ms = timeout_hours * 3_600_000
+        self._callback_urls = callback_urls
         self._gates: dict[str, Gate] = {}
 
     async def deliver(self, message: Message) -> bool:
@@ -77,6 +85,8 @@ class Deliveries:
         # Finding the persona takes as long as PostgreSQL is away.
         if self._expired(message):
             return await self._give_up(message, FailureKind.EXPIRED, _EXPIRED)
+        if persona.callback_seconds is not None and self._callback_urls is None:
+            return await self._give_up(message, FailureKind.NO_REPLY, _NO_CALLBACK_URL)
         return await self._attempt_until_done(message, persona, self._gate(persona))
 
     async def _attempt_until_done(self, message: Message, persona: Persona, gate: Gate) -> bool:
@@ -102,6 +112,7 @@ class Deliveries:
     async def _call(self, message: Message, persona: Persona, gate: Gate, seconds_left: float) -> Exchange:
         message.attempt += 1
         message.phase, message.called_at = Phase.CALLING, time.monotonic()
+        message.callback = callback_of(message, persona, datetime.now(UTC), timedelta(milliseconds=self._timeout_ms))
         self._metrics.in_flight.inc()
         try:
             exchange = await self._n8n.call(
@@ -109,6 +120,7 @@ class Deliveries:
                 message.event,
                 traceparent=message.traceparent,
                 timeout_seconds=min(persona.timeout_seconds, seconds_left),
+                callback_url=self._callback_url(message),
             )
         except asyncio.CancelledError:
             gate.abandoned()
@@ -123,7 +135,7 @@ class Deliveries:
         self, message: Message, persona: Persona, gate: Gate, exchange: Exchange, deadline: float
     ) -> float | None:
         """Publish how a call ended. Return in how many seconds the next is due, None if there is none."""
-        verdict = judge(exchange.outcome)
+        verdict = judge_call(exchange.outcome, message.callback)
         gate.note(verdict)
         self._measure(persona.persona_id, verdict, exchange)
         now = datetime.now(UTC)
@@ -131,6 +143,14 @@ class Deliveries:
         if isinstance(verdict, Reply):
             told |= {"status_code": exchange.status, "reply": verdict.text}
             await self._results.publish(_event(WebhookSucceeded, message, now, **told), message.traceparent)
+            return None
+        if isinstance(verdict, Accepted):
+            told |= {
+                "status_code": verdict.status,
+                "outcome": AttemptOutcome.ACCEPTED,
+                "deadline_at": verdict.deadline_at,
+            }
+            await self._results.publish(_event(WebhookAttempted, message, now, **told), message.traceparent)
             return None
         told |= {
             "status_code": verdict.status,
@@ -188,10 +208,20 @@ class Deliveries:
             gate = self._gates[persona.persona_id] = Gate(persona.persona_id, self._metrics)
         return gate
 
-    def _measure(self, persona_id: str, verdict: Reply | Failed, exchange: Exchange) -> None:
-        outcome = "replied" if isinstance(verdict, Reply) else verdict.kind.value
-        self._metrics.attempts.labels(persona_id, outcome).inc()
+    def _callback_url(self, message: Message) -> str | None:
+        if message.callback is None or self._callback_urls is None:
+            return None
+        return self._callback_urls.url(message.callback)
+
+    def _measure(self, persona_id: str, verdict: Reply | Accepted | Failed, exchange: Exchange) -> None:
+        self._metrics.attempts.labels(persona_id, _outcome(verdict)).inc()
         self._metrics.seconds.labels(persona_id).observe(exchange.duration_ms / 1000)
+
+
+def _outcome(verdict: Reply | Accepted | Failed) -> str:
+    if isinstance(verdict, Failed):
+        return verdict.kind.value
+    return "replied" if isinstance(verdict, Reply) else AttemptOutcome.ACCEPTED.value
 
 
 def _event(event_class: type[ResultType], message: Message, now: datetime, **told: Any) -> ResultType:

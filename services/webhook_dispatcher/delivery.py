@@ -1,7 +1,7 @@
 """What a call of a webhook amounts to: one pure table from what came back to a verdict.
 
-Everything that n8n is known to answer has its row here; what a success says is read in `replies`, whether a failed
-call is made again is decided in `retries`.
+Everything that n8n is known to answer has its row here; what a success says is read in `contracts.replies`,
+whether a failed call is made again is decided in `retries`.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from services.contracts import FailureKind
 from services.contracts.admission import MAX_TEXT_BYTES, shortened, storable
-from services.webhook_dispatcher.replies import NoReply, Reply, read_reply
+from services.contracts.replies import NoReply, Reply, read_reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ import contextlib
 import time
 
 from services.contracts import FailureKind
+from services.contracts.replies import Reply
 from services.webhook_dispatcher.breaker import Breaker
+from services.webhook_dispatcher.callbacks import Accepted
 from services.webhook_dispatcher.delivery import Failed
 from services.webhook_dispatcher.metrics import DispatcherMetrics
-from services.webhook_dispatcher.replies import Reply
 
 
 class Gate:
@@ -29,7 +30,7 @@ class Gate:
             self._tell()
         return admitted
 
-    def note(self, verdict: Reply | Failed) -> None:
+    def note(self, verdict: Reply | Accepted | Failed) -> None:
         """A call ended like this."""
         before = self._breaker.state
         if isinstance(verdict, Failed) and verdict.unwell:

@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import aiohttp
@@ -18,6 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from services.contracts import MessageSent
+from services.contracts.callbacks import token_of
 from services.runtime.egress import EgressRules, UrlRefused, check_url
 from services.webhook_dispatcher.delivery import Answer, NoAnswer, Trouble
 from services.webhook_dispatcher.personas import Persona
@@ -83,9 +84,18 @@ class N8n:
             await self._session.close()
 
     async def call(
-        self, persona: Persona, message: MessageSent, *, traceparent: str, timeout_seconds: float
+        self,
+        persona: Persona,
+        message: MessageSent,
+        *,
+        traceparent: str,
+        timeout_seconds: float,
+        callback_url: str | None = None,
     ) -> Exchange:
         """Send a message to its persona's webhook and read the whole answer.
+
+        With a `callback_url` the workflow is told where to post its reply; an answer that repeats it comes without its
+        secret, since answers are told in events.
 
         Never raises for what the other side does. When the calling task is cancelled, the socket is closed.
         """
@@ -94,15 +104,22 @@ class N8n:
         outcome: Answer | NoAnswer | None = self._refusal(persona)
         if outcome is None:
             try:
-                async with self._post(persona, message, traceparent, timeout_seconds) as response:
+                async with self._post(persona, message, traceparent, timeout_seconds, callback_url) as response:
                     first_byte_ms = _milliseconds_since(began)
                     outcome = await _read(response)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 outcome = _trouble(error, timeout_seconds)
+        if callback_url is not None and isinstance(outcome, Answer):
+            outcome = replace(outcome, body=outcome.body.replace(token_of(callback_url).encode(), b"..."))
         return Exchange(outcome, _milliseconds_since(began), first_byte_ms)
 
     def _post(
-        self, persona: Persona, message: MessageSent, traceparent: str, timeout_seconds: float
+        self,
+        persona: Persona,
+        message: MessageSent,
+        traceparent: str,
+        timeout_seconds: float,
+        callback_url: str | None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if self._session is None:
             raise RuntimeError("The HTTP client is not open.")
@@ -110,9 +127,11 @@ class N8n:
         headers = {"webhook-id": session_id, "idempotency-key": session_id, "traceparent": traceparent}
         if persona.auth_header is not None:
             headers[persona.auth_header[0]] = persona.auth_header[1]
+        if callback_url is not None:
+            headers["callback-url"] = callback_url
         return self._session.post(
             URL(persona.webhook_url),
-            data=_body(message, session_id),
+            data=_body(message, session_id, callback_url),
             headers=headers,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS),
@@ -218,16 +237,15 @@ def _trouble(error: Exception, timeout_seconds: float) -> NoAnswer:
     return NoAnswer(trouble)
 
 
-def _body(message: MessageSent, session_id: str) -> bytes:
-    return orjson.dumps(
-        {
-            "message": message.message,
-            "conversationId": message.conversation_id,
-            "personaId": message.persona_id,
-            "userId": message.user_id,
-            "sessionId": session_id,
-        }
-    )
+def _body(message: MessageSent, session_id: str, callback_url: str | None) -> bytes:
+    told = {
+        "message": message.message,
+        "conversationId": message.conversation_id,
+        "personaId": message.persona_id,
+        "userId": message.user_id,
+        "sessionId": session_id,
+    }
+    return orjson.dumps(told if callback_url is None else {**told, "callbackUrl": callback_url})
 
 
 def _is_ip_address(host: str) -> bool:

@@ -36,6 +36,8 @@ class Persona:
     max_attempts: int = 3
     deadline_seconds: float = 60.0
     idempotent: bool = False
+    callback_seconds: float | None = None
+    """How long its reply may take to be posted to the callback URL; None where the answer is the reply."""
     auth_header: tuple[str, str] | None = None
     auth_unreadable: bool = False
     """It has credentials that the key of this process does not decrypt."""
@@ -152,6 +154,7 @@ def read_persona(row: Row[tuple[object, ...]], secrets_key: Fernet | None) -> Pe
         max_attempts=row.max_attempts,
         deadline_seconds=row.deadline_seconds,
         idempotent=row.idempotent,
+        callback_seconds=row.callback_seconds,
         auth_header=auth_header,
         auth_unreadable=unreadable,
     )

@@ -8,6 +8,7 @@ from enum import Enum
 from uuid import UUID
 
 from services.contracts import MessageSent
+from services.contracts.callbacks import Callback
 from services.contracts.ids import id_milliseconds
 
 MOST_KNOWN = 50_000
@@ -44,6 +45,8 @@ class Message:
     """The number of its last call, from 1; 0 before the first."""
     called_at: float = 0.0
     """When that call began, in monotonic seconds."""
+    callback: Callback | None = None
+    """What that call's callback URL stands for; None where the answer is the reply."""
 
     @property
     def session_id(self) -> UUID:

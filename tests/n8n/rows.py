@@ -16,7 +16,7 @@ from services.runtime.egress import EgressRules
 from services.webhook_dispatcher.delivery import Answer, NoAnswer, judge
 from services.webhook_dispatcher.n8n import N8n
 from services.webhook_dispatcher.personas import Persona
-from services.webhook_dispatcher.replies import Reply
+from services.contracts.replies import Reply
 
 LOOPBACK = EgressRules.parse(["127.0.0.0/8"])
 MESSAGE = "Hello"

@@ -55,6 +55,13 @@ def upgrade() -> None:
         "ix_chat_sessions_conversationId_status", "chat_sessions", ["conversationId", "status"], unique=False
     )
     op.create_index(
+        "ix_chat_sessions_deadlineAt",
+        "chat_sessions",
+        ["deadlineAt"],
+        unique=False,
+        postgresql_where=sa.text("status = 'ACTIVE' AND \"deadlineAt\" IS NOT NULL"),
+    )
+    op.create_index(
         "ix_chat_sessions_lastActivityAt",
         "chat_sessions",
         ["lastActivityAt"],
@@ -114,6 +121,7 @@ def upgrade() -> None:
         sa.Column("maxAttempts", sa.Integer(), server_default="3", nullable=False),
         sa.Column("deadlineSeconds", sa.Double(), server_default="60", nullable=False),
         sa.Column("idempotent", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("callbackSeconds", sa.Double(), nullable=True),
         sa.Column("auth", sa.LargeBinary(), nullable=True),
         sa.Column("createdAt", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updatedAt", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -195,6 +203,11 @@ def downgrade() -> None:
     op.drop_index("ix_chat_sessions_userId_status", table_name="chat_sessions")
     op.drop_index(
         "ix_chat_sessions_lastActivityAt", table_name="chat_sessions", postgresql_where=sa.text("status = 'ACTIVE'")
+    )
+    op.drop_index(
+        "ix_chat_sessions_deadlineAt",
+        table_name="chat_sessions",
+        postgresql_where=sa.text("status = 'ACTIVE' AND \"deadlineAt\" IS NOT NULL"),
     )
     op.drop_index("ix_chat_sessions_conversationId_status", table_name="chat_sessions")
     op.drop_table("chat_sessions")

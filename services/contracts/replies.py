@@ -1,4 +1,6 @@
-"""What a persona said, read from the body of a successful answer. No I/O.
+"""What a persona said, read from the body of a successful answer or of a callback. No I/O.
+
+Dispatcher and gateway read replies alike, so the rules are a contract.
 
 Workflows are written by people, so several forms are understood: an object, an array of objects, plain text, and
 n8n's streaming lines.
@@ -8,8 +10,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from services.contracts import FailureKind
 from services.contracts.admission import MAX_REPLY_BYTES, storable
+from services.contracts.session import FailureKind
 
 REPLY_KEYS = ("reply", "output", "text", "message")
 """Where an object keeps its reply: the first of these that is there and not null."""
@@ -81,7 +83,7 @@ _TOO_LARGE = NoReply(
 
 
 def read_reply(body: bytes, content_type: str | None) -> Reply | NoReply:
-    """Return the reply that a successful answer carries, or why it carries none."""
+    """Return the reply that a successful answer, or a callback, carries, or why it carries none."""
     media_type, charset = _media_type(content_type)
     if media_type.startswith(_BINARY):
         return _NOT_TEXT

@@ -7,7 +7,7 @@ import pytest
 
 from services.contracts import FailureKind
 from services.contracts.admission import MAX_REPLY_BYTES
-from services.webhook_dispatcher.replies import NoReply, Reply, read_reply
+from services.contracts.replies import NoReply, Reply, read_reply
 
 JSON = "application/json; charset=utf-8"
 HTML = "text/html; charset=utf-8"

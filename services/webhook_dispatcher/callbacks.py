@@ -1,0 +1,45 @@
+"""Personas that reply by callback: what one of their calls stands for, and what its answer amounts to. No I/O."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from services.contracts.callbacks import Callback
+from services.contracts.replies import Reply
+from services.webhook_dispatcher.delivery import Answer, Failed, NoAnswer, judge
+from services.webhook_dispatcher.personas import Persona
+from services.webhook_dispatcher.tracking import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A call that the workflow acknowledged: its reply comes by callback."""
+
+    status: int
+    deadline_at: datetime
+    """Until when the reply may be posted."""
+
+
+def callback_of(message: Message, persona: Persona, now: datetime, longest: timedelta) -> Callback | None:
+    """Return the callback of the call that begins `now`; None where the persona's answer is its reply.
+
+    Its deadline is at most `longest` away: after that, a sweep may end the session.
+    """
+    if persona.callback_seconds is None:
+        return None
+    sent = message.event
+    return Callback(
+        session_id=sent.session_id,
+        conversation_id=sent.conversation_id,
+        persona_id=sent.persona_id,
+        user_id=sent.user_id,
+        attempt=message.attempt,
+        called_at=now,
+        deadline_at=now + min(timedelta(seconds=persona.callback_seconds), longest),
+    )
+
+
+def judge_call(outcome: Answer | NoAnswer, callback: Callback | None) -> Reply | Accepted | Failed:
+    """Return what a call brought. With a callback any success is an acknowledgement, whatever the answer says."""
+    if callback is not None and isinstance(outcome, Answer) and 200 <= outcome.status < 300:
+        return Accepted(outcome.status, callback.deadline_at)
+    return judge(outcome)

@@ -154,6 +154,7 @@ class Persona(Shape):
     max_attempts: int
     deadline_seconds: float
     idempotent: bool
+    callback_seconds: float | None = Field(description="How long its reply by callback may take; null: it answers")
     has_auth: bool
     created_at: datetime
     updated_at: datetime
@@ -165,6 +166,12 @@ class PersonaList(Shape):
 
     items: list[Persona]
     next_cursor: str | None
+
+
+class CallbackTaken(Shape):
+    """A reply by callback that Kafka has acknowledged."""
+
+    session_id: UUID
 
 
 class FieldError(Shape):

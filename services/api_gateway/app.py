@@ -27,6 +27,7 @@ from services.api_gateway.problems import answer_problems
 from services.api_gateway.publishing import PRODUCER_TIMEOUT_MS, Publisher
 from services.api_gateway.rates import RateLimit
 from services.api_gateway.reads import SessionReads
+from services.api_gateway.routes.callbacks import CallbackRoutes
 from services.api_gateway.routes.cleanup import CleanupRoutes
 from services.api_gateway.routes.messages import MessageRoutes
 from services.api_gateway.routes.personas import PersonaRoutes
@@ -141,13 +142,14 @@ def build_app(
         proxies=settings.proxies,
         metrics=metrics,
     )
-    personas = Personas(settings.egress_rules, settings.secrets_key)
+    personas = Personas(settings.egress_rules, settings.secrets_key, settings.callback_urls is not None)
     routers = [
         messages.router(),
         StatisticsRoutes(gate, database).router(),
         CleanupRoutes(gate, database, publisher, changes).router(),
         SessionRoutes(gate, database, reads, changes, publisher).router(),
         PersonaRoutes(gate, database, personas).router(),
+        CallbackRoutes(settings.callback_urls, publisher).router(),
     ]
     app = Starlette(
         routes=[

@@ -13,7 +13,7 @@ PROBLEM = REF.format(model="ProblemDetails")
 SHOWN_MODELS: list[type[BaseModel]] = [
     shape.Accepted,
     shape.Session, shape.EndedSession, shape.SessionDetail, shape.SessionList, shape.Statistics, shape.Sweep,
-    shape.SweepAsked, shape.Persona, shape.PersonaList, shape.ProblemDetails,
+    shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken, shape.ProblemDetails,
 ]  # fmt: skip
 TAKEN_MODELS: list[type[BaseModel]] = [MessageBody, CancelBody, CleanupBody, PersonaBody]
 
@@ -35,8 +35,8 @@ _COUNTS = {
 }  # fmt: skip
 _PERSONA = {
     "personaId": "support", "webhookUrl": "https://n8n.example.com/webhook/support", "timeoutSeconds": 10,
-    "maxAttempts": 3, "deadlineSeconds": 60, "idempotent": False, "hasAuth": True, "createdAt": _WHEN,
-    "updatedAt": _WHEN,
+    "maxAttempts": 3, "deadlineSeconds": 60, "idempotent": False, "callbackSeconds": None, "hasAuth": True,
+    "createdAt": _WHEN, "updatedAt": _WHEN,
 }  # fmt: skip
 _SWEEP = {
     "sweepId": _ID, "requestedBy": "root", "asOf": _WHEN, "maxAgeHours": 24, "dryRun": False, "timedOut": 17,
@@ -49,7 +49,8 @@ _PROBLEMS = {
     404: "There is none, or it is someone else's",
     408: "The body did not arrive in time",
     409: "It is too late, or too early",
-    413: "The body is larger than 256 KiB",
+    410: "The callback's deadline has passed",
+    413: "The body is larger than the 256 KiB (of a callback 512 KiB) that a call takes",
     422: "The Idempotency-Key belongs to another request",
     429: "Too many requests; Retry-After says when to try again",
     503: "Kafka, PostgreSQL or the tracker is not there at the moment, or session endpoints are turned off",
@@ -270,3 +271,26 @@ LIST_PERSONAS = _call(
     parameters=(_PAGE[1], _parameter("cursor", "query", TEXT, "The nextCursor of the page before")),
     problems=(403,),
 )
+POST_CALLBACK = _call(
+    "Reply by callback",
+    "For the workflow of a persona with `callbackSeconds`: the whole address is the `callbackUrl` in the body of its "
+    "webhook call, and needs no other credentials. The reply is read as a webhook's answer is; an object with an "
+    "`error` fails the session as `workflow-error`. The first post of a session counts, and its repeats change "
+    "nothing. A session that ended meanwhile stays as it is: the post is then in its timeline, marked late. A body "
+    "that is no reply is 400 and changes nothing.",
+    {202: ("Kafka has the reply", "CallbackTaken", {"sessionId": _ID})},
+    parameters=(_parameter("token", "path", TEXT, "The last part of the callbackUrl"),),
+    problems=(404, 408, 410, 413),
+)
+POST_CALLBACK["responses"].pop(401)
+POST_CALLBACK["openapi_extra"] |= {
+    "security": [],
+    "requestBody": {"required": True, "content": {
+        "application/json": {
+            "schema": {"type": ["object", "array", "string"]},
+            "examples": {"reply": {"value": {"reply": "Here is your report."}},
+                         "failure": {"value": {"error": "The report service is away."}}},
+        },
+        "text/plain": {"schema": TEXT, "example": "Here is your report."},
+    }},
+}  # fmt: skip

@@ -117,19 +117,19 @@ def session_id_of(request: Request) -> UUID | None:
         return None
 
 
-async def read_body(request: Request) -> bytes:
-    """Return the body, at most 256 KiB of it; Problem 413 before more is read, 408 if it does not come within 15 s."""
+async def read_body(request: Request, *, most: int = MAX_BODY_BYTES) -> bytes:
+    """Return the body, `most` bytes of it; Problem 413 before more is read, 408 if it does not come within 15 s."""
     length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length[:20]) > MAX_BODY_BYTES:
-        raise _too_large()
+    if not length.isdigit() or int(length[:20]) > most:
+        raise _too_large(most)
     parts: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
                 size += len(part)
-                if size > MAX_BODY_BYTES:
-                    raise _too_large()
+                if size > most:
+                    raise _too_large(most)
                 parts.append(part)
     except TimeoutError:
         raise Problem(
@@ -159,9 +159,9 @@ def _storable(name: str, value: str) -> None:
         raise invalid_parameter(name, error.explanation) from None
 
 
-def _too_large() -> Problem:
+def _too_large(most: int) -> Problem:
     return Problem(
         413,
         "body-too-large",
-        f"The body is larger than the {MAX_BODY_BYTES} bytes that any call takes.",
+        f"The body is larger than the {most} bytes that this call takes.",
     )

@@ -66,6 +66,14 @@ class PersonaBody(Body):
         60, gt=0, le=86_400, allow_inf_nan=False, description="For a message with all its attempts"
     )
     idempotent: bool = Field(False, description="Whether the workflow may be called again after it has started")
+    callback_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=604_800,
+        allow_inf_nan=False,
+        description="The workflow only acknowledges, and posts its reply to `callbackUrl` within so long; null: it "
+        "answers with its reply",
+    )
     auth: Annotated[BasicAuth | HeaderAuth, Field(discriminator="type")] | None = Field(
         None, description="Credentials for the webhook; never shown again"
     )
@@ -77,6 +85,7 @@ class Personas:
 
     egress: EgressRules
     secrets_key: Fernet | None
+    takes_callbacks: bool
 
     async def check_address(self, webhook_url: str) -> list[str]:
         """Return warnings about the address; raise Problem 400 where the egress rules refuse it.
@@ -101,13 +110,23 @@ class Personas:
         return []
 
     async def put(self, connection: AsyncConnection, persona_id: str, body: PersonaBody, now: datetime) -> Row[Any]:
-        """Make or replace the persona and return its row; Problem 400 for credentials that cannot be encrypted."""
+        """Make or replace the persona and return its row.
+
+        Problem 400 for credentials that cannot be encrypted, and for replies by callback where none can be taken.
+        """
+        if body.callback_seconds is not None and not self.takes_callbacks:
+            raise Problem(
+                400,
+                "no-callback-url",
+                "This gateway takes no replies by callback; its operator must set CALLBACK_BASE_URL first.",
+            )
         values = {
             "webhook_url": body.webhook_url,
             "timeout_seconds": body.timeout_seconds,
             "max_attempts": body.max_attempts,
             "deadline_seconds": body.deadline_seconds,
             "idempotent": body.idempotent,
+            "callback_seconds": body.callback_seconds,
             "auth": self._encrypted(body.auth),
             "updated_at": now,
         }

@@ -103,7 +103,7 @@ async def _database_away(_: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     if error.status_code == 404:
-        problem = Problem(404, "no-such-route", f"Nothing is at {request.url.path}; /docs lists every call.")
+        problem = Problem(404, "no-such-route", "Nothing is at this address; /docs lists every call.")
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         detail = f"{request.method} is not among the methods of this address: {allowed}."
@@ -119,7 +119,9 @@ async def _gone(_: Request, __: Exception) -> Response:
 
 async def _bug(request: Request, error: Exception) -> Response:
     # One request's bug must not take the process from everyone else; the server logs it with its trace.
-    logger.error("A bug in %s %s: %s", request.method, request.scope.get("path"), type(error).__name__)
+    # By the route's template: a path may be a credential.
+    route = getattr(request.scope.get("route"), "path", None) or "unknown"
+    logger.error("A bug in %s %s: %s", request.method, route, type(error).__name__)
     return problem_response(
         Problem(500, "internal-error", "The gateway failed on this request; its log says why.", headers=SAFE_HEADERS)
     )

@@ -23,6 +23,8 @@ from services.runtime.shutdown import Shutdown, run
 from services.session_tracker.gauges import refresh_gauges
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.months import Months
+from services.session_tracker.overdue import OverdueCallbacks
+from services.session_tracker.overdue_store import OverdueStore
 from services.session_tracker.settings import TrackerSettings
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
@@ -77,7 +79,8 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
         metrics=consumer_metrics,
         max_records=1,
     )
-    checks = {"fold": fold.not_ready, "sweeps": sweeping.not_ready}
+    overdue = OverdueCallbacks(OverdueStore(store), producer, metrics)
+    checks = {"fold": fold.not_ready, "sweeps": sweeping.not_ready, "callbacks": overdue.not_ready}
     server = http_server(ops_app(checks, registry), settings.ops_host, settings.ops_port)
     background = [
         server.serve(),
@@ -89,11 +92,14 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
         stack.push_async_callback(engine.dispose)
         stack.push_async_callback(producer.stop)
         tasks = [asyncio.create_task(coroutine) for coroutine in background]
-        stack.push_async_callback(end_background, server, tasks[0], tasks[1:])
+        others = tasks[1:]
+        stack.push_async_callback(end_background, server, tasks[0], others)
         for task in tasks:
             shutdown.watch(task)
         if not await connect(producer, shutdown):
             return
+        others.append(asyncio.create_task(overdue.run()))
+        shutdown.watch(others[-1])
         stack.push_async_callback(broker.stop)
         for consumer in (fold, sweeping):
             await consumer.start()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Table,
     bindparam,
@@ -137,6 +138,12 @@ def _move_progress() -> str:
 
 MOVE_PROGRESS = _move_progress()
 
+FOLDED_UP_TO = _sql(
+    select(func.min(t.fold_progress.c.folded_up_to))
+    .where(t.fold_progress.c.topic == func.any(bindparam("topics", type_=ARRAY(t.fold_progress.c.topic.type))))
+    .having(func.count() == bindparam("partitions", type_=BigInteger()))
+)
+
 _STALE = t.chat_sessions.c.last_activity_at < bindparam("before", type_=t.Time)
 _BEYOND = tuple_(t.chat_sessions.c.last_activity_at, t.chat_sessions.c.session_id) > tuple_(
     bindparam("after_time", type_=t.Time), bindparam("after_id", type_=t.chat_sessions.c.session_id.type)
@@ -145,6 +152,17 @@ COUNT_STALE = _sql(select(func.count()).select_from(t.chat_sessions).where(_ACTI
 LOCK_STALE = _sql(
     _sessions.where(_ACTIVE, _STALE, _BEYOND)
     .order_by(t.chat_sessions.c.last_activity_at, t.chat_sessions.c.session_id)
+    .limit(bindparam("chunk"))
+    .with_for_update(skip_locked=True)
+)
+LOCK_OVERDUE = _sql(
+    _sessions.where(
+        _ACTIVE,
+        t.chat_sessions.c.deadline_at <= bindparam("until", type_=t.Time),
+        tuple_(t.chat_sessions.c.deadline_at, t.chat_sessions.c.session_id)
+        > tuple_(bindparam("after_time", type_=t.Time), bindparam("after_id", type_=t.chat_sessions.c.session_id.type)),
+    )
+    .order_by(t.chat_sessions.c.deadline_at, t.chat_sessions.c.session_id)
     .limit(bindparam("chunk"))
     .with_for_update(skip_locked=True)
 )

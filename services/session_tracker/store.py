@@ -10,8 +10,9 @@ from uuid import UUID
 from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.contracts.events import MessageSent, SessionEvent, TimeoutSweep
+from services.contracts.events import MessageSent, SessionEvent
 from services.contracts.ids import derived_id
+from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
 from services.session_tracker import statements as sql
 from services.session_tracker.counts import deltas
 from services.session_tracker.faults import postgres_faults
@@ -83,6 +84,15 @@ class SessionStore:
         async with self.transaction() as driver:
             await _move_progress(driver, progress)
 
+    async def folded_up_to(self) -> datetime | None:
+        """Return up to when every partition is folded, None where some partition has never been."""
+        topics = GROUP_TOPICS[TRACKER_GROUP]
+        async with self.transaction() as driver:
+            folded: datetime | None = await driver.fetchval(
+                sql.FOLDED_UP_TO, [topic.name for topic in topics], sum(topic.partitions for topic in topics)
+            )
+            return folded
+
     async def read(self, session_ids: Iterable[UUID]) -> list[Session]:
         """Return these sessions as they stand, without those that do not exist."""
         async with self.transaction() as driver:
@@ -126,17 +136,6 @@ async def _insert_history(driver: "Driver", arrivals: Sequence[Arrival]) -> list
     ]
     returned = await driver.fetch(sql.INSERT_HISTORY, *columns(rows))
     return [unique[row[0], row[1]] for row in returned]
-
-
-async def insert_sweep_history(driver: "Driver", sweep: TimeoutSweep, ended: Sequence[Session]) -> None:
-    """Write into the history of each session that the sweep ended it."""
-    body = sweep.model_dump_json(by_alias=True, exclude_none=True, exclude=_COMMON)
-    rows = [
-        (s.session_id, derived_id(sweep.sweep_id, s.session_id), "TimeoutSweep", sweep.occurred_at, sweep.as_of, body)
-        for s in ended
-    ]
-    if rows:
-        await driver.execute(sql.INSERT_HISTORY, *columns(rows))
 
 
 async def _fold_sessions(driver: "Driver", new: Sequence[Arrival], work: _Work) -> None:

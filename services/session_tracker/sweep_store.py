@@ -1,54 +1,26 @@
 """What a sweep reads and writes in PostgreSQL."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.contracts.events import TimeoutSweep
 from services.contracts.ids import derived_id
-from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
 from services.database import tables as t
 from services.session_tracker import statements as sql
+from services.session_tracker.endings import Chunk, Ending, Position, end_sessions
 from services.session_tracker.faults import postgres_faults
-from services.session_tracker.fold import Transition
-from services.session_tracker.lifecycle import apply
+from services.session_tracker.lifecycle import Session
 from services.session_tracker.rows import session_of
-from services.session_tracker.store import SessionStore, add_counts, insert_sweep_history, update_sessions
+from services.session_tracker.store import SessionStore
 
 if TYPE_CHECKING:
     from asyncpg import Record
 
     from services.session_tracker.store import Driver
-
-SWEEP_SHARD = -1
-"""The rollup shard of sweeps: they belong to no partition."""
-CHUNK = 500
-"""Sessions in one transaction of a sweep."""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """How far a sweep has come among the stale sessions, oldest activity first."""
-
-    last_activity_at: datetime
-    session_id: UUID
-
-
-START = Position(datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Sessions that one transaction timed out, and where the next one goes on: None at the end."""
-
-    transitions: Sequence[Transition]
-    next: Position | None
 
 
 class SweepStore:
@@ -99,17 +71,8 @@ class SweepStore:
 
     async def folded_past(self, moment: datetime) -> bool:
         """Tell whether every partition of messages, results and control is folded past `moment`."""
-        topics = GROUP_TOPICS[TRACKER_GROUP]
-        passed = (
-            select(func.count())
-            .select_from(t.fold_progress)
-            .where(
-                t.fold_progress.c.topic.in_([topic.name for topic in topics]), t.fold_progress.c.folded_up_to >= moment
-            )
-        )
-        with postgres_faults():
-            async with self._engine.connect() as connection:
-                return await connection.scalar(passed) == sum(topic.partitions for topic in topics)
+        folded = await self._sessions.folded_up_to()
+        return folded is not None and folded >= moment
 
     async def count_stale(self, sweep: TimeoutSweep) -> int:
         """Return how many sessions the sweep would time out."""
@@ -124,16 +87,9 @@ class SweepStore:
         """
         async with self._sessions.transaction() as driver:
             rows = await _lock_stale(driver, sweep, position, size)
-            before = [session_of(row) for row in rows]
-            ended = [after for session in before if (after := apply(session, sweep)) is not None]
-            transitions = [
-                Transition(after, session.status, SWEEP_SHARD) for session, after in zip(before, ended, strict=True)
-            ]
-            await update_sessions(driver, ended)
-            await insert_sweep_history(driver, sweep, ended)
-            await add_counts(driver, transitions)
-            if ended:
-                await driver.execute(sql.COUNT_TIMED_OUT, len(ended), 0, sweep.sweep_id)
+            transitions = await end_sessions(driver, [_ending(session_of(row), sweep) for row in rows])
+            if transitions:
+                await driver.execute(sql.COUNT_TIMED_OUT, len(transitions), 0, sweep.sweep_id)
         return Chunk(transitions, _after(rows, size))
 
     async def skip(self, sweep: TimeoutSweep, position: Position) -> Position | None:
@@ -144,6 +100,10 @@ class SweepStore:
         return _after(rows, 1)
 
 
+def _ending(session: Session, sweep: TimeoutSweep) -> Ending:
+    return Ending(session, sweep, derived_id(sweep.sweep_id, session.session_id), sweep.as_of)
+
+
 def _cutoff(sweep: TimeoutSweep) -> datetime:
     if sweep.max_age_hours is None:
         raise ValueError("The sweep does not say how old a session may be.")
@@ -151,7 +111,7 @@ def _cutoff(sweep: TimeoutSweep) -> datetime:
 
 
 async def _lock_stale(driver: "Driver", sweep: TimeoutSweep, position: Position, size: int) -> "list[Record]":
-    return await driver.fetch(sql.LOCK_STALE, _cutoff(sweep), position.last_activity_at, position.session_id, size)
+    return await driver.fetch(sql.LOCK_STALE, _cutoff(sweep), position.due_since, position.session_id, size)
 
 
 def _after(rows: "list[Record]", size: int) -> Position | None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -16,9 +17,9 @@ from services.runtime.faults import PassingFault
 from services.runtime.offsets import DoneOffsets
 from services.runtime.shutdown import Shutdown
 from services.session_tracker.changes import publish_changes
-from services.session_tracker.faults import RefusedByPostgres
+from services.session_tracker.endings import CHUNK, Chunk, Position, in_chunks
 from services.session_tracker.metrics import TrackerMetrics
-from services.session_tracker.sweep_store import CHUNK, START, Position, SweepStore
+from services.session_tracker.sweep_store import SweepStore
 
 logger = logging.getLogger(__name__)
 
@@ -98,27 +99,16 @@ class Sweeps:
         logger.info("Sweep %s is finished.", sweep.sweep_id)
 
     async def _chunks(self, sweep: TimeoutSweep) -> AsyncIterator[int]:
-        """Yield how many sessions each chunk timed out.
-
-        A chunk that PostgreSQL refuses is tried again in smaller ones, so that only the session to blame is skipped:
-        it stays the oldest, and would keep its neighbours out of every later sweep too.
-        """
-        position: Position | None = START
-        size = CHUNK
-        while position is not None:
-            if self._shutdown.requested:
-                raise FoldBehind("The process stops before the sweep is finished.")
-            try:
-                chunk = await self._store.time_out(sweep, position, size)
-            except RefusedByPostgres:
-                if size == 1:
-                    position = await self._skip(sweep, position)
-                size = max(1, size // 8)
-                continue
+        """Yield how many sessions each chunk timed out."""
+        async for chunk in in_chunks(partial(self._time_out, sweep), partial(self._skip, sweep), CHUNK):
             await publish_changes(self._producer, ((t.session, t.previous) for t in chunk.transitions))
             self._metrics.count(chunk.transitions)
             yield len(chunk.transitions)
-            position, size = chunk.next, min(CHUNK, size * 8)
+
+    async def _time_out(self, sweep: TimeoutSweep, position: Position, size: int) -> Chunk:
+        if self._shutdown.requested:
+            raise FoldBehind("The process stops before the sweep is finished.")
+        return await self._store.time_out(sweep, position, size)
 
     async def _skip(self, sweep: TimeoutSweep, position: Position) -> Position | None:
         logger.exception("PostgreSQL does not let sweep %s end a session, which is skipped.", sweep.sweep_id)

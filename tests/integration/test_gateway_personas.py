@@ -48,6 +48,21 @@ async def test_a_persona_is_made_told_replaced_and_deleted(gateway: Gateway) -> 
     assert [entry.action for entry in await gateway.rows(audit_log)] == ["persona.put", "persona.put", "persona.delete"]
 
 
+async def test_a_reply_by_callback_is_for_gateways_that_take_them(
+    gateway: Gateway, broker: str, postgres_url: str
+) -> None:
+    status, refused = await put(gateway, callbackSeconds=60)
+    assert (status, refused["code"]) == (400, "no-callback-url")
+    assert "CALLBACK_BASE_URL" in str(refused["detail"])
+    settings = {"persona_secrets_key": KEY.decode(), "egress_allow_cidrs": ALLOWED}
+    async with running_gateway(broker, postgres_url, callback_base_url="http://127.0.0.1:1", **settings) as taking:
+        for seconds in (0.5, 604_800, None):
+            status, made = await put(taking, callbackSeconds=seconds)
+            assert (status, made["callbackSeconds"]) == (200, seconds)
+        for seconds in (0, -1, 604_801):
+            assert (await put(taking, callbackSeconds=seconds))[0] == 400
+
+
 async def test_personas_are_listed_by_cursor(gateway: Gateway) -> None:
     for name in ("c", "a", "b"):
         await put(gateway, name)

@@ -21,11 +21,12 @@ from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.shutdown import Shutdown
 from services.session_tracker import sweeps as sweeps_module
+from services.session_tracker.endings import CHUNK
 from services.session_tracker.fold import Arrival
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.months import Months
 from services.session_tracker.store import SessionStore
-from services.session_tracker.sweep_store import CHUNK, SweepStore
+from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.sweeps import FoldBehind, Sweeps
 from tests.integration.kafka_log import producer
 from tests.integration.tracker_process import TRACKER_PARTITIONS, changes, connected

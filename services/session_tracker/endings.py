@@ -1,0 +1,103 @@
+"""How the tracker ends sessions by the clock, for sweeps and overdue callbacks: chunks, each its own transaction."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from services.contracts.events import SessionEvent
+from services.session_tracker import statements as sql
+from services.session_tracker.faults import RefusedByPostgres
+from services.session_tracker.fold import Transition
+from services.session_tracker.lifecycle import LifecycleEvent, Session, apply
+from services.session_tracker.rows import columns
+from services.session_tracker.store import add_counts, update_sessions
+
+if TYPE_CHECKING:
+    from services.session_tracker.store import Driver
+
+NO_PARTITION = -1
+"""The rollup shard of sessions that end by the clock."""
+CHUNK = 500
+"""Sessions in one transaction."""
+
+_COMMON = set(SessionEvent.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far one pass has come among the sessions that are due, those due for longest first."""
+
+    due_since: datetime
+    session_id: UUID
+
+
+START = Position(datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Sessions that one transaction ended, and where the next one goes on: None at the end."""
+
+    transitions: Sequence[Transition]
+    next: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What ends a session that is ACTIVE and locked, and how its history tells it."""
+
+    session: Session
+    event: LifecycleEvent
+    event_id: UUID
+    recorded_at: datetime
+
+
+async def end_sessions(driver: "Driver", endings: Sequence[Ending]) -> list[Transition]:
+    """End the sessions, with their history and counts, in the caller's transaction."""
+    ended = [after for one in endings if (after := apply(one.session, one.event)) is not None]
+    transitions = [
+        Transition(after, one.session.status, NO_PARTITION) for one, after in zip(endings, ended, strict=True)
+    ]
+    await update_sessions(driver, ended)
+    if endings:
+        await driver.execute(sql.INSERT_HISTORY, *columns([_history_row(one) for one in endings]))
+    await add_counts(driver, transitions)
+    return transitions
+
+
+async def in_chunks(
+    end: Callable[[Position, int], Awaitable[Chunk]],
+    skip: Callable[[Position], Awaitable[Position | None]],
+    size: int,
+) -> AsyncIterator[Chunk]:
+    """Yield what `end` does to each chunk, of at most `size` sessions, until it is through.
+
+    A chunk that PostgreSQL refuses is tried again in smaller ones, so that only the session to blame is passed to
+    `skip`: it stays due for longest, and would keep its neighbours out of every later pass too.
+    """
+    position: Position | None = START
+    most = size
+    while position is not None:
+        try:
+            chunk = await end(position, most)
+        except RefusedByPostgres:
+            if most == 1:
+                position = await skip(position)
+            most = max(1, most // 8)
+            continue
+        yield chunk
+        position, most = chunk.next, min(size, most * 8)
+
+
+def _history_row(ending: Ending) -> tuple[object, ...]:
+    event = ending.event
+    return (
+        ending.session.session_id,
+        ending.event_id,
+        type(event).__name__,
+        event.occurred_at,
+        ending.recorded_at,
+        event.model_dump_json(by_alias=True, exclude_none=True, exclude=_COMMON),
+    )

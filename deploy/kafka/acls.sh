@@ -22,8 +22,10 @@ joins() { allow "$1" --operation Read --group "$2"; }
 # Creates the topics; touches no record.
 allow migrate --operation Create --operation Describe --topic chat. --resource-pattern-type prefixed
 
-# Publishes for users, asks for sweeps, and follows what was committed, without a group.
+# Publishes for users, and for personas that reply by callback; asks for sweeps, and follows what was committed,
+# without a group.
 writes gateway chat.messages.v1
+writes gateway chat.results.v1
 writes gateway chat.control.v1
 writes gateway chat.sweeps.v1
 reads gateway chat.sessions.v1

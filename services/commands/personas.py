@@ -31,6 +31,10 @@ def set_persona(
     max_attempts: Annotated[int, typer.Option(help="Calls for one message, at most.")] = 3,
     deadline_seconds: Annotated[float, typer.Option(help="Of all calls for one message.")] = 60,
     idempotent: Annotated[bool, typer.Option(help="Whether a call may be repeated that may have begun.")] = False,
+    callback_seconds: Annotated[
+        float | None,
+        typer.Option(help="How long its reply may take to be posted to callbackUrl.", show_default=False),
+    ] = None,
     auth_header: Annotated[
         str | None, typer.Option(help="The header that the webhook asks for.", show_default=False)
     ] = None,
@@ -49,6 +53,7 @@ def set_persona(
         "maxAttempts": max_attempts,
         "deadlineSeconds": deadline_seconds,
         "idempotent": idempotent,
+        "callbackSeconds": callback_seconds,
         "auth": _credentials(auth_header, auth_basic),
     }
     _call("PUT", persona_id, data_dir, body)
@@ -93,6 +98,8 @@ def persona_lines(personas: Sequence[Mapping[str, object]]) -> Iterator[str]:
             f"{persona['deadlineSeconds']:g} s in all",
         ]
         limits += ["idempotent"] if persona["idempotent"] else []
+        if persona.get("callbackSeconds"):
+            limits.append(f"replies by callback within {persona['callbackSeconds']:g} s")
         limits += ["with credentials"] if persona["hasAuth"] else []
         yield f"{persona['personaId']!s:{width}}  {persona['webhookUrl']}  {', '.join(limits)}"
 

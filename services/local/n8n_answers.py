@@ -1,7 +1,7 @@
 """What n8n answers to a webhook call, case by case: the pure half of the stub n8n."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 import orjson
@@ -28,6 +28,8 @@ class Answer:
     content_type: str | None = _JSON
     headers: tuple[tuple[str, str], ...] = ()
     delay_seconds: float = 0
+    reply_later: bytes | None = None
+    """JSON that is posted to the call's callback URL a moment after the answer."""
 
 
 Persona = Callable[[WebhookCall], Answer | None]
@@ -74,6 +76,10 @@ def _stream_node(name: str) -> dict[str, object]:
     return {"nodeId": "00000000-0000-0000-0000-000000000001", "nodeName": name, "itemIndex": 0, "runIndex": 0}
 
 
+def _callback(call: WebhookCall) -> Answer:
+    return replace(_STARTED, reply_later=orjson.dumps({"reply": f"You said: {call.message}"}))
+
+
 def _dedupe(call: WebhookCall) -> Answer:
     return _json({"reply": f"You said: {call.message}", "sessionId": call.session_id, "repeated": call.number > 1})
 
@@ -100,6 +106,7 @@ def not_registered(method: str, path: str) -> Answer:
 UNREADABLE = _json({"code": 422, "message": "Failed to parse request body"}, status=422)
 """The answer to a body that is no JSON object."""
 
+_STARTED = _json({"message": "Workflow was started"})
 _CANNOT_START = _json({"code": 0, "message": "Workflow Webhook Error: Workflow could not be started!"}, status=500)
 _TOO_MANY = Answer(429, (b"Too Many Requests",), "text/plain; charset=utf-8", (("retry-after", "1"),))
 _WRONG_METHOD = "This webhook is not registered for POST requests. Did you mean to make a GET request?"
@@ -111,7 +118,9 @@ PERSONAS: dict[str, Persona] = {
     "uneven": _uneven,  # a Respond node, after up to 0.5 s
     "flaky": _flaky,  # cannot be started twice, then a Respond node
     "streaming": _streaming,  # a Respond node in streaming mode
-    "immediate": _always(_json({"message": "Workflow was started"})),  # Respond immediately
+    "immediate": _always(_STARTED),  # Respond immediately
+    "callback": _callback,  # Respond immediately, then post the reply to the callback URL
+    "forgetful": _always(_STARTED),  # Respond immediately, and never post it
     "last-node-empty": _always(_NO_ITEM),
     "empty": _always(Answer()),  # the Respond node was never reached
     "broken": _always(_json({"message": "Error in workflow"}, status=500)),  # a node fails, without a Respond node
@@ -125,6 +134,9 @@ PERSONAS: dict[str, Persona] = {
     "cloud-timeout": _always(Answer(524, (b"error code: 524",), "text/plain; charset=UTF-8")),
 }
 """One persona a row of what n8n answers; its webhook is `/webhook/<persona>`."""
+
+CALLBACK_SECONDS = {"callback": 60.0, "forgetful": 3.0}
+"""The personas that reply by callback, and within how long."""
 
 WEBHOOKS: dict[str, Persona] = {
     **PERSONAS,

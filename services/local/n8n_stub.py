@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+import httpx
 import orjson
 import uvicorn
 from starlette.applications import Starlette
@@ -23,6 +24,8 @@ from starlette.routing import Route
 from services.local.n8n_answers import UNREADABLE, WEBHOOKS, Answer, WebhookCall, not_registered
 
 _MAX_SESSIONS = 100_000
+_CALLBACK_DELAY_SECONDS = 1.0
+_CALLBACK_TRIES = 5
 
 
 @dataclass(slots=True)
@@ -92,9 +95,10 @@ class Ledger:
 def stub_app() -> Starlette:
     """The stub as an ASGI application with a ledger of its own."""
     ledger = Ledger()
+    replies: set[asyncio.Task[None]] = set()
 
     async def webhook(request: Request) -> Response:
-        return await _answer_call(request, ledger)
+        return await _answer_call(request, ledger, replies)
 
     async def calls(request: Request) -> Response:
         if conversation_id := request.query_params.get("conversationId"):
@@ -119,7 +123,7 @@ def stub_app() -> Starlette:
     )
 
 
-async def _answer_call(request: Request, ledger: Ledger) -> Response:
+async def _answer_call(request: Request, ledger: Ledger, replies: set[asyncio.Task[None]]) -> Response:
     path = request.path_params["path"]
     persona = WEBHOOKS.get(path)
     if persona is None or request.method != "POST":
@@ -127,7 +131,7 @@ async def _answer_call(request: Request, ledger: Ledger) -> Response:
     try:
         body = orjson.loads(await request.body())
         session_id, conversation_id = str(body["sessionId"]), str(body["conversationId"])
-        message = str(body["message"])
+        message, callback_url = str(body["message"]), str(body.get("callbackUrl", ""))
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return _response(UNREADABLE)
     number = ledger.note(session_id, conversation_id, path, request.headers.get("webhook-id", ""))
@@ -137,7 +141,23 @@ async def _answer_call(request: Request, ledger: Ledger) -> Response:
         return Response(status_code=499)
     if answer.delay_seconds:
         await asyncio.sleep(answer.delay_seconds)
+    if answer.reply_later is not None and callback_url:
+        task = asyncio.create_task(_reply_later(callback_url, answer.reply_later))
+        replies.add(task)
+        task.add_done_callback(replies.discard)
     return _response(answer)
+
+
+async def _reply_later(callback_url: str, reply: bytes) -> None:
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        for _ in range(_CALLBACK_TRIES):
+            await asyncio.sleep(_CALLBACK_DELAY_SECONDS)
+            try:
+                answer = await client.post(callback_url, content=reply, headers={"content-type": "application/json"})
+            except httpx.TransportError:
+                continue
+            if answer.status_code < 500:
+                return
 
 
 async def _until_disconnected(request: Request) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import httpx
 
@@ -27,18 +27,25 @@ def what_is_not_ready(client: httpx.Client, programs: Iterable[Program]) -> dict
 
 
 def register_personas(
-    gateway_url: str, n8n_url: str, personas: Iterable[str], admin_token: Callable[[str], str]
+    gateway_url: str,
+    n8n_url: str,
+    personas: Iterable[str],
+    callback_seconds: Mapping[str, float],
+    admin_token: Callable[[str], str],
 ) -> None:
     """Give the gateway every persona, with its webhook at `n8n_url`; PersonaRefusedError where it says no.
 
-    `admin_token` signs a token for a user id.
+    `callback_seconds` holds those that reply by callback; `admin_token` signs a token for a user id.
     """
     with httpx.Client(base_url=gateway_url, timeout=10, trust_env=False) as client:
         for persona in personas:
             # A user each: the lowest rate limit does not hold the start up.
             answer = client.put(
                 f"/api/personas/{persona}",
-                json={"webhookUrl": f"{n8n_url}/webhook/{persona}"},
+                json={
+                    "webhookUrl": f"{n8n_url}/webhook/{persona}",
+                    "callbackSeconds": callback_seconds.get(persona),
+                },
                 headers={"authorization": f"Bearer {admin_token(f'up-{persona}')}"},
             )
             if answer.is_error:

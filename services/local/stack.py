@@ -15,7 +15,7 @@ from services.local.data_directory import DataDirectory
 from services.local.engines import Engines
 from services.local.greeting import greeting
 from services.local.kafka_artifacts import KafkaArtifacts, kafka_artifacts
-from services.local.n8n_answers import PERSONAS
+from services.local.n8n_answers import CALLBACK_SECONDS, PERSONAS
 from services.local.processes import (
     free_port,
     run_to_end,
@@ -86,6 +86,7 @@ class Stack:
                 self._addresses.gateway_url,
                 self._addresses.n8n_url,
                 PERSONAS,
+                CALLBACK_SECONDS,
                 lambda user: self._token(user, admin=True),
             )
         if self._engines.loses_records("broker"):

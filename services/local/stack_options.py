@@ -49,7 +49,7 @@ def service_environment(
     """The environment of every service: the caller's own, with the stack's addresses and secrets on top.
 
     `broker_settings` are those that the broker wants of its clients. Webhooks on this machine are allowed, beside
-    what the caller allows; tokens are the stack's own.
+    what the caller allows; tokens are the stack's own. Callbacks come to this machine unless the caller says otherwise.
     """
     allowed = ",".join(part for part in (outer.get("EGRESS_ALLOW_CIDRS"), _LOOPBACK) if part)
     passed_on = {name: value for name, value in outer.items() if name != "JWT_JWKS_URL"}
@@ -62,6 +62,7 @@ def service_environment(
         "JWT_SECRET": jwt_secret,
         "PERSONA_SECRETS_KEY": persona_secrets_key,
         "EGRESS_ALLOW_CIDRS": allowed,
+        "CALLBACK_BASE_URL": outer.get("CALLBACK_BASE_URL") or addresses.gateway_url,
     }
 
 

@@ -12,12 +12,12 @@ import pytest
 
 from services.commands.tokens import mint_token
 from services.contracts.session import FailureKind
-from services.local.n8n_answers import PERSONAS
+from services.local.n8n_answers import CALLBACK_SECONDS, PERSONAS
 from tests.e2e.local_stack import Up
 
 Json = dict[str, Any]
 
-REPLYING = {"echo", "slow", "uneven", "flaky", "overloaded", "streaming"}
+REPLYING = {"echo", "slow", "uneven", "flaky", "overloaded", "streaming", "callback"}
 FAILING = {
     "broken": FailureKind.WORKFLOW_ERROR,
     "empty": FailureKind.NO_REPLY,
@@ -29,6 +29,7 @@ FAILING = {
     "forbidden": FailureKind.UNAUTHORIZED,
     "cloud-timeout": FailureKind.TIMEOUT,
     "hang": FailureKind.TIMEOUT,
+    "forgetful": FailureKind.CALLBACK_TIMEOUT,
 }
 
 
@@ -122,7 +123,12 @@ def test_a_message_is_answered(person, persona) -> None:
 def test_what_n8n_does_wrong_is_told(person, stack, persona, kind) -> None:
     alice, admin = person(), person(admin=True)
     impatient = f"{persona}-{uuid4()}"
-    body = {"webhookUrl": f"{stack['n8nUrl']}/webhook/{persona}", "timeoutSeconds": 1, "deadlineSeconds": 10}
+    body = {
+        "webhookUrl": f"{stack['n8nUrl']}/webhook/{persona}",
+        "timeoutSeconds": 1,
+        "deadlineSeconds": 10,
+        "callbackSeconds": CALLBACK_SECONDS.get(persona),
+    }
     assert admin.http.put(f"/api/personas/{impatient}", json=body).is_success
     session = alice.ended(alice.send(impatient)["sessionId"])
     assert (session["status"], session["failureKind"]) == ("FAILED", kind)
@@ -130,6 +136,18 @@ def test_what_n8n_does_wrong_is_told(person, stack, persona, kind) -> None:
     assert [m["role"] for m in session["messages"]] == ["user"]
     stats = alice.stats()
     assert (stats["total"], stats["byStatus"]["FAILED"], stats["failures"]) == (1, 1, {kind: 1})
+
+
+def test_a_reply_by_callback_keeps_nobody_waiting_behind_it(person) -> None:
+    alice, conversation = person(), str(uuid4())
+    slow = alice.send("callback", "Think", conversation=conversation)["sessionId"]
+    quick = alice.send("echo", conversation=conversation, wait=20)
+    assert quick["status"] == "COMPLETED"
+    session = alice.ended(slow)
+    assert kinds(session) == ["MessageSent", "WebhookAttempted", "WebhookSucceeded"]
+    told = session["timeline"][1]
+    assert (told["outcome"], told["deadlineAt"]) == ("accepted", session["deadlineAt"])
+    assert session["startedAt"] < quick["endedAt"] < session["endedAt"] < session["deadlineAt"]
 
 
 def test_every_persona_of_the_stub_is_tried_here() -> None:

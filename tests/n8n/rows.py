@@ -11,12 +11,12 @@ import jwt
 
 from services.contracts import FailureKind, MessageSent
 from services.contracts.ids import new_id
+from services.contracts.replies import Reply
 from services.local.n8n_workflows import WebhookCredentials
 from services.runtime.egress import EgressRules
 from services.webhook_dispatcher.delivery import Answer, NoAnswer, judge
 from services.webhook_dispatcher.n8n import N8n
 from services.webhook_dispatcher.personas import Persona
-from services.contracts.replies import Reply
 
 LOOPBACK = EgressRules.parse(["127.0.0.0/8"])
 MESSAGE = "Hello"
@@ -53,6 +53,7 @@ ROWS = (
     Row("streaming", "streaming", None, "streaming"),
     Row("does its work once a session", "dedupe", None, "dedupe"),
     Row("Respond immediately", "immediate", FailureKind.ACKNOWLEDGED_ONLY, "immediate"),
+    Row("the same, then a callback (to a persona that replies)", "callback", FailureKind.ACKNOWLEDGED_ONLY, "callback"),
     Row("Only Run If says no", "skipped", FailureKind.NO_REPLY, "skipped"),
     Row("last node, no data", "last-node-empty", FailureKind.NO_REPLY, "last-node-empty"),
     Row("Respond node never reached", "empty", FailureKind.NO_REPLY, "empty"),

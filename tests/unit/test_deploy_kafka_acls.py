@@ -70,6 +70,7 @@ def test_each_process_may_do_what_it_does() -> None:
     assert set(found) == {*SETTINGS, "operator"}
     assert found["gateway"] == {
         ("Write", "topic", MESSAGES.name),
+        ("Write", "topic", RESULTS.name),
         ("Write", "topic", CONTROL.name),
         ("Write", "topic", SWEEPS.name),
         ("Read", "topic", SESSIONS.name),

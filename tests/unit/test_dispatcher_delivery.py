@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from services.contracts import FailureKind
+from services.contracts.replies import Reply
 from services.local.n8n_answers import PERSONAS, WEBHOOKS, WebhookCall
 from services.webhook_dispatcher.delivery import Again, Answer, Failed, NoAnswer, Trouble, judge
-from services.contracts.replies import Reply
 from services.webhook_dispatcher.retries import LONGEST_BACKOFF_SECONDS, retry_after_seconds, retry_delay
 
 NOW = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
@@ -38,6 +38,8 @@ N8N = {
     "unauthorized": (FailureKind.UNAUTHORIZED, Again.NOBODY),
     "forbidden": (FailureKind.UNAUTHORIZED, Again.NOBODY),
     "overloaded": (FailureKind.HTTP_4XX, Again.ANYONE),
+    "callback": (FailureKind.ACKNOWLEDGED_ONLY, Again.NOBODY),  # unless the persona says that it replies by callback
+    "forgetful": (FailureKind.ACKNOWLEDGED_ONLY, Again.NOBODY),
     "uneven": None,
     "hang": None,
     "cloud-timeout": (FailureKind.TIMEOUT, Again.IDEMPOTENT),

@@ -66,6 +66,8 @@ def test_the_caller_s_environment_is_passed_on_with_the_stack_s_on_top() -> None
     assert made["EGRESS_ALLOW_CIDRS"] == "10.0.0.0/8,127.0.0.0/8,::1/128"
     assert made["KAFKA_IDEMPOTENCE"] == "false"
     assert "JWT_JWKS_URL" not in made
+    assert made["CALLBACK_BASE_URL"] == "http://127.0.0.1:3000"
+    assert environment({"CALLBACK_BASE_URL": "https://tunnel.example"})["CALLBACK_BASE_URL"] == "https://tunnel.example"
     assert environment({})["EGRESS_ALLOW_CIDRS"] == "127.0.0.0/8,::1/128"
     assert "KAFKA_IDEMPOTENCE" not in environment({})
 

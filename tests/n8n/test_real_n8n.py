@@ -84,6 +84,7 @@ def test_messages_through_the_whole_system_end_as_n8n_answers(
         "echo": ("COMPLETED", "You said: Hello"),
         "slow": ("COMPLETED", "You said: Hello"),
         "streaming": ("COMPLETED", "You said: Hello"),
+        "callback": ("COMPLETED", "You said: Hello"),
         "broken": ("FAILED", "workflow-error"),
         "immediate": ("FAILED", "acknowledged-only"),
         "empty": ("FAILED", "no-reply"),
@@ -108,9 +109,9 @@ def _through_the_gateway(
         "hang": {"webhookUrl": f"{n8n_url}/webhook/hang", "timeoutSeconds": 1},
     }.items():
         client.put(f"/api/personas/{persona}", json=body, headers=admin).raise_for_status()
-    personas = ["echo", "slow", "streaming", "broken", "immediate", "empty", "last-node-empty", "not-registered"]
+    personas = ["echo", "slow", "streaming", "callback", "broken", "immediate", "empty", "last-node-empty"]
     ended = {}
-    for persona in [*personas, "header-auth", "header-auth-wrong", "hang"]:
+    for persona in [*personas, "not-registered", "header-auth", "header-auth-wrong", "hang"]:
         answer = client.post(
             f"/api/conversations/with-{persona}/messages?wait=30",
             json={"personaId": persona, "message": MESSAGE},

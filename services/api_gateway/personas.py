@@ -23,7 +23,16 @@ from services.runtime.egress import EgressRules, UrlRefused, check_url
 RESOLVE_SECONDS = 5.0
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _HEADER_TEXT = re.compile(r"[\t\x20-\x7e]*")
-_OURS = {"host", "content-length", "content-type", "transfer-encoding", "connection", "webhook-id", "idempotency-key"}
+_OURS = {
+    "host",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "connection",
+    "webhook-id",
+    "idempotency-key",
+    "callback-url",
+}
 
 
 class BasicAuth(Body):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 
 from services.commands.wording import shown
-from services.contracts.session import FailureKind, SessionStatus
+from services.contracts.session import AttemptOutcome, FailureKind, SessionStatus
 
 Entry = Mapping[str, object]
 """One happening of a timeline, as the gateway tells it."""
@@ -123,4 +123,10 @@ def _why_active(timeline: Sequence[Entry]) -> str:
             "No attempt has been told: the dispatcher has not taken it, or its call is still running. "
             "See the dispatcher's health and lag, and earlier messages of the same conversation."
         )
-    return "An attempt has been told and the session goes on: it waits for its next attempt, or for a callback."
+    accepted = next((entry for entry in timeline if entry.get("outcome") == AttemptOutcome.ACCEPTED), None)
+    if accepted is not None:
+        return (
+            f"The workflow accepted the message and has not posted its reply to callbackUrl; it may until "
+            f"{accepted.get('deadlineAt')}. See its execution in n8n."
+        )
+    return "An attempt has been told and the session goes on: it waits for its next attempt."

@@ -54,6 +54,8 @@ def test_an_active_session_is_explained_by_its_timeline() -> None:
     attempted = {**untouched, "timeline": [{"type": "WebhookAttempted"}]}
     assert "No attempt has been told" in explain_session(untouched)[-1]
     assert "An attempt has been told" in explain_session(attempted)[-1]
+    accepted = {"type": "WebhookAttempted", "outcome": "accepted", "deadlineAt": "2026-11-22T12:00:00Z"}
+    assert "until 2026-11-22T12:00:00Z" in explain_session({**attempted, "timeline": [accepted]})[-1]
     assert timeline_lines(untouched) == ["  now  MessageSent"]
 
 

@@ -156,6 +156,8 @@ class Persona(Shape):
     idempotent: bool
     callback_seconds: float | None = Field(description="How long its reply by callback may take; null: it answers")
     has_auth: bool
+    n8n_api_url: str | None = Field(alias="n8nApiUrl", description="Where cancelled executions are stopped")
+    has_n8n_api_key: bool = Field(alias="hasN8nApiKey")
     created_at: datetime
     updated_at: datetime
     warnings: list[str] | None = Field(None, description="What may be wrong with it")

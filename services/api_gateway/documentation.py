@@ -36,7 +36,7 @@ _COUNTS = {
 _PERSONA = {
     "personaId": "support", "webhookUrl": "https://n8n.example.com/webhook/support", "timeoutSeconds": 10,
     "maxAttempts": 3, "deadlineSeconds": 60, "idempotent": False, "callbackSeconds": None, "hasAuth": True,
-    "createdAt": _WHEN, "updatedAt": _WHEN,
+    "n8nApiUrl": None, "hasN8nApiKey": False, "createdAt": _WHEN, "updatedAt": _WHEN,
 }  # fmt: skip
 _SWEEP = {
     "sweepId": _ID, "requestedBy": "root", "asOf": _WHEN, "maxAgeHours": 24, "dryRun": False, "timedOut": 17,

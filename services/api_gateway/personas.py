@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from cryptography.fernet import Fernet
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, JsonValue, SecretStr, field_validator
 from pydantic_core import to_json
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
@@ -23,6 +23,7 @@ from services.runtime.egress import EgressRules, UrlRefused, check_url
 RESOLVE_SECONDS = 5.0
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _HEADER_TEXT = re.compile(r"[\t\x20-\x7e]*")
+_WEBHOOK = re.compile(r"([a-z]+://[^?#]+?)/webhook(?:-test)?/")
 _OURS = {
     "host",
     "content-length",
@@ -86,6 +87,36 @@ class PersonaBody(Body):
     auth: Annotated[BasicAuth | HeaderAuth, Field(discriminator="type")] | None = Field(
         None, description="Credentials for the webhook; never shown again"
     )
+    n8n_api_key: SecretStr | None = Field(
+        None,
+        alias="n8nApiKey",
+        min_length=1,
+        max_length=4096,
+        description="Key of n8n's API with the scope execution:stop: cancelling a session then stops its execution, "
+        "where the workflow names it; never shown again",
+    )
+    n8n_api_url: str | None = Field(
+        None,
+        alias="n8nApiUrl",
+        min_length=1,
+        max_length=2048,
+        description="Of n8n's API, for the key; default: that of the webhook's n8n",
+    )
+
+    @field_validator("n8n_api_key")
+    @classmethod
+    def _sendable_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not _HEADER_TEXT.fullmatch(key.get_secret_value()):
+            raise ValueError("it must be printable ASCII on one line")
+        return key
+
+    @property
+    def api_url(self) -> str | None:
+        """Where n8n's API is; None without a key for it, and where neither address says."""
+        if self.n8n_api_key is None:
+            return None
+        beside = _WEBHOOK.match(self.webhook_url)
+        return self.n8n_api_url or (f"{beside[1]}/api/v1" if beside else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +127,34 @@ class Personas:
     secrets_key: Fernet | None
     takes_callbacks: bool
 
-    async def check_address(self, webhook_url: str) -> list[str]:
-        """Return warnings about the address; raise Problem 400 where the egress rules refuse it.
+    async def check_addresses(self, body: PersonaBody) -> list[str]:
+        """Return warnings about the persona's addresses; raise Problem 400 where the egress rules refuse one."""
+        warnings = await self._check_address("webhookUrl", body.webhook_url)
+        if body.n8n_api_key is None:
+            return warnings
+        if body.api_url is None:
+            raise invalid_body("n8nApiUrl", "The webhook's address does not show where n8n's API is: give it here.")
+        return [*warnings, *await self._check_address("n8nApiUrl", body.api_url)]
+
+    async def _check_address(self, field: str, url: str) -> list[str]:
+        """Return warnings about one address; raise Problem 400 where the egress rules refuse it.
 
         A host that cannot be resolved at the moment is let through with a warning: every call is checked anyway.
         """
         try:
-            host, port = _host_and_port(webhook_url)
+            host, port = _host_and_port(url)
             addresses = await _resolve(host, port)
         except UrlRefused as error:
-            raise invalid_body("webhookUrl", str(error)) from None
+            raise invalid_body(field, str(error)) from None
         if not addresses:
             return [f"The host {host} could not be resolved; calls will fail until it can."]
         if not self.egress.choose(addresses):
             raise Problem(
                 400,
                 "address-refused",
-                f"The webhook's address {addresses[0]} may not be called from here; "
+                f"The address {addresses[0]} may not be called from here; "
                 "its operator can allow it with EGRESS_ALLOW_CIDRS.",
-                members={"errors": [{"field": "webhookUrl", "message": "This address may not be called from here."}]},
+                members={"errors": [{"field": field, "message": "This address may not be called from here."}]},
             )
         return []
 
@@ -136,7 +176,9 @@ class Personas:
             "deadline_seconds": body.deadline_seconds,
             "idempotent": body.idempotent,
             "callback_seconds": body.callback_seconds,
-            "auth": self._encrypted(body.auth),
+            "auth": self._encrypted(None if body.auth is None else _plain(body.auth)),
+            "n8n_api_url": body.api_url,
+            "n8n_api_key": self._encrypted(None if body.n8n_api_key is None else body.n8n_api_key.get_secret_value()),
             "updated_at": now,
         }
         statement = insert(personas).values(persona_id=persona_id, created_at=now, **values)
@@ -145,8 +187,8 @@ class Personas:
         row: Row[Any] = (await connection.execute(statement.returning(personas))).one()
         return row
 
-    def _encrypted(self, auth: BasicAuth | HeaderAuth | None) -> bytes | None:
-        if auth is None:
+    def _encrypted(self, secret: JsonValue) -> bytes | None:
+        if secret is None:
             return None
         if self.secrets_key is None:
             raise Problem(
@@ -154,11 +196,7 @@ class Personas:
                 "no-secrets-key",
                 "This gateway cannot keep credentials; its operator must set PERSONA_SECRETS_KEY first.",
             )
-        plain = {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value
-            for name, value in auth.model_dump().items()
-        }
-        return self.secrets_key.encrypt(to_json(plain))
+        return self.secrets_key.encrypt(to_json(secret))
 
 
 async def read_persona(connection: AsyncConnection, persona_id: str) -> Row[Any] | None:
@@ -183,7 +221,16 @@ async def delete_persona(connection: AsyncConnection, persona_id: str) -> bool:
 def shown(row: Row[Any]) -> dict[str, Any]:
     """Return the persona as it is shown: without its credentials."""
     fields = row._asdict()
-    return {**{name: value for name, value in fields.items() if name != "auth"}, "hasAuth": fields["auth"] is not None}
+    secrets = {"auth": "hasAuth", "n8nApiKey": "hasN8nApiKey"}
+    told = {name: value for name, value in fields.items() if name not in secrets}
+    return told | {flag: fields[name] is not None for name, flag in secrets.items()}
+
+
+def _plain(auth: BasicAuth | HeaderAuth) -> dict[str, JsonValue]:
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in auth.model_dump().items()
+    }
 
 
 def _host_and_port(webhook_url: str) -> tuple[str, int]:

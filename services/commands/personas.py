@@ -18,6 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Set, show and delete personas, thr
 
 SECRET_VARIABLE = "PERSONA_AUTH_SECRET"  # noqa: S105
 """Where `set` finds the secret of credentials: arguments can be read by everyone on the machine."""
+API_KEY_VARIABLE = "N8N_API_KEY"
 
 PersonaId = Annotated[str, typer.Argument(help="The persona's id.")]
 
@@ -41,11 +42,18 @@ def set_persona(
     auth_basic: Annotated[
         str | None, typer.Option(help="The user name that the webhook asks for.", show_default=False)
     ] = None,
+    n8n_api_key: Annotated[
+        bool, typer.Option("--n8n-api-key", help="Give it a key of n8n's API, to stop cancelled executions.")
+    ] = False,
+    n8n_api_url: Annotated[
+        str | None, typer.Option(help="Of n8n's API, where not beside the webhook.", show_default=False)
+    ] = None,
     data_dir: DataDirectoryOption = None,
 ) -> None:
     """Make a persona, or replace it whole: what is not given gets its default, and credentials are removed.
 
-    The header's value, or the user's password, is read from PERSONA_AUTH_SECRET, or asked for in a terminal.
+    The header's value, or the user's password, is read from PERSONA_AUTH_SECRET, the key of n8n's API from
+    N8N_API_KEY, or asked for in a terminal.
     """
     body = {
         "webhookUrl": webhook_url,
@@ -55,6 +63,8 @@ def set_persona(
         "idempotent": idempotent,
         "callbackSeconds": callback_seconds,
         "auth": _credentials(auth_header, auth_basic),
+        "n8nApiKey": _secret(API_KEY_VARIABLE, "Key of n8n's API") if n8n_api_key else None,
+        "n8nApiUrl": n8n_api_url,
     }
     _call("PUT", persona_id, data_dir, body)
 
@@ -108,20 +118,18 @@ def _credentials(header: str | None, user: str | None) -> dict[str, str] | None:
     if header is not None and user is not None:
         raise CommandError("Give either --auth-header or --auth-basic: a persona has one kind of credentials.")
     if header is not None:
-        return {"type": "header", "name": header, "value": _secret(f"Value of {header}")}
+        return {"type": "header", "name": header, "value": _secret(SECRET_VARIABLE, f"Value of {header}")}
     if user is not None:
-        return {"type": "basic", "username": user, "password": _secret(f"Password of {user}")}
+        return {"type": "basic", "username": user, "password": _secret(SECRET_VARIABLE, f"Password of {user}")}
     return None
 
 
-def _secret(question: str) -> str:
-    secret = os.environ.get(SECRET_VARIABLE)
+def _secret(variable: str, question: str) -> str:
+    secret = os.environ.get(variable)
     if secret:
         return secret
     if not sys.stdin.isatty():
-        raise CommandError(
-            f"{SECRET_VARIABLE} is not set: put the secret there, or run this in a terminal, which asks."
-        )
+        raise CommandError(f"{variable} is not set: put the secret there, or run this in a terminal, which asks.")
     asked: str = typer.prompt(question, hide_input=True, err=True)
     return asked
 

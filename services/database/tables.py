@@ -139,6 +139,8 @@ personas = Table(
     Column("idempotent", Boolean, key="idempotent", nullable=False, server_default=text("false")),
     Column("callbackSeconds", Double, key="callback_seconds"),
     Column("auth", LargeBinary, key="auth"),
+    Column("n8nApiUrl", Text, key="n8n_api_url"),
+    Column("n8nApiKey", LargeBinary, key="n8n_api_key"),
     Column("createdAt", Time, key="created_at", nullable=False, server_default=text("now()")),
     Column("updatedAt", Time, key="updated_at", nullable=False, server_default=text("now()")),
 )

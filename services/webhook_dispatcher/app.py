@@ -20,9 +20,11 @@ from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.engine import TOPICS, Engine
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.n8n import N8n
+from services.webhook_dispatcher.n8n_api import N8nApi
 from services.webhook_dispatcher.personas import Personas
 from services.webhook_dispatcher.results import Results
 from services.webhook_dispatcher.settings import DispatcherSettings
+from services.webhook_dispatcher.stops import Stops
 
 MEASURE_SECONDS = 1.0
 
@@ -35,6 +37,8 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     producer, broker = build_producer(settings), build_broker(settings)
     personas, results = Personas(database, settings.secrets_key), Results(producer, metrics)
     n8n = N8n(settings.egress_rules)
+    n8n_api = N8nApi(settings.egress_rules)
+    stops = Stops(personas, database, n8n_api, metrics, shutdown)
     engine = Engine(
         Deliveries(
             personas,
@@ -45,6 +49,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
             timeout_hours=settings.chat_session_timeout_hours,
             callback_urls=settings.callback_urls,
         ),
+        stops,
         DeadLetters(producer, DISPATCHER_GROUP, consumer_metrics),
         metrics,
         shutdown,
@@ -72,6 +77,8 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
         stack.push_async_callback(database.dispose)
         stack.push_async_callback(producer.stop)
         await stack.enter_async_context(n8n)
+        await stack.enter_async_context(n8n_api)
+        stack.push_async_callback(stops.close)
         tasks = [asyncio.create_task(work) for work in (server.serve(), personas.run(), _measure(engine))]
         stack.push_async_callback(end_background, server, tasks[0], tasks[1:])
         for task in tasks:

@@ -13,6 +13,7 @@ from services.runtime.shutdown import Shutdown
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.partition import Partition
+from services.webhook_dispatcher.stops import Stops
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Engine:
     def __init__(
         self,
         deliveries: Deliveries,
+        stops: Stops,
         dead_letters: DeadLetters,
         metrics: DispatcherMetrics,
         shutdown: Shutdown,
@@ -39,6 +41,7 @@ class Engine:
         stop_seconds: float,
     ) -> None:
         self._deliveries = deliveries
+        self._stops = stops
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._shutdown = shutdown
@@ -55,6 +58,7 @@ class Engine:
                 number,
                 consumer,
                 self._deliveries,
+                self._stops,
                 self._dead_letters,
                 self._metrics,
                 self._shutdown,

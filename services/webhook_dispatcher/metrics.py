@@ -56,6 +56,13 @@ class DispatcherMetrics:
             "Times that a partition read again what is known of its sessions",
             registry=registry,
         )
+        self.stops = Counter(
+            "chat_webhook_execution_stops",
+            "Executions of cancelled sessions to be stopped in n8n, by outcome: stopped, unknown (no event names the "
+            "execution), failed, overloaded",
+            ["outcome"],
+            registry=registry,
+        )
         self.unacknowledged = Counter(
             "chat_dispatcher_unacknowledged_results",
             "Results that Kafka did not acknowledge and that were published again",

@@ -23,6 +23,7 @@ from services.runtime.tracing import continued
 from services.webhook_dispatcher.catch_up import CatchUp, cancel_request, ended_session
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.metrics import DispatcherMetrics
+from services.webhook_dispatcher.stops import Stops
 from services.webhook_dispatcher.tracking import KnownSessions, Message, Offsets, Phase
 
 RETRY_SECONDS = 1.0
@@ -46,6 +47,7 @@ class Partition:
         number: int,
         consumer: AIOKafkaConsumer,
         deliveries: Deliveries,
+        stops: Stops,
         dead_letters: DeadLetters,
         metrics: DispatcherMetrics,
         shutdown: Shutdown,
@@ -55,6 +57,7 @@ class Partition:
         self.topic = TopicPartition(MESSAGES.name, number)
         self._consumer = consumer
         self._deliveries = deliveries
+        self._stops = stops
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._shutdown = shutdown
@@ -129,6 +132,7 @@ class Partition:
         """Act on a record of `chat.control.v1`."""
         if not meant_for_another_group(record, DISPATCHER_GROUP) and (request := cancel_request(record)) is not None:
             self._cancel(request)
+            self._stops.cancelled(request)
         self._reader.handled(record)
 
     def release(self) -> set[asyncio.Task[None]]:

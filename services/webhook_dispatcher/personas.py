@@ -41,6 +41,10 @@ class Persona:
     auth_header: tuple[str, str] | None = None
     auth_unreadable: bool = False
     """It has credentials that the key of this process does not decrypt."""
+    n8n_api_url: str | None = None
+    """Where executions of cancelled sessions are stopped; None where they are not."""
+    n8n_api_key: str | None = None
+    """None also where the key of this process does not decrypt it."""
 
     def __repr__(self) -> str:
         return f"Persona({self.persona_id!r})"
@@ -136,6 +140,7 @@ class _Header(BaseModel):
     value: str
 
 
+_TEXT = TypeAdapter(str)
 _AUTH: TypeAdapter[_Basic | _Header] = TypeAdapter(Annotated[_Basic | _Header, Field(discriminator="type")])
 
 
@@ -157,7 +162,18 @@ def read_persona(row: Row[tuple[object, ...]], secrets_key: Fernet | None) -> Pe
         callback_seconds=row.callback_seconds,
         auth_header=auth_header,
         auth_unreadable=unreadable,
+        n8n_api_url=row.n8n_api_url,
+        n8n_api_key=_n8n_api_key(row.n8n_api_key, secrets_key),
     )
+
+
+def _n8n_api_key(encrypted: bytes | None, secrets_key: Fernet | None) -> str | None:
+    if encrypted is None or secrets_key is None:
+        return None
+    try:
+        return _TEXT.validate_json(secrets_key.decrypt(encrypted))
+    except (InvalidToken, ValidationError):
+        return None
 
 
 def _auth_header(encrypted: bytes, secrets_key: Fernet | None) -> tuple[str, str]:

@@ -48,6 +48,30 @@ async def test_a_persona_is_made_told_replaced_and_deleted(gateway: Gateway) -> 
     assert [entry.action for entry in await gateway.rows(audit_log)] == ["persona.put", "persona.put", "persona.delete"]
 
 
+async def test_a_key_of_n8ns_api_is_kept_secret_and_its_address_checked(gateway: Gateway) -> None:
+    status, made = await put(gateway, n8nApiKey="s3cret-key")
+    assert (status, made["hasN8nApiKey"], made["n8nApiUrl"]) == (200, True, "https://192.0.2.1/api/v1")
+    Persona.model_validate(made)
+    assert "s3cret" not in json.dumps(made) + (await gateway.get("/api/personas/support", ROOT)).text
+    [row] = await gateway.rows(personas)
+    assert json.loads(Fernet(KEY).decrypt(row.n8nApiKey)) == "s3cret-key"
+    elsewhere = {"webhookUrl": "https://192.0.2.1/hooks/x", "n8nApiKey": "k"}
+    for body, n8n_api_url in [
+        ({"webhookUrl": "https://192.0.2.1:8443/n8n/webhook/a/webhook/b", "n8nApiKey": "k"}, ":8443/n8n/api/v1"),
+        ({**elsewhere, "n8nApiUrl": "https://192.0.2.1/n8n/api/v1"}, "/n8n/api/v1"),
+    ]:
+        assert (await put(gateway, **body))[1]["n8nApiUrl"] == f"https://192.0.2.1{n8n_api_url}"
+    for wrong, code in [
+        (elsewhere, "invalid-body"),
+        ({**elsewhere, "n8nApiUrl": "http://10.0.0.1/api/v1"}, "address-refused"),
+        ({**elsewhere, "n8nApiUrl": "ftp://192.0.2.1"}, "invalid-body"),
+        ({"n8nApiKey": "a\r\nHost: evil"}, "invalid-body"),
+    ]:
+        status, refused = await put(gateway, **wrong)
+        assert (status, refused["code"]) == (400, code), wrong
+    assert (await put(gateway))[1]["n8nApiUrl"] is None
+
+
 async def test_a_reply_by_callback_is_for_gateways_that_take_them(
     gateway: Gateway, broker: str, postgres_url: str
 ) -> None:

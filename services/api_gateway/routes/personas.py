@@ -57,7 +57,7 @@ class PersonaRoutes:
         caller = await self.gate.admin(request, "persona.put", persona_id)
         Query(request)
         body = parse_body(PersonaBody, await read_body(request))
-        warnings = await self.personas.check_address(body.webhook_url)
+        warnings = await self.personas.check_addresses(body)
         async with self.database.transaction() as connection:
             row = await self.personas.put(connection, persona_id, body, datetime.now(UTC))
             await record(

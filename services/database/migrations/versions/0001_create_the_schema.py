@@ -123,6 +123,8 @@ def upgrade() -> None:
         sa.Column("idempotent", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("callbackSeconds", sa.Double(), nullable=True),
         sa.Column("auth", sa.LargeBinary(), nullable=True),
+        sa.Column("n8nApiUrl", sa.Text(), nullable=True),
+        sa.Column("n8nApiKey", sa.LargeBinary(), nullable=True),
         sa.Column("createdAt", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updatedAt", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("personaId", name="pk_personas"),

@@ -1,0 +1,114 @@
+"""Executions of cancelled sessions are stopped in n8n, where they are known and the persona has a key for it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+
+from services.contracts import AttemptOutcome, CancelRequested
+from services.contracts.ids import new_id
+from services.database.engine import build_engine
+from services.session_tracker.fold import Arrival
+from services.session_tracker.months import Months
+from services.session_tracker.store import SessionStore
+from services.webhook_dispatcher import stops as stops_module
+from tests.integration.dispatching import Dispatcher, add_persona, dispatcher
+from tests.integration.tracker_process import publish_events, until
+from tests.sample_events import SessionEvents
+
+KEY = Fernet.generate_key()
+
+
+@dataclass
+class Api:
+    """An n8n that notes what is asked of it, as request line and key."""
+
+    status: int = 200
+    url: str = ""
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        headers = dict(line.lower().split(": ", 1) for line in head.splitlines()[1:] if line)
+        self.asked.append((head.splitlines()[0], headers["x-n8n-api-key"]))
+        writer.write(f"HTTP/1.1 {self.status} x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}".encode())
+        await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def n8n_api(status: int = 200) -> AsyncIterator[Api]:
+    api = Api(status)
+    server = await asyncio.start_server(api.connected, "127.0.0.1", 0)
+    async with server:
+        api.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/v1"
+        yield api
+
+
+async def cancelled(database_url: str, *, execution_id: str | None = "4711", **persona: object) -> CancelRequested:
+    """A session as the tracker holds it once it is cancelled, of a persona with a key unless told otherwise."""
+    name = f"p-{new_id()}"
+    secret = Fernet(KEY).encrypt(json.dumps("the-key").encode())
+    await add_persona(database_url, name, "http://127.0.0.1:1/webhook/x", **{"n8nApiKey": secret, **persona})
+    session, engine = SessionEvents(persona=name), build_engine(database_url)
+    accepted = session.attempted(outcome=AttemptOutcome.ACCEPTED, failure_kind=None, execution_id=execution_id)
+    events = [session.sent(), accepted, session.cancelled()]
+    await Months(engine).ensure(session.session_id)
+    await SessionStore(engine).fold([Arrival(e, e.occurred_at, 0, n) for n, e in enumerate(events)], {})
+    await engine.dispose()
+    request = events[-1]
+    assert isinstance(request, CancelRequested)
+    return request
+
+
+async def until_told(running: Dispatcher, outcome: str) -> None:
+    async def told() -> bool:
+        return await running.metric(f'chat_webhook_execution_stops_total{{outcome="{outcome}"}}') >= 1
+
+    await until(told, f"a stop was told as {outcome}")
+
+
+async def test_the_execution_of_a_cancelled_session_is_stopped(
+    bootstrap: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stops_module, "LOOK_SECONDS", 0.05)
+    configured = {"persona_secrets_key": SecretStr(KEY.decode())}
+    async with n8n_api() as api, n8n_api(401) as refusing, dispatcher(bootstrap, postgres_url, **configured) as running:
+        await running.until_ready()
+        old = await cancelled(postgres_url, n8nApiUrl=api.url)
+        requests = [
+            old.model_copy(update={"occurred_at": datetime.now(UTC) - timedelta(minutes=2)}),
+            await cancelled(postgres_url, n8nApiUrl=None),
+            await cancelled(postgres_url, n8nApiUrl=api.url, execution_id=None),
+            await cancelled(postgres_url, n8nApiUrl=refusing.url),
+            await cancelled(postgres_url, n8nApiUrl=api.url, execution_id="47/../11"),
+        ]
+        await publish_events(bootstrap, requests)
+        for outcome in ("stopped", "unknown", "failed"):
+            await until_told(running, outcome)
+    assert api.asked == [("POST /api/v1/executions/47%2F..%2F11/stop HTTP/1.1", "the-key")]
+    assert refusing.asked == [("POST /api/v1/executions/4711/stop HTTP/1.1", "the-key")]
+
+
+async def test_the_egress_rules_hold_for_the_api_and_a_lost_key_is_told(
+    bootstrap: str, postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = {"egress_allow_cidrs": "", "persona_secrets_key": SecretStr(Fernet.generate_key().decode())}
+    async with n8n_api() as api, dispatcher(bootstrap, postgres_url, **rules) as running:
+        await publish_events(bootstrap, [await cancelled(postgres_url, n8nApiUrl=api.url)])
+        await until_told(running, "failed")
+    assert "cannot be decrypted" in caplog.text
+    caplog.clear()
+    rules["persona_secrets_key"] = SecretStr(KEY.decode())
+    async with n8n_api() as api, dispatcher(bootstrap, postgres_url, **rules) as running:
+        await publish_events(bootstrap, [await cancelled(postgres_url, n8nApiUrl=api.url)])
+        await until_told(running, "failed")
+    assert "UrlRefused" in caplog.text
+    assert "the-key" not in caplog.text
+    assert api.asked == []

@@ -153,8 +153,11 @@ class Persona(Shape):
     timeout_seconds: float
     max_attempts: int
     deadline_seconds: float
+    first_byte_seconds: float | None
+    idle_seconds: float | None
     idempotent: bool
     has_auth: bool
+    has_signing_keys: bool
     created_at: datetime
     updated_at: datetime
     warnings: list[str] | None = Field(None, description="What may be wrong with it")

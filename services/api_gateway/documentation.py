@@ -35,8 +35,8 @@ _COUNTS = {
 }  # fmt: skip
 _PERSONA = {
     "personaId": "support", "webhookUrl": "https://n8n.example.com/webhook/support", "timeoutSeconds": 10,
-    "maxAttempts": 3, "deadlineSeconds": 60, "idempotent": False, "hasAuth": True, "createdAt": _WHEN,
-    "updatedAt": _WHEN,
+    "maxAttempts": 3, "deadlineSeconds": 60, "firstByteSeconds": None, "idleSeconds": 30, "idempotent": False,
+    "hasAuth": True, "hasSigningKeys": True, "createdAt": _WHEN, "updatedAt": _WHEN,
 }  # fmt: skip
 _SWEEP = {
     "sweepId": _ID, "requestedBy": "root", "asOf": _WHEN, "maxAgeHours": 24, "dryRun": False, "timedOut": 17,
@@ -236,7 +236,7 @@ GET_CLEANUP = _call(
 PUT_PERSONA = _call(
     "Make or replace a persona",
     "For admins. The address is checked against the egress rules at once. Credentials are encrypted and never shown; "
-    "a PUT without `auth` removes them.",
+    "a PUT without `auth` or `signingKeys` removes them.",
     {200: ("The persona", "Persona", _PERSONA)},
     parameters=(_PERSONA_ID,),
     problems=(403, 408, 413),

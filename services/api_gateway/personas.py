@@ -3,12 +3,15 @@
 import asyncio
 import re
 import socket
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
+import jwt
 from cryptography.fernet import Fernet
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import to_json
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
@@ -19,11 +22,15 @@ from services.api_gateway.bodies import Body
 from services.api_gateway.problems import Problem, invalid_body
 from services.database.tables import personas
 from services.runtime.egress import EgressRules, UrlRefused, check_url
+from services.runtime.signing import read_key
 
 RESOLVE_SECONDS = 5.0
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _HEADER_TEXT = re.compile(r"[\t\x20-\x7e]*")
-_OURS = {"host", "content-length", "content-type", "transfer-encoding", "connection", "webhook-id", "idempotency-key"}
+_OURS = {
+    "host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding", "traceparent",
+    "webhook-id", "webhook-timestamp", "webhook-signature", "idempotency-key",
+}  # fmt: skip
 
 
 class BasicAuth(Body):
@@ -56,6 +63,28 @@ class HeaderAuth(Body):
         return value
 
 
+class JwtAuth(Body):
+    """A JSON Web Token made for each call (n8n: JWT Auth, key type passphrase): five minutes, with the body's hash."""
+
+    type: Literal["jwt"]
+    secret: SecretStr = Field(max_length=1024, description="At least as many bytes as the algorithm's hash: 32, 48, 64")
+    algorithm: Literal["HS256", "HS384", "HS512"] = "HS256"
+
+    @model_validator(mode="after")
+    def _usable_secret(self) -> Self:
+        try:
+            with warnings.catch_warnings(action="error", category=jwt.InsecureKeyLengthWarning):
+                jwt.encode({}, self.secret.get_secret_value(), self.algorithm)
+        except (jwt.PyJWTError, jwt.InsecureKeyLengthWarning):
+            raise ValueError(
+                f"the secret must be a passphrase of at least {int(self.algorithm[2:]) // 8} bytes, and no PEM key"
+            ) from None
+        return self
+
+
+Auth = BasicAuth | HeaderAuth | JwtAuth
+
+
 class PersonaBody(Body):
     """A persona as an admin sets it: all of it; what is left out takes its default, and credentials are removed."""
 
@@ -65,10 +94,37 @@ class PersonaBody(Body):
     deadline_seconds: float = Field(
         60, gt=0, le=86_400, allow_inf_nan=False, description="For a message with all its attempts"
     )
+    first_byte_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=300,
+        allow_inf_nan=False,
+        description="Of one call, from its connection until n8n begins to answer; none: timeoutSeconds alone counts",
+    )
+    idle_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=300,
+        allow_inf_nan=False,
+        description="Of one call, between two pieces of its answer; none: timeoutSeconds alone counts",
+    )
     idempotent: bool = Field(False, description="Whether the workflow may be called again after it has started")
-    auth: Annotated[BasicAuth | HeaderAuth, Field(discriminator="type")] | None = Field(
+    auth: Annotated[Auth, Field(discriminator="type")] | None = Field(
         None, description="Credentials for the webhook; never shown again"
     )
+    signing_keys: list[SecretStr] = Field(
+        default_factory=list,
+        max_length=4,
+        description="Standard Webhooks keys, `whsec_` and base64: each call carries a signature by each, so that "
+        "its receiver can change keys; never shown again",
+    )
+
+    @field_validator("signing_keys")
+    @classmethod
+    def _usable_keys(cls, keys: list[SecretStr]) -> list[SecretStr]:
+        for key in keys:
+            read_key(key.get_secret_value())
+        return keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +163,11 @@ class Personas:
             "timeout_seconds": body.timeout_seconds,
             "max_attempts": body.max_attempts,
             "deadline_seconds": body.deadline_seconds,
+            "first_byte_seconds": body.first_byte_seconds,
+            "idle_seconds": body.idle_seconds,
             "idempotent": body.idempotent,
-            "auth": self._encrypted(body.auth),
+            "auth": self._encrypted(None if body.auth is None else _told(body.auth)),
+            "signing_keys": self._encrypted([key.get_secret_value() for key in body.signing_keys]),
             "updated_at": now,
         }
         statement = insert(personas).values(persona_id=persona_id, created_at=now, **values)
@@ -117,8 +176,8 @@ class Personas:
         row: Row[Any] = (await connection.execute(statement.returning(personas))).one()
         return row
 
-    def _encrypted(self, auth: BasicAuth | HeaderAuth | None) -> bytes | None:
-        if auth is None:
+    def _encrypted(self, secrets: Mapping[str, str] | Sequence[str] | None) -> bytes | None:
+        if not secrets:
             return None
         if self.secrets_key is None:
             raise Problem(
@@ -126,11 +185,7 @@ class Personas:
                 "no-secrets-key",
                 "This gateway cannot keep credentials; its operator must set PERSONA_SECRETS_KEY first.",
             )
-        plain = {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value
-            for name, value in auth.model_dump().items()
-        }
-        return self.secrets_key.encrypt(to_json(plain))
+        return self.secrets_key.encrypt(to_json(secrets))
 
 
 async def read_persona(connection: AsyncConnection, persona_id: str) -> Row[Any] | None:
@@ -155,7 +210,15 @@ async def delete_persona(connection: AsyncConnection, persona_id: str) -> bool:
 def shown(row: Row[Any]) -> dict[str, Any]:
     """Return the persona as it is shown: without its credentials."""
     fields = row._asdict()
-    return {**{name: value for name, value in fields.items() if name != "auth"}, "hasAuth": fields["auth"] is not None}
+    auth, signing_keys = fields.pop("auth"), fields.pop("signingKeys")
+    return {**fields, "hasAuth": auth is not None, "hasSigningKeys": signing_keys is not None}
+
+
+def _told(auth: Auth) -> dict[str, str]:
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in auth.model_dump().items()
+    }
 
 
 def _host_and_port(webhook_url: str) -> tuple[str, int]:

@@ -18,6 +18,8 @@ app = typer.Typer(no_args_is_help=True, help="Set, show and delete personas, thr
 
 SECRET_VARIABLE = "PERSONA_AUTH_SECRET"  # noqa: S105
 """Where `set` finds the secret of credentials: arguments can be read by everyone on the machine."""
+KEYS_VARIABLE = "PERSONA_SIGNING_KEYS"
+"""Where `set` finds signing keys, separated by spaces."""
 
 PersonaId = Annotated[str, typer.Argument(help="The persona's id.")]
 
@@ -30,6 +32,12 @@ def set_persona(
     timeout_seconds: Annotated[float, typer.Option(help="Of one call.")] = 10,
     max_attempts: Annotated[int, typer.Option(help="Calls for one message, at most.")] = 3,
     deadline_seconds: Annotated[float, typer.Option(help="Of all calls for one message.")] = 60,
+    first_byte_seconds: Annotated[
+        float | None, typer.Option(help="Of one call, until n8n begins to answer.", show_default=False)
+    ] = None,
+    idle_seconds: Annotated[
+        float | None, typer.Option(help="Of one call, between two pieces of its answer.", show_default=False)
+    ] = None,
     idempotent: Annotated[bool, typer.Option(help="Whether a call may be repeated that may have begun.")] = False,
     auth_header: Annotated[
         str | None, typer.Option(help="The header that the webhook asks for.", show_default=False)
@@ -37,19 +45,27 @@ def set_persona(
     auth_basic: Annotated[
         str | None, typer.Option(help="The user name that the webhook asks for.", show_default=False)
     ] = None,
+    auth_jwt: Annotated[
+        bool, typer.Option("--auth-jwt", help="The webhook asks for a JSON Web Token, signed with a passphrase.")
+    ] = False,
+    sign: Annotated[bool, typer.Option("--sign", help="Sign calls as Standard Webhooks do.")] = False,
     data_dir: DataDirectoryOption = None,
 ) -> None:
     """Make a persona, or replace it whole: what is not given gets its default, and credentials are removed.
 
-    The header's value, or the user's password, is read from PERSONA_AUTH_SECRET, or asked for in a terminal.
+    The header's value, the user's password or the passphrase is read from PERSONA_AUTH_SECRET, signing keys
+    (whsec_…, separated by spaces) from PERSONA_SIGNING_KEYS; in a terminal they are asked for.
     """
     body = {
         "webhookUrl": webhook_url,
         "timeoutSeconds": timeout_seconds,
         "maxAttempts": max_attempts,
         "deadlineSeconds": deadline_seconds,
+        "firstByteSeconds": first_byte_seconds,
+        "idleSeconds": idle_seconds,
         "idempotent": idempotent,
-        "auth": _credentials(auth_header, auth_basic),
+        "auth": _credentials(auth_header, auth_basic, auth_jwt),
+        "signingKeys": _secret(KEYS_VARIABLE, "Signing keys").split() if sign else [],
     }
     _call("PUT", persona_id, data_dir, body)
 
@@ -94,27 +110,28 @@ def persona_lines(personas: Sequence[Mapping[str, object]]) -> Iterator[str]:
         ]
         limits += ["idempotent"] if persona["idempotent"] else []
         limits += ["with credentials"] if persona["hasAuth"] else []
+        limits += ["signed"] if persona.get("hasSigningKeys") else []
         yield f"{persona['personaId']!s:{width}}  {persona['webhookUrl']}  {', '.join(limits)}"
 
 
-def _credentials(header: str | None, user: str | None) -> dict[str, str] | None:
-    if header is not None and user is not None:
-        raise CommandError("Give either --auth-header or --auth-basic: a persona has one kind of credentials.")
+def _credentials(header: str | None, user: str | None, jwt: bool) -> dict[str, str] | None:
+    if (header is not None) + (user is not None) + jwt > 1:
+        raise CommandError(
+            "Give either --auth-header or --auth-basic or --auth-jwt: a persona has one kind of credentials."
+        )
     if header is not None:
-        return {"type": "header", "name": header, "value": _secret(f"Value of {header}")}
+        return {"type": "header", "name": header, "value": _secret(SECRET_VARIABLE, f"Value of {header}")}
     if user is not None:
-        return {"type": "basic", "username": user, "password": _secret(f"Password of {user}")}
-    return None
+        return {"type": "basic", "username": user, "password": _secret(SECRET_VARIABLE, f"Password of {user}")}
+    return {"type": "jwt", "secret": _secret(SECRET_VARIABLE, "Passphrase")} if jwt else None
 
 
-def _secret(question: str) -> str:
-    secret = os.environ.get(SECRET_VARIABLE)
+def _secret(variable: str, question: str) -> str:
+    secret = os.environ.get(variable)
     if secret:
         return secret
     if not sys.stdin.isatty():
-        raise CommandError(
-            f"{SECRET_VARIABLE} is not set: put the secret there, or run this in a terminal, which asks."
-        )
+        raise CommandError(f"{variable} is not set: put the secret there, or run this in a terminal, which asks.")
     asked: str = typer.prompt(question, hide_input=True, err=True)
     return asked
 

@@ -129,7 +129,10 @@ personas = Table(
     Column("maxAttempts", Integer, key="max_attempts", nullable=False, server_default="3"),
     Column("deadlineSeconds", Double, key="deadline_seconds", nullable=False, server_default="60"),
     Column("idempotent", Boolean, key="idempotent", nullable=False, server_default=text("false")),
+    Column("firstByteSeconds", Double, key="first_byte_seconds"),
+    Column("idleSeconds", Double, key="idle_seconds"),
     Column("auth", LargeBinary, key="auth"),
+    Column("signingKeys", LargeBinary, key="signing_keys"),
     Column("createdAt", Time, key="created_at", nullable=False, server_default=text("now()")),
     Column("updatedAt", Time, key="updated_at", nullable=False, server_default=text("now()")),
 )

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from services.contracts import AttemptOutcome, FailureKind, WebhookAttempted, WebhookFailed, WebhookSucceeded, new_id
+from services.webhook_dispatcher.course import Course
 from services.webhook_dispatcher.delivery import Failed, judge
+from services.webhook_dispatcher.deltas import Deltas
 from services.webhook_dispatcher.gate import Gate
 from services.webhook_dispatcher.metrics import NO_PERSONA, DispatcherMetrics
 from services.webhook_dispatcher.n8n import Exchange, N8n
@@ -35,6 +37,7 @@ class Deliveries:
         personas: Personas,
         n8n: N8n,
         results: Results,
+        deltas: Deltas,
         metrics: DispatcherMetrics,
         *,
         max_calls: int,
@@ -43,6 +46,7 @@ class Deliveries:
         self._personas = personas
         self._n8n = n8n
         self._results = results
+        self._deltas = deltas
         self._metrics = metrics
         self._slots = asyncio.Semaphore(max_calls)
         self._timeout_ms = timeout_hours * 3_600_000
@@ -62,9 +66,9 @@ class Deliveries:
             if not message.cancelled or message.released or task is None:
                 raise
             task.uncancel()
-            if message.phase is Phase.CALLING:
+            if message.phase is Phase.CALLING and message.course is not None:
                 message.phase = Phase.PUBLISHING
-                await self._tell_cancelled(message)
+                await self._tell_cancelled(message, message.course)
             return True
 
     async def _deliver(self, message: Message) -> bool:
@@ -101,19 +105,24 @@ class Deliveries:
 
     async def _call(self, message: Message, persona: Persona, gate: Gate, seconds_left: float) -> Exchange:
         message.attempt += 1
-        message.phase, message.called_at = Phase.CALLING, time.monotonic()
+        message.phase = Phase.CALLING
+        message.course = course = Course(
+            time.monotonic(),
+            min(persona.timeout_seconds, seconds_left),
+            persona.first_byte_seconds,
+            persona.idle_seconds,
+        )
         self._metrics.in_flight.inc()
+        delta_writer = self._deltas.writer(message.event, message.attempt, message.traceparent)
         try:
             exchange = await self._n8n.call(
-                persona,
-                message.event,
-                traceparent=message.traceparent,
-                timeout_seconds=min(persona.timeout_seconds, seconds_left),
+                persona, message.event, course, traceparent=message.traceparent, hear=delta_writer.hear
             )
         except asyncio.CancelledError:
             gate.abandoned()
             raise
         finally:
+            delta_writer.flush()
             self._metrics.in_flight.dec()
         # No await lies between the answer and this: a cancel finds either a running call or a result under way.
         message.phase = Phase.PUBLISHING
@@ -127,7 +136,7 @@ class Deliveries:
         gate.note(verdict)
         self._measure(persona.persona_id, verdict, exchange)
         now = datetime.now(UTC)
-        told: dict[str, Any] = {"duration_ms": exchange.duration_ms, "first_byte_ms": exchange.first_byte_ms}
+        told = _timings(exchange.course, exchange.duration_ms)
         if isinstance(verdict, Reply):
             told |= {"status_code": exchange.status, "reply": verdict.text}
             await self._results.publish(_event(WebhookSucceeded, message, now, **told), message.traceparent)
@@ -167,15 +176,14 @@ class Deliveries:
         await self._results.publish(event, message.traceparent)
         return True
 
-    async def _tell_cancelled(self, message: Message) -> None:
-        duration_ms = round((time.monotonic() - message.called_at) * 1000)
+    async def _tell_cancelled(self, message: Message, course: Course) -> None:
         self._metrics.attempts.labels(message.event.persona_id, AttemptOutcome.CANCELLED.value).inc()
         event = _event(
             WebhookAttempted,
             message,
             datetime.now(UTC),
-            duration_ms=duration_ms,
             outcome=AttemptOutcome.CANCELLED,
+            **_timings(course, course.duration_ms(time.monotonic())),
         )
         await self._results.publish(event, message.traceparent)
 
@@ -192,6 +200,15 @@ class Deliveries:
         outcome = "replied" if isinstance(verdict, Reply) else verdict.kind.value
         self._metrics.attempts.labels(persona_id, outcome).inc()
         self._metrics.seconds.labels(persona_id).observe(exchange.duration_ms / 1000)
+
+
+def _timings(course: Course, duration_ms: int) -> dict[str, Any]:
+    return {
+        "duration_ms": duration_ms,
+        "connect_ms": course.connect_ms,
+        "first_byte_ms": course.first_byte_ms,
+        "execution_id": course.execution_id,
+    }
 
 
 def _event(event_class: type[ResultType], message: Message, now: datetime, **told: Any) -> ResultType:

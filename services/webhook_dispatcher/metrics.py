@@ -56,6 +56,12 @@ class DispatcherMetrics:
             "Times that a partition read again what is known of its sessions",
             registry=registry,
         )
+        self.deltas = Counter(
+            "chat_dispatcher_reply_deltas",
+            "Pieces of streamed replies, by fate: published, or dropped because Kafka did not take them at once",
+            ["fate"],
+            registry=registry,
+        )
         self.unacknowledged = Counter(
             "chat_dispatcher_unacknowledged_results",
             "Results that Kafka did not acknowledge and that were published again",

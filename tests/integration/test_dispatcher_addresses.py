@@ -1,0 +1,116 @@
+"""Which addresses are connected to: what a host's name stands for is asked once, checked, and then called."""
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from services.runtime.egress import EgressRules
+from services.webhook_dispatcher import addresses
+from services.webhook_dispatcher import n8n as calls
+from services.webhook_dispatcher.n8n import N8n
+from services.webhook_dispatcher.outcomes import NoAnswer, Trouble
+from tests.integration.calling import LOCAL, call, call_with
+from tests.integration.webhook_server import webhook_server
+
+ONE = EgressRules.parse(["127.0.0.1/32"])
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Gives a name its addresses, answer after answer, and the list of what was asked."""
+
+    def resolves_to(*answers: list[str]) -> list[str]:
+        asked: list[str] = []
+        real = socket.getaddrinfo
+
+        def getaddrinfo(host: Any, port: Any, *more: Any) -> list[Any]:
+            if host != "n8n.example":
+                return real(host, port, *more)
+            addresses = answers[min(len(asked), len(answers) - 1)]
+            asked.append(host)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        return asked
+
+    return resolves_to
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "2130706433", "0x7f.1", "127.1", "LOCALHOST"]
+)
+async def test_an_address_of_this_machine_is_refused_however_it_is_written(host: str) -> None:
+    async with webhook_server() as webhook:
+        exchange = await call(f"http://{host}:{webhook.port}/", rules=EgressRules())
+    assert isinstance(exchange.outcome, NoAnswer)
+    assert exchange.outcome.trouble is Trouble.ADDRESS_REFUSED
+    assert exchange.course.connect_ms is None
+    assert webhook.calls == []
+
+
+async def test_a_name_is_connected_to_only_where_it_may_be() -> None:
+    async with webhook_server() as webhook:
+        exchange = await call(webhook.url("p1", host="localhost"), rules=ONE)
+    assert exchange.status == 200
+    assert webhook.calls[0].headers["host"] == f"localhost:{webhook.port}"
+
+
+async def test_of_several_addresses_only_the_allowed_are_tried(names: Callable[..., list[str]]) -> None:
+    names(["127.0.0.2", "127.0.0.1", "10.0.0.1"])
+    async with webhook_server() as webhook:
+        exchange = await call(webhook.url("p1", host="n8n.example"), rules=ONE)
+    assert exchange.status == 200
+
+
+async def test_a_name_that_stands_for_a_private_address_is_refused(names: Callable[..., list[str]]) -> None:
+    names(["10.0.0.1", "169.254.169.254"])
+    exchange = await call("http://n8n.example/webhook/p1", rules=ONE)
+    assert exchange.outcome == NoAnswer(Trouble.ADDRESS_REFUSED)
+
+
+async def test_rebinding_gains_nothing(names: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Allowed when it is asked for, and another place, where something listens too, from then on.
+    monkeypatch.setattr(calls, "ADDRESS_CACHE_SECONDS", 0)
+    asked = names(["127.0.0.1"], ["127.0.0.2"])
+    async with webhook_server() as webhook, N8n(ONE) as n8n:
+        url = webhook.url("p1", host="n8n.example")
+        first = await call_with(n8n, url)
+        assert (first.status, asked) == (200, ["n8n.example"])
+    async with webhook_server() as elsewhere, N8n(ONE) as n8n:
+        second = await call_with(n8n, elsewhere.url("p1", host="n8n.example"))
+    assert second.outcome == NoAnswer(Trouble.ADDRESS_REFUSED)
+    assert elsewhere.calls == []
+
+
+async def test_a_name_is_asked_for_once_a_connection(names: Callable[..., list[str]]) -> None:
+    asked = names(["127.0.0.1"])
+    async with webhook_server() as webhook:
+        assert (await call(webhook.url("p1", host="n8n.example"), rules=ONE)).status == 200
+    assert asked == ["n8n.example"]
+
+
+async def test_a_name_that_the_system_cannot_tell_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(addresses, "RESOLVE_SECONDS", 0.1)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: released.wait(20) or [])
+    try:
+        exchange = await call("http://n8n.example/", seconds=10)
+    finally:
+        released.set()
+    assert exchange.outcome == NoAnswer(Trouble.NOT_RESOLVED)
+
+
+async def test_a_host_that_does_not_resolve() -> None:
+    exchange = await call("http://nowhere.invalid/")
+    assert exchange.outcome == NoAnswer(Trouble.NOT_RESOLVED)
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://", "http://user:secret@127.0.0.1/", "http://[::1/"])
+async def test_a_url_that_must_not_be_called(url: str) -> None:
+    exchange = await call(url, rules=LOCAL)
+    assert isinstance(exchange.outcome, NoAnswer)
+    assert exchange.outcome.trouble is Trouble.ADDRESS_REFUSED
+    assert "secret" not in exchange.outcome.detail

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import socket
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -73,9 +72,9 @@ class JwtAuth(Body):
     @model_validator(mode="after")
     def _usable_secret(self) -> Self:
         try:
-            with warnings.catch_warnings(action="error", category=jwt.InsecureKeyLengthWarning):
-                jwt.encode({}, self.secret.get_secret_value(), self.algorithm)
-        except (jwt.PyJWTError, jwt.InsecureKeyLengthWarning):
+            strict = jwt.PyJWT(options={"enforce_minimum_key_length": True})
+            strict.encode({}, self.secret.get_secret_value(), self.algorithm)
+        except jwt.PyJWTError:
             raise ValueError(
                 f"the secret must be a passphrase of at least {int(self.algorithm[2:]) // 8} bytes, and no PEM key"
             ) from None

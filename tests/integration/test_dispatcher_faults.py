@@ -1,4 +1,4 @@
-"""Every way in which a webhook answers or fails, on real sockets: the failure's kind, who may call again, the memory."""
+"""How webhooks answer and fail, on real sockets: the kind of failure, who may call again, and the memory it took."""
 
 import gzip
 import socket

@@ -75,6 +75,7 @@ class N8n:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             trust_env=False,
             headers={
                 "content-type": "application/json",
@@ -133,7 +134,6 @@ class N8n:
             data=body,
             headers={**proof.headers, "idempotency-key": proof.headers["webhook-id"], "traceparent": traceparent},
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         )
 
     def _refusal(self, persona: Persona) -> NoAnswer | None:
@@ -157,20 +157,22 @@ class _Patience:
 
     def __init__(self, course: Course) -> None:
         self.course = course
-        at, self._limit = course.next_limit()
-        # Event loops keep time in the same clock as time.monotonic().
-        self.timer = asyncio.timeout_at(at)
+        self._loop = asyncio.get_running_loop()
+        self.timer = asyncio.timeout_at(self._ends_at())
 
     def go_on(self) -> None:
         """The call came one step further."""
-        at, self._limit = self.course.next_limit()
-        if at != self.timer.when():
-            self.timer.reschedule(at)
+        if self.course.staged:
+            self.timer.reschedule(self._ends_at())
+
+    def _ends_at(self) -> float:
+        # The loop's clock need not be that of time.monotonic().
+        return self._loop.time() + self.course.next_limit()[0] - time.monotonic()
 
     @property
     def exceeded(self) -> str | None:
         """Which limit passed, as a half-sentence; None if none did."""
-        return self.course.limit_text(self._limit) if self.timer.expired() else None
+        return self.course.limit_text(self.course.next_limit()[1]) if self.timer.expired() else None
 
 
 _calling: ContextVar[_Patience] = ContextVar("_calling")

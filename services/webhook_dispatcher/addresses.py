@@ -1,16 +1,21 @@
 """Where webhooks' host names lead: resolved once a connection, and only to addresses that may be called."""
 
 import asyncio
+import contextlib
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from services.runtime.egress import EgressRules
 
 RESOLVE_SECONDS = 5.0
-THREADS = 64
-"""The system's resolver blocks, perhaps for half a minute: the event loop's few threads would all hang on one host."""
+MOST_LOOKUPS = 200
+"""At the same time: each is a thread, perhaps for half a minute where a name server hangs."""
+
+Found = list[tuple[Any, ...]]
 
 
 class AddressRefused(OSError):
@@ -25,7 +30,7 @@ class CheckedResolver(AbstractResolver):
 
     def __init__(self, rules: EgressRules) -> None:
         self._rules = rules
-        self._threads = ThreadPoolExecutor(THREADS, "resolver")
+        self._lookups = 0
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -33,9 +38,7 @@ class CheckedResolver(AbstractResolver):
         """Return the allowed addresses of `host`; raise AddressRefused if it has others only, else OSError."""
         try:
             async with asyncio.timeout(RESOLVE_SECONDS):
-                found = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, socket.getaddrinfo, host, port, family, socket.SOCK_STREAM
-                )
+                found = await self._look_up(host, port, family)
         except TimeoutError:
             # aiohttp takes a TimeoutError for one of connecting.
             raise OSError(f"The host was not resolved within {RESOLVE_SECONDS:g} s.") from None
@@ -56,5 +59,36 @@ class CheckedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Take no more names; what hangs is left alone."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Hold nothing."""
+
+    def _look_up(self, host: str, port: int, family: int) -> "asyncio.Future[Found]":
+        """Ask the system in a thread of the lookup's own.
+
+        The event loop has four threads, which a few names that hang would take from all others; and threads of a pool
+        would keep a process that stops from ending.
+        """
+        if self._lookups >= MOST_LOOKUPS:
+            raise OSError("Too many host names wait for the system's resolver.")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Found] = loop.create_future()
+
+        def ask() -> None:
+            try:
+                found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+            except (OSError, UnicodeError) as error:
+                tell(future.set_exception, error)
+            else:
+                tell(future.set_result, found)
+
+        def tell(settle: Callable[[Any], None], outcome: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._answered, future, settle, outcome)
+
+        Thread(target=ask, name=f"resolve {host}", daemon=True).start()
+        self._lookups += 1
+        return future
+
+    def _answered(self, future: "asyncio.Future[Found]", settle: Callable[[Any], None], outcome: object) -> None:
+        self._lookups -= 1
+        if not future.done():
+            settle(outcome)

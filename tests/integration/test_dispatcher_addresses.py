@@ -1,5 +1,6 @@
 """Which addresses are connected to: what a host's name stands for is asked once, checked, and then called."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable
@@ -92,6 +93,27 @@ async def test_a_name_that_the_system_cannot_tell_in_time(monkeypatch: pytest.Mo
     finally:
         released.set()
     assert exchange.outcome == NoAnswer(Trouble.NOT_RESOLVED)
+
+
+async def test_names_that_hang_do_not_hold_up_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    released, real = threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *more: Any) -> list[Any]:
+        if host != "localhost":
+            released.wait(20)
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
+        return real(host, *more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with webhook_server() as webhook, N8n(LOCAL) as n8n:
+        hanging = [asyncio.create_task(call_with(n8n, f"http://{number}.example/", seconds=20)) for number in range(20)]
+        try:
+            assert (await call_with(n8n, webhook.url("p1", host="localhost"))).status == 200
+            assert not any(calling.done() for calling in hanging)
+        finally:
+            released.set()
+            exchanges = await asyncio.gather(*hanging)
+    assert {exchange.outcome for exchange in exchanges} == {NoAnswer(Trouble.NOT_RESOLVED)}
 
 
 async def test_a_host_that_does_not_resolve() -> None:

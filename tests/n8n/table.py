@@ -62,6 +62,8 @@ def document(seen: Sequence[tuple[Row, Seen]]) -> str:
         "- At its concurrency limit (`N8N_CONCURRENCY_PRODUCTION_LIMIT`) n8n leaves a call unanswered until a place is",
         "  free: the call ends at the persona's `timeoutSeconds`, and the workflow still runs when its turn comes.",
         "- Outside n8n's own image, where `NODE_ENV` is not `production`, error bodies carry a `stacktrace` as well.",
+        "- No answer names its execution by itself, streams included; the workflow `echo` does so in the header",
+        "  `X-N8N-Execution-Id`, as `{{ $execution.id }}`.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -10,9 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+HOUR = timedelta(hours=1)
+
 
 class Authority:
-    """Signs certificates for 127.0.0.1, good for an hour, and writes them as PEM files."""
+    """Signs certificates for 127.0.0.1, or for a host name, and writes them as PEM files."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory
@@ -23,11 +25,12 @@ class Authority:
         self.certificate = directory / f"{name}.pem"
         self.certificate.write_bytes(certificate.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
-    def sign(self, name: str) -> tuple[Path, Path]:
-        """A new certificate and its key."""
+    def sign(self, name: str, *, host: str | None = None, lasts: timedelta = HOUR) -> tuple[Path, Path]:
+        """A new certificate, valid from five minutes ago until `lasts` from now, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-        unsigned = _unsigned(_name(name), self._name, key).add_extension(addresses, critical=False)
+        place: x509.GeneralName = x509.DNSName(host) if host else x509.IPAddress(ip_address("127.0.0.1"))
+        alternative = x509.SubjectAlternativeName([place])
+        unsigned = _unsigned(_name(name), self._name, key, lasts).add_extension(alternative, critical=False)
         certificate_file, key_file = self._directory / f"{name}.pem", self._directory / f"{name}-key.pem"
         certificate_file.write_bytes(unsigned.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -38,7 +41,9 @@ def _name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _unsigned(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _unsigned(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, lasts: timedelta = HOUR
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -47,5 +52,5 @@ def _unsigned(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivat
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(hours=1))
+        .not_valid_after(now + lasts)
     )

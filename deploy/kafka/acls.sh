@@ -29,6 +29,7 @@ writes gateway chat.results.v1
 writes gateway chat.control.v1
 writes gateway chat.sweeps.v1
 reads gateway chat.sessions.v1
+reads gateway chat.deltas.v1
 
 # Joins its group for messages alone; results and control of the same partitions it reads beside it.
 joins dispatcher webhook-dispatcher
@@ -36,6 +37,7 @@ reads dispatcher chat.messages.v1
 reads dispatcher chat.results.v1
 reads dispatcher chat.control.v1
 writes dispatcher chat.results.v1
+writes dispatcher chat.deltas.v1
 writes dispatcher chat.messages.v1.webhook-dispatcher.dlq
 
 # Folds everything, and runs the sweeps in a group of their own.

@@ -153,9 +153,12 @@ class Persona(Shape):
     timeout_seconds: float
     max_attempts: int
     deadline_seconds: float
+    first_byte_seconds: float | None
+    idle_seconds: float | None
     idempotent: bool
     callback_seconds: float | None = Field(description="How long its reply by callback may take; null: it answers")
     has_auth: bool
+    has_signing_keys: bool
     n8n_api_url: str | None = Field(alias="n8nApiUrl", description="Where cancelled executions are stopped")
     has_n8n_api_key: bool = Field(alias="hasN8nApiKey")
     created_at: datetime

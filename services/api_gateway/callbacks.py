@@ -12,6 +12,7 @@ from services.contracts.admission import MAX_TEXT_BYTES, shortened, storable
 from services.contracts.callbacks import Callback
 from services.contracts.ids import derived_id
 from services.contracts.replies import NoReply, Reply, read_reply
+from services.contracts.secrecy import forms, without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +22,14 @@ class ReportedFailure:
     explanation: str
 
 
-def read_callback(body: bytes, content_type: str | None) -> Reply | ReportedFailure | NoReply:
+def read_callback(body: bytes, content_type: str | None, *, token: str) -> Reply | ReportedFailure | NoReply:
     """Return what a body posted to a callback URL says.
 
-    A JSON object with an `error` reports a failure; everything else is read as a webhook's answer is.
+    A JSON object with an `error` reports a failure; everything else is read as a webhook's answer is. Explanations
+    that quote the body do not tell the URL's `token`.
     """
-    error = _error(body)
-    return ReportedFailure(_explanation(error)) if error else read_reply(body, content_type)
+    error, secrets = _error(body), tuple(forms(token))
+    return ReportedFailure(_explanation(error, secrets)) if error else read_reply(body, content_type, secrets=secrets)
 
 
 def result_of(callback: Callback, posted: Reply | ReportedFailure, now: datetime) -> WebhookSucceeded | WebhookFailed:
@@ -56,9 +58,9 @@ def _error(body: bytes) -> JsonValue:
     return error
 
 
-def _explanation(error: JsonValue) -> str:
+def _explanation(error: JsonValue, secrets: tuple[str, ...]) -> str:
     # n8n's own errors are objects with a message.
     said = error.get("message") or error if isinstance(error, dict) else error
     text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-    told = shortened(storable(text), MAX_TEXT_BYTES - 200)
+    told = shortened(storable(without_secrets(text, secrets)), MAX_TEXT_BYTES - 200)
     return f"The workflow reported that it failed (it says: {told}): look at its executions in n8n."

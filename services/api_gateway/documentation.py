@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from services.api_gateway import answer_models as shape
 from services.api_gateway.bodies import CancelBody, CleanupBody, MessageBody
-from services.api_gateway.personas import PersonaBody
+from services.api_gateway.persona_bodies import PersonaBody
 
 REF = "#/components/schemas/{model}"
 PROBLEM = REF.format(model="ProblemDetails")
@@ -35,8 +35,9 @@ _COUNTS = {
 }  # fmt: skip
 _PERSONA = {
     "personaId": "support", "webhookUrl": "https://n8n.example.com/webhook/support", "timeoutSeconds": 10,
-    "maxAttempts": 3, "deadlineSeconds": 60, "idempotent": False, "callbackSeconds": None, "hasAuth": True,
-    "n8nApiUrl": None, "hasN8nApiKey": False, "createdAt": _WHEN, "updatedAt": _WHEN,
+    "maxAttempts": 3, "deadlineSeconds": 60, "firstByteSeconds": None, "idleSeconds": 30, "idempotent": False,
+    "callbackSeconds": None, "hasAuth": True, "hasSigningKeys": True, "n8nApiUrl": None, "hasN8nApiKey": False,
+    "createdAt": _WHEN, "updatedAt": _WHEN,
 }  # fmt: skip
 _SWEEP = {
     "sweepId": _ID, "requestedBy": "root", "asOf": _WHEN, "maxAgeHours": 24, "dryRun": False, "timedOut": 17,
@@ -237,7 +238,7 @@ GET_CLEANUP = _call(
 PUT_PERSONA = _call(
     "Make or replace a persona",
     "For admins. The address is checked against the egress rules at once. Credentials are encrypted and never shown; "
-    "a PUT without `auth` removes them.",
+    "a PUT without `auth` or `signingKeys` removes them.",
     {200: ("The persona", "Persona", _PERSONA)},
     parameters=(_PERSONA_ID,),
     problems=(403, 408, 413),

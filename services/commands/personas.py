@@ -18,6 +18,8 @@ app = typer.Typer(no_args_is_help=True, help="Set, show and delete personas, thr
 
 SECRET_VARIABLE = "PERSONA_AUTH_SECRET"  # noqa: S105
 """Where `set` finds the secret of credentials: arguments can be read by everyone on the machine."""
+KEYS_VARIABLE = "PERSONA_SIGNING_KEYS"
+"""Where `set` finds signing keys, separated by spaces."""
 API_KEY_VARIABLE = "N8N_API_KEY"
 
 PersonaId = Annotated[str, typer.Argument(help="The persona's id.")]
@@ -31,6 +33,12 @@ def set_persona(
     timeout_seconds: Annotated[float, typer.Option(help="Of one call.")] = 10,
     max_attempts: Annotated[int, typer.Option(help="Calls for one message, at most.")] = 3,
     deadline_seconds: Annotated[float, typer.Option(help="Of all calls for one message.")] = 60,
+    first_byte_seconds: Annotated[
+        float | None, typer.Option(help="Of one call, until n8n begins to answer.", show_default=False)
+    ] = None,
+    idle_seconds: Annotated[
+        float | None, typer.Option(help="Of one call, between two pieces of its answer.", show_default=False)
+    ] = None,
     idempotent: Annotated[bool, typer.Option(help="Whether a call may be repeated that may have begun.")] = False,
     callback_seconds: Annotated[
         float | None,
@@ -42,6 +50,10 @@ def set_persona(
     auth_basic: Annotated[
         str | None, typer.Option(help="The user name that the webhook asks for.", show_default=False)
     ] = None,
+    auth_jwt: Annotated[
+        bool, typer.Option("--auth-jwt", help="The webhook asks for a JSON Web Token, signed with a passphrase.")
+    ] = False,
+    sign: Annotated[bool, typer.Option("--sign", help="Sign calls as Standard Webhooks do.")] = False,
     n8n_api_key: Annotated[
         bool, typer.Option("--n8n-api-key", help="Give it a key of n8n's API, to stop cancelled executions.")
     ] = False,
@@ -52,17 +64,21 @@ def set_persona(
 ) -> None:
     """Make a persona, or replace it whole: what is not given gets its default, and credentials are removed.
 
-    The header's value, or the user's password, is read from PERSONA_AUTH_SECRET, the key of n8n's API from
-    N8N_API_KEY, or asked for in a terminal.
+    The header's value, the user's password or the passphrase is read from PERSONA_AUTH_SECRET, signing keys
+    (whsec_…, separated by spaces) from PERSONA_SIGNING_KEYS, the key of n8n's API from N8N_API_KEY; in a terminal
+    they are asked for.
     """
     body = {
         "webhookUrl": webhook_url,
         "timeoutSeconds": timeout_seconds,
         "maxAttempts": max_attempts,
         "deadlineSeconds": deadline_seconds,
+        "firstByteSeconds": first_byte_seconds,
+        "idleSeconds": idle_seconds,
         "idempotent": idempotent,
         "callbackSeconds": callback_seconds,
-        "auth": _credentials(auth_header, auth_basic),
+        "auth": _credentials(auth_header, auth_basic, auth_jwt),
+        "signingKeys": _secret(KEYS_VARIABLE, "Signing keys").split() if sign else [],
         "n8nApiKey": _secret(API_KEY_VARIABLE, "Key of n8n's API") if n8n_api_key else None,
         "n8nApiUrl": n8n_api_url,
     }
@@ -111,17 +127,20 @@ def persona_lines(personas: Sequence[Mapping[str, object]]) -> Iterator[str]:
         if persona.get("callbackSeconds"):
             limits.append(f"replies by callback within {persona['callbackSeconds']:g} s")
         limits += ["with credentials"] if persona["hasAuth"] else []
+        limits += ["signed"] if persona.get("hasSigningKeys") else []
         yield f"{persona['personaId']!s:{width}}  {persona['webhookUrl']}  {', '.join(limits)}"
 
 
-def _credentials(header: str | None, user: str | None) -> dict[str, str] | None:
-    if header is not None and user is not None:
-        raise CommandError("Give either --auth-header or --auth-basic: a persona has one kind of credentials.")
+def _credentials(header: str | None, user: str | None, jwt: bool) -> dict[str, str] | None:
+    if (header is not None) + (user is not None) + jwt > 1:
+        raise CommandError(
+            "Give either --auth-header or --auth-basic or --auth-jwt: a persona has one kind of credentials."
+        )
     if header is not None:
         return {"type": "header", "name": header, "value": _secret(SECRET_VARIABLE, f"Value of {header}")}
     if user is not None:
         return {"type": "basic", "username": user, "password": _secret(SECRET_VARIABLE, f"Password of {user}")}
-    return None
+    return {"type": "jwt", "secret": _secret(SECRET_VARIABLE, "Passphrase")} if jwt else None
 
 
 def _secret(variable: str, question: str) -> str:

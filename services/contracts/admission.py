@@ -16,6 +16,7 @@ from services.contracts.events import (
     EventBody,
     MessageSent,
     Metadata,
+    ReplyDelta,
     SessionEvent,
     TimeoutSweep,
     WebhookAttempted,
@@ -143,6 +144,8 @@ def _texts(event: EventBody) -> Iterator[tuple[str, str, int]]:
         texts = [("message", event.message, MAX_MESSAGE_BYTES)]
     elif isinstance(event, AttemptEvent):
         texts = [("executionId", event.execution_id, MAX_TEXT_BYTES), *_attempt_texts(event)]
+    elif isinstance(event, ReplyDelta):
+        texts = [("text", event.text, MAX_REPLY_BYTES)]
     elif isinstance(event, CancelRequested):
         texts = [
             ("requestedBy", event.requested_by, MAX_TEXT_BYTES),

@@ -12,11 +12,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 from services.contracts.session import AttemptOutcome, FailureKind, SessionStatus
-from services.contracts.topics import CONTROL, MESSAGES, RESULTS, SESSIONS, SWEEPS, Topic
+from services.contracts.topics import CONTROL, DELTAS, MESSAGES, RESULTS, SESSIONS, SWEEPS, Topic
 
 Attempt = Annotated[int, Field(ge=1, le=10_000)]
 Milliseconds = Annotated[int, Field(ge=0, lt=2**53)]
 StatusCode = Annotated[int, Field(ge=100, le=999)]
+DeltaIndex = Annotated[int, Field(ge=0, lt=2**31)]
 Hours = Annotated[float, Field(gt=0, le=24 * 366 * 100, allow_inf_nan=False)]
 Metadata = dict[str, JsonValue]
 
@@ -62,7 +63,11 @@ class MessageSent(SessionEvent):
 
 
 class AttemptEvent(SessionEvent):
-    """What every event about one call of the webhook tells. Times are milliseconds since the call began."""
+    """What every event about one call of the webhook tells. Times are milliseconds since the call began.
+
+    `connect_ms` is when a connection was to be had, a new one (name, TCP and TLS) or one kept from before, and
+    `first_byte_ms` when the answer's headers were there; absent where the call did not come so far.
+    """
 
     attempt: Attempt
     duration_ms: Milliseconds
@@ -164,11 +169,26 @@ class SessionChanged(SessionEvent):
     deadline_at: datetime | None = None
 
 
+class ReplyDelta(SessionEvent):
+    """A piece of a reply that is still being written, for whoever watches: not kept, and no part of the history.
+
+    `text` follows on the piece with the index before, from 0 in each attempt: a higher attempt begins the reply
+    anew, and a gap means that pieces were dropped. The whole reply comes with WebhookSucceeded alone.
+    """
+
+    ce_type: ClassVar[str] = "chat.ReplyDelta.v1"
+    topic: ClassVar[Topic] = DELTAS
+
+    attempt: Attempt
+    index: DeltaIndex
+    text: str
+
+
 ResultEvent = WebhookAttempted | WebhookSucceeded | WebhookFailed
 TrackedEvent = MessageSent | ResultEvent | CancelRequested
 """The events that the tracker folds into a session."""
 
-Event = TrackedEvent | ErasureRequested | TimeoutSweep | SessionChanged
+Event = TrackedEvent | ErasureRequested | TimeoutSweep | SessionChanged | ReplyDelta
 
 EVENT_CLASSES: tuple[type[Event], ...] = (
     MessageSent,
@@ -179,4 +199,5 @@ EVENT_CLASSES: tuple[type[Event], ...] = (
     ErasureRequested,
     TimeoutSweep,
     SessionChanged,
+    ReplyDelta,
 )

@@ -7,16 +7,13 @@ n8n's streaming lines.
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from services.contracts.admission import MAX_REPLY_BYTES, storable
+from services.contracts.secrecy import without_secrets
 from services.contracts.session import FailureKind
+from services.contracts.streams import REPLY_KEYS, Stream, whole_stream
 
-REPLY_KEYS = ("reply", "output", "text", "message")
-"""Where an object keeps its reply: the first of these that is there and not null."""
-
-_STREAM_TYPES = frozenset({"begin", "item", "end", "error", "keepalive"})
 _CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "iso-8859-1": "latin-1", "windows-1252": "cp1252"}
 _DEEPEST = 4
 """Objects and arrays within one another that are searched for a reply."""
@@ -77,16 +74,31 @@ _NOT_TEXT = NoReply(
 _UNFINISHED_STREAM = NoReply(
     FailureKind.BAD_REPLY, "The workflow's stream broke off before its end: look at its executions in n8n."
 )
+_BAD_STREAM = NoReply(
+    FailureKind.BAD_REPLY,
+    "The workflow's stream holds a line that is no JSON object: let nothing but n8n's own nodes write to it.",
+)
 _TOO_LARGE = NoReply(
     FailureKind.TOO_LARGE, f"The reply has more than {MAX_REPLY_BYTES} bytes: let the workflow return a shorter one."
 )
 
 
-def read_reply(body: bytes, content_type: str | None) -> Reply | NoReply:
-    """Return the reply that a successful answer, or a callback, carries, or why it carries none."""
+def read_reply(
+    body: bytes, content_type: str | None, *, stream: Stream | None = None, secrets: tuple[str, ...] = ()
+) -> Reply | NoReply:
+    """Return the reply that a successful answer, or a callback, carries, or why it carries none.
+
+    `stream` is the answer where it was read as a stream already; explanations that quote it tell none of `secrets`.
+    """
     media_type, charset = _media_type(content_type)
     if media_type.startswith(_BINARY):
         return _NOT_TEXT
+    if stream is None:
+        stream = whole_stream(body)
+    return _read_text(body, media_type, charset) if stream is None else _streamed(stream, secrets)
+
+
+def _read_text(body: bytes, media_type: str, charset: str) -> Reply | NoReply:
     text = body.decode(charset, "replace").removeprefix("\ufeff")
     if not text.strip():
         return _EMPTY
@@ -94,9 +106,6 @@ def read_reply(body: bytes, content_type: str | None) -> Reply | NoReply:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        chunks = _stream_chunks(text)
-        if chunks is not None:
-            return _assembled(chunks)
         return _MALFORMED if is_json else _reply(text)
     if not is_json and not isinstance(value, dict | list):
         return _reply(text)
@@ -104,8 +113,6 @@ def read_reply(body: bytes, content_type: str | None) -> Reply | NoReply:
 
 
 def _from_json(value: object) -> Reply | NoReply:
-    if _is_chunk(value):
-        return _assembled([value])
     if value is None or value in ({}, []):
         return _EMPTY
     text = _text(value, _DEEPEST)
@@ -141,50 +148,18 @@ def _reply(text: str) -> Reply | NoReply:
     return Reply(text)
 
 
-def _is_chunk(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(kind := value.get("type"), str)
-        and kind in _STREAM_TYPES
-        and not any(key in value for key in REPLY_KEYS)
-    )
+def _streamed(stream: Stream, secrets: tuple[str, ...]) -> Reply | NoReply:
+    if stream.failed:
+        return NoReply(FailureKind.WORKFLOW_ERROR, _stream_error(without_secrets(stream.error, secrets)))
+    if stream.too_large:
+        return _TOO_LARGE
+    if stream.malformed:
+        return _BAD_STREAM
+    return _reply(stream.text) if stream.ended else _UNFINISHED_STREAM
 
 
-def _stream_chunks(text: str) -> list[object] | None:
-    """Return the lines of a stream; None if the text is none. A last line that broke off is left out."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    chunks: list[object] = []
-    for number, line in enumerate(lines):
-        try:
-            chunk = json.loads(line)
-        except (ValueError, RecursionError):
-            if chunks and number == len(lines) - 1:
-                break
-            return None
-        if not _is_chunk(chunk):
-            return None
-        chunks.append(chunk)
-    return chunks
-
-
-def _assembled(chunks: Iterable[object]) -> Reply | NoReply:
-    pieces: list[str] = []
-    unfinished, ended = 0, False
-    for chunk in chunks:
-        kind, content = (chunk["type"], chunk.get("content")) if isinstance(chunk, dict) else (None, None)
-        if kind == "error":
-            return NoReply(FailureKind.WORKFLOW_ERROR, _stream_error(content))
-        if kind == "item" and content is not None:
-            pieces.append(content if isinstance(content, str) else json.dumps(content))
-        elif kind == "begin":
-            unfinished += 1
-        elif kind == "end":
-            unfinished, ended = unfinished - 1, True
-    return _reply("".join(pieces)) if ended and unfinished <= 0 else _UNFINISHED_STREAM
-
-
-def _stream_error(content: object) -> str:
-    said = f" (n8n says: {content[:300]})" if isinstance(content, str) and content.strip() else ""
+def _stream_error(told: str) -> str:
+    said = f" (n8n says: {told[:300]})" if told.strip() else ""
     return f"The workflow failed while it streamed its reply{said}: look at its executions in n8n."
 
 

@@ -28,8 +28,9 @@ RESULTS = Topic("chat.results.v1", PARTITIONS, timedelta(days=7))
 CONTROL = Topic("chat.control.v1", PARTITIONS, timedelta(days=7))
 SWEEPS = Topic("chat.sweeps.v1", 1, timedelta(days=1))
 SESSIONS = Topic("chat.sessions.v1", PARTITIONS, timedelta(days=1))
+DELTAS = Topic("chat.deltas.v1", PARTITIONS, timedelta(hours=1))
 
-TOPICS = (MESSAGES, RESULTS, CONTROL, SWEEPS, SESSIONS)
+TOPICS = (MESSAGES, RESULTS, CONTROL, SWEEPS, SESSIONS, DELTAS)
 
 DISPATCHER_GROUP = "webhook-dispatcher"
 TRACKER_GROUP = "session-tracker"

@@ -35,6 +35,18 @@ def build_producer(settings: KafkaSettings, *, request_timeout_ms: int = 40_000)
     )
 
 
+def build_courier(settings: KafkaSettings, *, request_timeout_ms: int = 5_000) -> AIOKafkaProducer:
+    """Return a producer, not started, for records that may be lost: it never holds up those that may not."""
+    return AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        acks=1,
+        linger_ms=0,
+        max_request_size=MAX_DEAD_LETTER_BYTES,
+        request_timeout_ms=request_timeout_ms,
+        **client_security(settings),
+    )
+
+
 def build_broker(settings: KafkaSettings) -> KafkaBroker:
     """Return a FastStream broker for subscribers; publishing goes through build_producer()."""
     return KafkaBroker(

@@ -90,12 +90,15 @@ async def _partitions_once_known(admin: AIOKafkaAdminClient, names: list[str]) -
 
 
 def _new_topic(topic: Topic, replication: int) -> NewTopic:
+    retention_ms = str(int(topic.retention.total_seconds() * 1000))
     return NewTopic(
         topic.name,
         num_partitions=topic.partitions,
         replication_factor=replication,
         topic_configs={
-            "retention.ms": str(int(topic.retention.total_seconds() * 1000)),
+            "retention.ms": retention_ms,
+            # Only whole segments are deleted: a record lives at most twice its retention.
+            "segment.ms": retention_ms,
             "max.message.bytes": str(topic.max_record_bytes),
             "cleanup.policy": "delete",
         },

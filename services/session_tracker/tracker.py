@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.partitioner import murmur2
 
 from services.contracts import BadRecord, NotAdmitted, admit, decode
-from services.contracts.events import ErasureRequested, SessionChanged, TimeoutSweep, TrackedEvent
+from services.contracts.events import ErasureRequested, ReplyDelta, SessionChanged, TimeoutSweep, TrackedEvent
 from services.contracts.topics import PARTITIONS, TRACKER_GROUP
 from services.database.partitions import DroppedMonth
 from services.runtime.consumer import RawRecord
@@ -152,7 +152,7 @@ def _tracked(record: RawRecord, now: datetime) -> TrackedEvent:
     admit(event, now)
     if isinstance(event, ErasureRequested):
         raise NotAdmitted("unsupported", "Erasure is not applied by this version; replay it to one that does.")
-    if isinstance(event, TimeoutSweep | SessionChanged):
+    if isinstance(event, TimeoutSweep | SessionChanged | ReplyDelta):
         raise NotAdmitted("wrong-topic", f"{event.ce_type} is not for the tracker's fold.")
     return event
 

@@ -11,12 +11,13 @@ from services.runtime.connection import connect
 from services.runtime.consumer import BatchConsumer
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
-from services.runtime.kafka import build_broker, build_producer
+from services.runtime.kafka import build_broker, build_courier, build_producer
 from services.runtime.logs import configure_logs
 from services.runtime.ops import end_background, http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
 from services.webhook_dispatcher.deliveries import Deliveries
+from services.webhook_dispatcher.deltas import Deltas
 from services.webhook_dispatcher.engine import TOPICS, Engine
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.n8n import N8n
@@ -34,8 +35,9 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     registry = CollectorRegistry()
     consumer_metrics, metrics = ConsumerMetrics(registry), DispatcherMetrics(registry)
     database = build_engine(settings.database_url.get_secret_value(), pool_size=1)
-    producer, broker = build_producer(settings), build_broker(settings)
+    producer, courier, broker = build_producer(settings), build_courier(settings), build_broker(settings)
     personas, results = Personas(database, settings.secrets_key), Results(producer, metrics)
+    deltas = Deltas(courier, metrics)
     n8n = N8n(settings.egress_rules)
     n8n_api = N8nApi(settings.egress_rules)
     stops = Stops(personas, database, n8n_api, metrics, shutdown)
@@ -44,6 +46,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
             personas,
             n8n,
             results,
+            deltas,
             metrics,
             max_calls=settings.dispatcher_max_calls,
             timeout_hours=settings.chat_session_timeout_hours,
@@ -76,14 +79,16 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(database.dispose)
         stack.push_async_callback(producer.stop)
+        stack.push_async_callback(courier.stop)
         await stack.enter_async_context(n8n)
         await stack.enter_async_context(n8n_api)
         stack.push_async_callback(stops.close)
-        tasks = [asyncio.create_task(work) for work in (server.serve(), personas.run(), _measure(engine))]
+        works = (server.serve(), personas.run(), deltas.run(), _measure(engine))
+        tasks = [asyncio.create_task(work) for work in works]
         stack.push_async_callback(end_background, server, tasks[0], tasks[1:])
         for task in tasks:
             shutdown.watch(task)
-        if not await connect(producer, shutdown):
+        if not (await connect(producer, shutdown) and await connect(courier, shutdown)):
             return
         stack.push_async_callback(broker.stop)
         stack.push_async_callback(engine.abandon)

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from services.contracts.callbacks import Callback
 from services.contracts.replies import Reply
-from services.webhook_dispatcher.delivery import Answer, Failed, NoAnswer, judge
+from services.webhook_dispatcher.delivery import Failed, judge
+from services.webhook_dispatcher.outcomes import Answer, NoAnswer
 from services.webhook_dispatcher.personas import Persona
 from services.webhook_dispatcher.tracking import Message
 

@@ -10,10 +10,12 @@ from services.contracts import AttemptOutcome, FailureKind, WebhookAttempted, We
 from services.contracts.callbacks import CallbackUrls
 from services.contracts.replies import Reply
 from services.webhook_dispatcher.callbacks import Accepted, callback_of, judge_call
+from services.webhook_dispatcher.course import Course
 from services.webhook_dispatcher.delivery import Failed
+from services.webhook_dispatcher.deltas import Deltas
 from services.webhook_dispatcher.gate import Gate
 from services.webhook_dispatcher.metrics import NO_PERSONA, DispatcherMetrics
-from services.webhook_dispatcher.n8n import Exchange, N8n
+from services.webhook_dispatcher.n8n import Exchange, N8n, unheard
 from services.webhook_dispatcher.personas import Persona, Personas
 from services.webhook_dispatcher.results import Results
 from services.webhook_dispatcher.retries import retry_delay
@@ -41,6 +43,7 @@ class Deliveries:
         personas: Personas,
         n8n: N8n,
         results: Results,
+        deltas: Deltas,
         metrics: DispatcherMetrics,
         *,
         max_calls: int,
@@ -50,6 +53,7 @@ class Deliveries:
         self._personas = personas
         self._n8n = n8n
         self._results = results
+        self._deltas = deltas
         self._metrics = metrics
         self._slots = asyncio.Semaphore(max_calls)
         self._timeout_ms = timeout_hours * 3_600_000
@@ -70,9 +74,9 @@ class Deliveries:
             if not message.cancelled or message.released or task is None:
                 raise
             task.uncancel()
-            if message.phase is Phase.CALLING:
+            if message.phase is Phase.CALLING and message.course is not None:
                 message.phase = Phase.PUBLISHING
-                await self._tell_cancelled(message)
+                await self._tell_cancelled(message, message.course)
             return True
 
     async def _deliver(self, message: Message) -> bool:
@@ -111,21 +115,31 @@ class Deliveries:
 
     async def _call(self, message: Message, persona: Persona, gate: Gate, seconds_left: float) -> Exchange:
         message.attempt += 1
-        message.phase, message.called_at = Phase.CALLING, time.monotonic()
+        message.phase = Phase.CALLING
+        message.course = course = Course(
+            time.monotonic(),
+            min(persona.timeout_seconds, seconds_left),
+            persona.first_byte_seconds,
+            persona.idle_seconds,
+        )
         message.callback = callback_of(message, persona, datetime.now(UTC), timedelta(milliseconds=self._timeout_ms))
         self._metrics.in_flight.inc()
+        delta_writer = self._deltas.writer(message.event, message.attempt, message.traceparent)
         try:
             exchange = await self._n8n.call(
                 persona,
                 message.event,
+                course,
                 traceparent=message.traceparent,
-                timeout_seconds=min(persona.timeout_seconds, seconds_left),
+                # What an acknowledgement streams is not the reply.
+                hear=delta_writer.hear if message.callback is None else unheard,
                 callback_url=self._callback_url(message),
             )
         except asyncio.CancelledError:
             gate.abandoned()
             raise
         finally:
+            delta_writer.flush()
             self._metrics.in_flight.dec()
         # No await lies between the answer and this: a cancel finds either a running call or a result under way.
         message.phase = Phase.PUBLISHING
@@ -139,7 +153,7 @@ class Deliveries:
         gate.note(verdict)
         self._measure(persona.persona_id, verdict, exchange)
         now = datetime.now(UTC)
-        told: dict[str, Any] = {"duration_ms": exchange.duration_ms, "first_byte_ms": exchange.first_byte_ms}
+        told = _timings(exchange.course, exchange.duration_ms)
         if isinstance(verdict, Reply):
             told |= {"status_code": exchange.status, "reply": verdict.text}
             await self._results.publish(_event(WebhookSucceeded, message, now, **told), message.traceparent)
@@ -187,15 +201,14 @@ class Deliveries:
         await self._results.publish(event, message.traceparent)
         return True
 
-    async def _tell_cancelled(self, message: Message) -> None:
-        duration_ms = round((time.monotonic() - message.called_at) * 1000)
+    async def _tell_cancelled(self, message: Message, course: Course) -> None:
         self._metrics.attempts.labels(message.event.persona_id, AttemptOutcome.CANCELLED.value).inc()
         event = _event(
             WebhookAttempted,
             message,
             datetime.now(UTC),
-            duration_ms=duration_ms,
             outcome=AttemptOutcome.CANCELLED,
+            **_timings(course, course.duration_ms(time.monotonic())),
         )
         await self._results.publish(event, message.traceparent)
 
@@ -222,6 +235,15 @@ def _outcome(verdict: Reply | Accepted | Failed) -> str:
     if isinstance(verdict, Failed):
         return verdict.kind.value
     return "replied" if isinstance(verdict, Reply) else AttemptOutcome.ACCEPTED.value
+
+
+def _timings(course: Course, duration_ms: int) -> dict[str, Any]:
+    return {
+        "duration_ms": duration_ms,
+        "connect_ms": course.connect_ms,
+        "first_byte_ms": course.first_byte_ms,
+        "execution_id": course.execution_id,
+    }
 
 
 def _event(event_class: type[ResultType], message: Message, now: datetime, **told: Any) -> ResultType:

@@ -12,39 +12,8 @@ from typing import NamedTuple
 from services.contracts import FailureKind
 from services.contracts.admission import MAX_TEXT_BYTES, shortened, storable
 from services.contracts.replies import NoReply, Reply, read_reply
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer, its body read to the end."""
-
-    status: int
-    body: bytes
-    content_type: str | None = None
-    content_encoding: str | None = None
-    retry_after: str | None = None
-
-
-class Trouble(Enum):
-    """What happened instead of a whole answer."""
-
-    NOT_RESOLVED = "not resolved"
-    NOT_CONNECTED = "not connected"
-    TLS_FAILED = "tls failed"
-    ADDRESS_REFUSED = "address refused"
-    NOT_IN_TIME = "not in time"
-    LOST = "lost"
-    TOO_LARGE = "too large"
-    NOT_HTTP = "not http"
-    NO_CREDENTIALS = "no credentials"
-
-
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
-    """A call without a whole answer; `detail` is a half-sentence without secrets, empty where there is none."""
-
-    trouble: Trouble
-    detail: str = ""
+from services.contracts.secrecy import without_secrets
+from services.webhook_dispatcher.outcomes import Answer, NoAnswer, Trouble
 
 
 class Again(Enum):
@@ -248,19 +217,18 @@ def _judge_success(answer: Answer) -> Reply | Failed:
     if answer.content_encoding not in {None, "", "identity"}:
         read = NoReply(FailureKind.BAD_REPLY, "The answer is compressed though that was not asked for: turn that off.")
     else:
-        read = read_reply(answer.body, answer.content_type)
+        read = read_reply(answer.body, answer.content_type, stream=answer.stream, secrets=answer.secrets)
     if isinstance(read, Reply):
         return read
     again = Again.IDEMPOTENT if read.kind is FailureKind.WORKFLOW_ERROR else Again.NOBODY
-    return Failed(
-        read.kind, storable(read.explanation), again, status=answer.status, response_body=_excerpt(answer.body)
-    )
+    return Failed(read.kind, storable(read.explanation), again, status=answer.status, response_body=_excerpt(answer))
 
 
 def _judge_refusal(answer: Answer) -> Failed:
     said = _message(answer.body)
     kind, again, unwell, explanation = _row(answer.status, said)
-    detail = f"it answered {answer.status}" + (f", {said[:300]}" if said else "")
+    shown = without_secrets(said, answer.secrets)[:300]
+    detail = f"it answered {answer.status}" + (f", {shown}" if shown else "")
     return Failed(
         kind,
         _sentence(explanation, detail),
@@ -268,7 +236,7 @@ def _judge_refusal(answer: Answer) -> Failed:
         unwell,
         status=answer.status,
         retry_after=answer.retry_after,
-        response_body=_excerpt(answer.body),
+        response_body=_excerpt(answer),
     )
 
 
@@ -295,6 +263,8 @@ def _sentence(explanation: str, detail: str) -> str:
     return shortened(storable(text), MAX_TEXT_BYTES)
 
 
-def _excerpt(body: bytes) -> str | None:
+def _excerpt(answer: Answer) -> str | None:
     """Return what the events carry of a failing body."""
-    return shortened(storable(body[: 2 * MAX_TEXT_BYTES].decode(errors="replace")), MAX_TEXT_BYTES) or None
+    text = answer.body.decode(errors="replace")
+    shown = without_secrets(text, answer.secrets) if answer.secrets else text
+    return shortened(storable(shown[:MAX_TEXT_BYTES]), MAX_TEXT_BYTES) or None

@@ -63,6 +63,12 @@ class DispatcherMetrics:
             ["outcome"],
             registry=registry,
         )
+        self.deltas = Counter(
+            "chat_dispatcher_reply_deltas",
+            "Pieces of streamed replies, by fate: published, or dropped because Kafka did not take them at once",
+            ["fate"],
+            registry=registry,
+        )
         self.unacknowledged = Counter(
             "chat_dispatcher_unacknowledged_results",
             "Results that Kafka did not acknowledge and that were published again",

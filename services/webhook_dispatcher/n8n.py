@@ -5,44 +5,50 @@ aiohttp, for the reasons in docs/decisions/0002-http-client.md.
 
 import asyncio
 import ipaddress
-import socket
 import ssl
 import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
-from typing import Self
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Self
 
 import aiohttp
 import orjson
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from services.contracts import MessageSent
 from services.contracts.callbacks import token_of
+from services.contracts.secrecy import forms
 from services.runtime.egress import EgressRules, UrlRefused, check_url
-from services.webhook_dispatcher.delivery import Answer, NoAnswer, Trouble
+from services.webhook_dispatcher.addresses import AddressRefused, CheckedResolver
+from services.webhook_dispatcher.bodies import MAX_BODY_BYTES, IncomingBody
+from services.webhook_dispatcher.course import Course
+from services.webhook_dispatcher.executions import EXECUTION_HEADER, execution_id
+from services.webhook_dispatcher.outcomes import Answer, NoAnswer, Trouble
 from services.webhook_dispatcher.personas import Persona
 
-MAX_BODY_BYTES = 512 * 1024
-"""Of an answer: the largest reply, and room for the JSON around it."""
 CONNECT_SECONDS = 5.0
-"""For resolving the host, and again for the connection with its TLS handshake."""
+"""For a new connection with its TLS handshake, once the host is resolved."""
 ADDRESS_CACHE_SECONDS = 10
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which Node.js closes an idle connection, so that no call meets that closing."""
 
+Hear = Callable[[str], None]
+"""Takes the next piece of a streamed reply, as it arrives."""
 
-class AddressRefused(OSError):
-    """Every address that a host name stands for is one that the egress rules forbid."""
+
+def unheard(_: str) -> None:
+    """Hear nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One call of a webhook. Times are milliseconds since the call began."""
+    """One call of a webhook: what came of it, and when."""
 
     outcome: Answer | NoAnswer
+    course: Course
     duration_ms: int
-    first_byte_ms: int | None = None
 
     @property
     def status(self) -> int | None:
@@ -59,7 +65,7 @@ class N8n:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             resolver=CheckedResolver(self._rules),
             ttl_dns_cache=ADDRESS_CACHE_SECONDS,
             keepalive_timeout=KEEPALIVE_SECONDS,
@@ -70,6 +76,7 @@ class N8n:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             trust_env=False,
             headers={
                 "content-type": "application/json",
@@ -87,55 +94,63 @@ class N8n:
         self,
         persona: Persona,
         message: MessageSent,
+        course: Course,
         *,
         traceparent: str,
-        timeout_seconds: float,
+        hear: Hear = unheard,
         callback_url: str | None = None,
     ) -> Exchange:
-        """Send a message to its persona's webhook and read the whole answer.
+        """Send a message to its persona's webhook and read the whole answer; `course` follows, and says how long.
 
-        With a `callback_url` the workflow is told where to post its reply; an answer that repeats it comes without its
-        secret, since answers are told in events.
+        With a `callback_url` the workflow is told where to post its reply; its token is one of the answer's secrets.
 
         Never raises for what the other side does. When the calling task is cancelled, the socket is closed.
         """
-        began = time.monotonic()
-        first_byte_ms: int | None = None
         outcome: Answer | NoAnswer | None = self._refusal(persona)
         if outcome is None:
+            patience = _Patience(course)
+            calling = _calling.set(patience)
             try:
-                async with self._post(persona, message, traceparent, timeout_seconds, callback_url) as response:
-                    first_byte_ms = _milliseconds_since(began)
-                    outcome = await _read(response)
+                async with patience.timer:
+                    outcome = await self._exchange(persona, message, patience, traceparent, hear, callback_url)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                outcome = _trouble(error, timeout_seconds)
-        if callback_url is not None and isinstance(outcome, Answer):
-            outcome = replace(outcome, body=outcome.body.replace(token_of(callback_url).encode(), b"..."))
-        return Exchange(outcome, _milliseconds_since(began), first_byte_ms)
+                outcome = _trouble(error, patience)
+            finally:
+                _calling.reset(calling)
+        return Exchange(outcome, course, course.duration_ms(time.monotonic()))
 
-    def _post(
+    async def _exchange(
         self,
         persona: Persona,
         message: MessageSent,
+        patience: "_Patience",
         traceparent: str,
-        timeout_seconds: float,
+        hear: Hear,
         callback_url: str | None,
+    ) -> Answer | NoAnswer:
+        body = _body(message, callback_url)
+        proof = persona.credentials.prove(
+            session_id=str(message.session_id), user_id=message.user_id, body=body, now=time.time()
+        )
+        headers = {**proof.headers, "idempotency-key": proof.headers["webhook-id"], "traceparent": traceparent}
+        secrets = proof.secrets
+        if callback_url is not None:
+            headers["callback-url"] = callback_url
+            secrets = (*secrets, *forms(token_of(callback_url)))
+        async with self._post(persona.webhook_url, body, headers) as response:
+            patience.course.answered(time.monotonic())
+            patience.go_on()
+            answer = await _read(response, patience, secrets, hear)
+        if isinstance(answer, Answer):
+            patience.course.execution_id = execution_id(answer)
+        return answer
+
+    def _post(
+        self, url: str, body: bytes, headers: Mapping[str, str]
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if self._session is None:
             raise RuntimeError("The HTTP client is not open.")
-        session_id = str(message.session_id)
-        headers = {"webhook-id": session_id, "idempotency-key": session_id, "traceparent": traceparent}
-        if persona.auth_header is not None:
-            headers[persona.auth_header[0]] = persona.auth_header[1]
-        if callback_url is not None:
-            headers["callback-url"] = callback_url
-        return self._session.post(
-            URL(persona.webhook_url),
-            data=_body(message, session_id, callback_url),
-            headers=headers,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS),
-        )
+        return self._session.post(URL(url), data=body, headers=headers, allow_redirects=False)
 
     def _refusal(self, persona: Persona) -> NoAnswer | None:
         if persona.auth_unreadable:
@@ -153,61 +168,86 @@ class N8n:
         return None
 
 
-class CheckedResolver(AbstractResolver):
-    """Resolves by the system's rules and gives out only addresses that may be called.
+class _Patience:
+    """Breaks a call off at whichever of its limits comes first, from inside the call's own task."""
 
-    The connection is made to exactly these addresses, so a name that changes in between gains nothing.
-    """
+    def __init__(self, course: Course) -> None:
+        self.course = course
+        self._loop = asyncio.get_running_loop()
+        self.timer = asyncio.timeout_at(self._ends_at())
 
-    def __init__(self, rules: EgressRules) -> None:
-        self._rules = rules
+    def go_on(self) -> None:
+        """The call came one step further."""
+        if self.course.staged:
+            self.timer.reschedule(self._ends_at())
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Return the allowed addresses of `host`; raise AddressRefused if it has others only."""
-        async with asyncio.timeout(CONNECT_SECONDS):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
-        families = {str(address[0]): address_family for address_family, _, _, _, address in found}
-        allowed = self._rules.choose(list(families))
-        if not allowed:
-            raise AddressRefused("Every address of the host is forbidden by the egress rules.")
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=families[address],
-                proto=0,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for address in allowed
-        ]
+    def _ends_at(self) -> float:
+        # The loop's clock need not be that of time.monotonic().
+        return self._loop.time() + self.course.next_limit()[0] - time.monotonic()
 
-    async def close(self) -> None:
-        """Hold nothing."""
+    @property
+    def exceeded(self) -> str | None:
+        """Which limit passed, as a half-sentence; None if none did."""
+        return self.course.limit_text(self.course.next_limit()[1]) if self.timer.expired() else None
 
 
-async def _read(response: aiohttp.ClientResponse) -> Answer | NoAnswer:
+_calling: ContextVar[_Patience] = ContextVar("_calling")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells the call when it has its connection: aiohttp's own tracing does so too, for a sixth of a call's CPU."""
+
+    async def connect(self, *arguments: Any, **named: Any) -> Any:
+        connection = await super().connect(*arguments, **named)
+        patience = _calling.get()
+        patience.course.connected(time.monotonic())
+        patience.go_on()
+        return connection
+
+
+async def _read(
+    response: aiohttp.ClientResponse, patience: _Patience, secrets: tuple[str, ...], hear: Hear
+) -> Answer | NoAnswer:
     if not 100 <= response.status <= 999:
         return NoAnswer(Trouble.NOT_HTTP, f"it answered the status {response.status}")
     if (response.content_length or 0) > MAX_BODY_BYTES:
-        response.close()
-        return NoAnswer(Trouble.TOO_LARGE, f"over {MAX_BODY_BYTES} bytes")
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            response.close()
-            return NoAnswer(Trouble.TOO_LARGE, f"over {MAX_BODY_BYTES} bytes")
+        return _too_large(response)
     headers = response.headers
+    encoding = headers.get("content-encoding")
+    body = IncomingBody(may_stream=response.status in _SUCCESS and encoding in {None, "", "identity"})
+    async for piece in response.content.iter_any():
+        patience.course.heard(time.monotonic())
+        patience.go_on()
+        _tell(hear, body.feed(piece))
+        if body.over:
+            response.close()
+            break
+    _tell(hear, body.close())
+    if body.too_large:
+        return _too_large(response)
     return Answer(
         response.status,
-        bytes(body),
+        bytes(body.raw),
         content_type=headers.get("content-type"),
-        content_encoding=headers.get("content-encoding"),
+        content_encoding=encoding,
         retry_after=headers.get("retry-after"),
+        execution_header=headers.get(EXECUTION_HEADER),
+        stream=body.stream,
+        secrets=secrets,
     )
+
+
+_SUCCESS = range(200, 300)
+
+
+def _tell(hear: Hear, text: str) -> None:
+    if text:
+        hear(text)
+
+
+def _too_large(response: aiohttp.ClientResponse) -> NoAnswer:
+    response.close()
+    return NoAnswer(Trouble.TOO_LARGE, f"over {MAX_BODY_BYTES} bytes")
 
 
 _ERRORS: tuple[tuple[type[Exception], Trouble], ...] = (
@@ -215,7 +255,6 @@ _ERRORS: tuple[tuple[type[Exception], Trouble], ...] = (
     (aiohttp.ClientSSLError, Trouble.TLS_FAILED),
     (aiohttp.ConnectionTimeoutError, Trouble.NOT_CONNECTED),
     (aiohttp.ClientConnectorError, Trouble.NOT_CONNECTED),
-    (TimeoutError, Trouble.NOT_IN_TIME),
     (aiohttp.ClientResponseError, Trouble.NOT_HTTP),
     (aiohttp.NonHttpUrlClientError, Trouble.ADDRESS_REFUSED),
     # Also what aiohttp raises for characters that a header may not have.
@@ -224,26 +263,27 @@ _ERRORS: tuple[tuple[type[Exception], Trouble], ...] = (
 """The first that fits counts: the classes are one another's children. Only the first four never sent anything."""
 
 
-def _trouble(error: Exception, timeout_seconds: float) -> NoAnswer:
+def _trouble(error: Exception, patience: _Patience) -> NoAnswer:
+    connected = patience.course.connected_at is not None
+    if (exceeded := patience.exceeded) is not None:
+        return NoAnswer(Trouble.NOT_IN_TIME if connected else Trouble.NOT_CONNECTED, exceeded)
     if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(error.os_error, AddressRefused):
         return NoAnswer(Trouble.ADDRESS_REFUSED)
-    trouble = next((trouble for kind, trouble in _ERRORS if isinstance(error, kind)), Trouble.LOST)
-    if trouble is Trouble.NOT_IN_TIME:
-        return NoAnswer(trouble, f"{timeout_seconds:.3g} s")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return NoAnswer(trouble, f"not within {CONNECT_SECONDS:g} s")
-    if isinstance(error, ValueError):
-        return NoAnswer(trouble, "the webhook URL or the auth has characters that cannot be sent")
-    return NoAnswer(trouble)
+        return NoAnswer(Trouble.NOT_CONNECTED, f"not within {CONNECT_SECONDS:g} s")
+    if isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError):
+        return NoAnswer(Trouble.ADDRESS_REFUSED, "the webhook URL or the auth has characters that cannot be sent")
+    found = next((trouble for kind, trouble in _ERRORS if isinstance(error, kind)), None)
+    return NoAnswer(found or (Trouble.LOST if connected else Trouble.NOT_CONNECTED))
 
 
-def _body(message: MessageSent, session_id: str, callback_url: str | None) -> bytes:
+def _body(message: MessageSent, callback_url: str | None) -> bytes:
     told = {
         "message": message.message,
         "conversationId": message.conversation_id,
         "personaId": message.persona_id,
         "userId": message.user_id,
-        "sessionId": session_id,
+        "sessionId": str(message.session_id),
     }
     return orjson.dumps(told if callback_url is None else {**told, "callbackUrl": callback_url})
 
@@ -254,7 +294,3 @@ def _is_ip_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _milliseconds_since(began: float) -> int:
-    return max(0, round((time.monotonic() - began) * 1000))

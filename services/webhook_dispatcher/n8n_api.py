@@ -10,7 +10,8 @@ import aiohttp
 from yarl import URL
 
 from services.runtime.egress import EgressRules, UrlRefused, check_url
-from services.webhook_dispatcher.n8n import CONNECT_SECONDS, CheckedResolver
+from services.webhook_dispatcher.addresses import CheckedResolver
+from services.webhook_dispatcher.n8n import CONNECT_SECONDS
 
 TOTAL_SECONDS = 5.0
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import asyncpg
+import jwt
 from cryptography.fernet import Fernet, InvalidToken
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from sqlalchemy import ARRAY, Row, Text, any_, bindparam, select
@@ -15,7 +16,10 @@ from sqlalchemy.exc import DataError, DBAPIError, NotSupportedError, Programming
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.contracts.secrecy import forms
 from services.database.tables import personas
+from services.runtime.signing import KEY_PREFIX, read_key
+from services.webhook_dispatcher.credentials import NO_CREDENTIALS, Credentials, TokenAlgorithm, TokenKey
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +40,11 @@ class Persona:
     max_attempts: int = 3
     deadline_seconds: float = 60.0
     idempotent: bool = False
+    first_byte_seconds: float | None = None
+    idle_seconds: float | None = None
     callback_seconds: float | None = None
     """How long its reply may take to be posted to the callback URL; None where the answer is the reply."""
-    auth_header: tuple[str, str] | None = None
+    credentials: Credentials = NO_CREDENTIALS
     auth_unreadable: bool = False
     """It has credentials that the key of this process does not decrypt."""
     n8n_api_url: str | None = None
@@ -140,18 +146,26 @@ class _Header(BaseModel):
     value: str
 
 
+class _Jwt(BaseModel):
+    type: Literal["jwt"]
+    secret: str
+    algorithm: TokenAlgorithm
+
+
+_AUTH: TypeAdapter[_Basic | _Header | _Jwt] = TypeAdapter(
+    Annotated[_Basic | _Header | _Jwt, Field(discriminator="type")]
+)
+_KEYS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 _TEXT = TypeAdapter(str)
-_AUTH: TypeAdapter[_Basic | _Header] = TypeAdapter(Annotated[_Basic | _Header, Field(discriminator="type")])
 
 
 def read_persona(row: Row[tuple[object, ...]], secrets_key: Fernet | None) -> Persona:
     """Return the persona that a row of the table tells; credentials that cannot be decrypted are marked as such."""
-    auth_header, unreadable = None, False
-    if row.auth is not None:
-        try:
-            auth_header = _auth_header(row.auth, secrets_key)
-        except (InvalidToken, ValidationError):
-            unreadable = True
+    credentials, unreadable = NO_CREDENTIALS, False
+    try:
+        credentials = _credentials(row.auth, row.signing_keys, secrets_key)
+    except (InvalidToken, ValueError, jwt.PyJWTError):
+        unreadable = True
     return Persona(
         persona_id=row.persona_id,
         webhook_url=row.webhook_url,
@@ -159,8 +173,10 @@ def read_persona(row: Row[tuple[object, ...]], secrets_key: Fernet | None) -> Pe
         max_attempts=row.max_attempts,
         deadline_seconds=row.deadline_seconds,
         idempotent=row.idempotent,
+        first_byte_seconds=row.first_byte_seconds,
+        idle_seconds=row.idle_seconds,
         callback_seconds=row.callback_seconds,
-        auth_header=auth_header,
+        credentials=credentials,
         auth_unreadable=unreadable,
         n8n_api_url=row.n8n_api_url,
         n8n_api_key=_n8n_api_key(row.n8n_api_key, secrets_key),
@@ -176,11 +192,31 @@ def _n8n_api_key(encrypted: bytes | None, secrets_key: Fernet | None) -> str | N
         return None
 
 
-def _auth_header(encrypted: bytes, secrets_key: Fernet | None) -> tuple[str, str]:
+def _credentials(auth: bytes | None, signing_keys: bytes | None, secrets_key: Fernet | None) -> Credentials:
+    if auth is None and signing_keys is None:
+        return NO_CREDENTIALS
     if secrets_key is None:
         raise InvalidToken
-    auth = _AUTH.validate_json(secrets_key.decrypt(encrypted))
+    keys = [] if signing_keys is None else _KEYS.validate_json(secrets_key.decrypt(signing_keys))
+    header, token_key, secrets = (None, None, []) if auth is None else _auth(secrets_key.decrypt(auth))
+    secrets += [key.removeprefix(KEY_PREFIX) for key in keys]
+    return Credentials(
+        header=header,
+        token_key=token_key,
+        signing_keys=tuple(read_key(key) for key in keys),
+        secrets=tuple({form for secret in secrets for form in forms(secret)}),
+    )
+
+
+def _auth(decrypted: bytes) -> tuple[tuple[str, str] | None, TokenKey | None, list[str]]:
+    """Return the header or the key of tokens that the credentials stand for, and what is secret about them."""
+    auth = _AUTH.validate_json(decrypted)
+    if isinstance(auth, _Jwt):
+        token_key = TokenKey(auth.secret, auth.algorithm)
+        token_key.token(user_id="", body=b"", now=0)  # raises here, not in a call, if it cannot be a key
+        return None, token_key, [auth.secret]
     if isinstance(auth, _Header):
-        return auth.name, auth.value
+        # Of `Bearer the-token` the token alone is a secret too.
+        return (auth.name, auth.value), None, [auth.value, auth.value.rpartition(" ")[2]]
     credentials = base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode()
-    return "authorization", f"Basic {credentials}"
+    return ("authorization", f"Basic {credentials}"), None, [auth.password, credentials]

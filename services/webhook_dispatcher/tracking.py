@@ -10,6 +10,7 @@ from uuid import UUID
 from services.contracts import MessageSent
 from services.contracts.callbacks import Callback
 from services.contracts.ids import id_milliseconds
+from services.webhook_dispatcher.course import Course
 
 MOST_KNOWN = 50_000
 """Sessions remembered a partition."""
@@ -43,8 +44,8 @@ class Message:
     """Its partition is going to another process: no new call may begin."""
     attempt: int = 0
     """The number of its last call, from 1; 0 before the first."""
-    called_at: float = 0.0
-    """When that call began, in monotonic seconds."""
+    course: Course | None = None
+    """Of that call."""
     callback: Callback | None = None
     """What that call's callback URL stands for; None where the answer is the reply."""
 

@@ -82,6 +82,7 @@ async def test_our_topics_are_made_as_asked_and_no_others(running: Running) -> N
         assert len(described[topic.name]) == topic.partitions
         assert all(len(partition["replicas"]) == 1 for partition in described[topic.name])
         assert configs[topic.name]["retention.ms"] == str(int(topic.retention.total_seconds() * 1000))
+        assert configs[topic.name]["segment.ms"] == configs[topic.name]["retention.ms"]
         assert configs[topic.name]["max.message.bytes"] == str(topic.max_record_bytes)
         assert configs[topic.name]["cleanup.policy"] == "delete"
 

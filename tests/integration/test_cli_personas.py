@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from services.api_gateway.personas import BasicAuth, HeaderAuth, PersonaBody
+from services.api_gateway.persona_bodies import BasicAuth, HeaderAuth, JwtAuth, PersonaBody
 
 PAGES: dict[str | None, dict[str, object]] = {
     None: {"items": [{"personaId": "a"}, {"personaId": "b"}], "nextCursor": "b"},
@@ -82,7 +82,13 @@ def test_what_is_not_given_is_the_gateway_s_own_default(gateway: Gateway) -> Non
 def test_the_secret_of_credentials_comes_from_the_environment_alone(gateway: Gateway) -> None:
     for options in (("--auth-header", "X-Key"), ("--auth-basic", "bob")):
         assert put(gateway, *options, PERSONA_AUTH_SECRET="hunter2").returncode == 0
-    header, basic = (given.auth for given in gateway.given)
+    keys = [f"whsec_{letter * 43}" for letter in "AB"]
+    more = {"PERSONA_AUTH_SECRET": "hunter2" * 8, "PERSONA_SIGNING_KEYS": " ".join(keys)}
+    assert put(gateway, "--auth-jwt", "--sign", **more).returncode == 0
+    header, basic, token = (given.auth for given in gateway.given)
+    assert isinstance(token, JwtAuth)
+    assert token.secret.get_secret_value() == "hunter2" * 8
+    assert [key.get_secret_value() for key in gateway.given[2].signing_keys] == keys
     assert isinstance(header, HeaderAuth)
     assert (header.name, header.value.get_secret_value()) == ("X-Key", "hunter2")
     assert isinstance(basic, BasicAuth)
@@ -93,6 +99,7 @@ def test_the_secret_of_credentials_comes_from_the_environment_alone(gateway: Gat
     ("options", "told"),
     [
         (("--auth-header", "X-Key"), "PERSONA_AUTH_SECRET is not set: "),
+        (("--sign",), "PERSONA_SIGNING_KEYS is not set: "),
         (("--auth-header", "X-Key", "--auth-basic", "bob"), "Give either --auth-header or --auth-basic"),
     ],
 )

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from services.contracts import AttemptOutcome, FailureKind, WebhookAttempted, WebhookFailed
 from services.contracts.callbacks import Callback, CallbackUrls, token_of
+from services.contracts.topics import DELTAS
 from tests.integration.dispatching import (
     add_persona,
     dispatcher,
@@ -18,6 +19,7 @@ from tests.integration.dispatching import (
     rewind,
     until_all_committed,
 )
+from tests.integration.kafka_log import read_all
 from tests.integration.tracker_process import publish_events
 from tests.integration.webhook_server import Call, echo, http, webhook_server
 from tests.sample_events import SessionEvents
@@ -32,8 +34,12 @@ async def acknowledge(call: Call) -> bytes:
     return http({"message": "Workflow was started"})
 
 
+async def stream(call: Call) -> bytes:
+    return http(b'{"type":"begin"}\n{"type":"item","content":"Working"}\n{"type":"end"}\n')
+
+
 async def refuse(call: Call) -> bytes:
-    return http({"message": f"No room for {call.body['callbackUrl']}"}, status=400)
+    return http({"message": f"No room for {call.headers['x-key']} at {call.body['callbackUrl']}"}, status=400)
 
 
 def callback_of(call: Call) -> Callback:
@@ -46,21 +52,22 @@ def callback_of(call: Call) -> Callback:
 
 
 async def test_an_acknowledged_message_is_done_and_nobody_waits_behind_it(bootstrap: str, postgres_url: str) -> None:
-    first, empty, replied = SessionEvents(), SessionEvents(), SessionEvents()
+    first, empty, replied, streamed = sessions = [SessionEvents() for _ in range(4)]
 
     async def answer(call: Call) -> bytes:
         # Whatever an acknowledgement says, it is not the reply.
-        said = {first.session_id: acknowledge, replied.session_id: echo}.get(call.session_id)
-        return await said(call) if said else http(b"")
+        said = {first.session_id: acknowledge, replied.session_id: echo, streamed.session_id: stream}
+        return http(b"") if call.session_id == empty.session_id else await said[call.session_id](call)
 
     async with webhook_server(answer) as webhook, dispatcher(bootstrap, postgres_url, **CONFIGURED) as running:
         await add_persona(postgres_url, "p1", webhook.url("p1"), callbackSeconds=600.0)
         began = datetime.now(UTC)
-        await publish_events(bootstrap, [session.sent() for session in (first, empty, replied)])
+        await publish_events(bootstrap, [session.sent() for session in sessions])
         await until_all_committed(bootstrap)
-        assert await running.metric('chat_webhook_attempts_total{outcome="accepted",persona="p1"}') == 3
+        assert await running.metric('chat_webhook_attempts_total{outcome="accepted",persona="p1"}') == 4
         told = await results(bootstrap)
-    assert [event.session_id for event in told] == [first.session_id, empty.session_id, replied.session_id]
+    assert await read_all(bootstrap, DELTAS.name) == [], "what an acknowledgement streams is told to nobody"
+    assert [event.session_id for event in told] == [session.session_id for session in sessions]
     for event, call in zip(told, webhook.calls, strict=True):
         assert isinstance(event, WebhookAttempted)
         assert (event.outcome, event.attempt, event.status_code) == (AttemptOutcome.ACCEPTED, 1, 200)
@@ -99,18 +106,19 @@ async def test_the_deadline_is_never_beyond_the_sessions_own_timeout(bootstrap: 
     assert callback.deadline_at - callback.called_at == timedelta(hours=2)
 
 
-async def test_a_failing_call_is_judged_as_any_other_and_keeps_the_url_secret(
-    bootstrap: str, postgres_url: str
-) -> None:
+async def test_a_failing_call_is_judged_as_any_other_and_keeps_its_secrets(bootstrap: str, postgres_url: str) -> None:
     session = SessionEvents()
+    auth = Fernet(KEY).encrypt(json.dumps({"type": "header", "name": "x-key", "value": "the-key"}).encode())
     async with webhook_server(refuse) as webhook, dispatcher(bootstrap, postgres_url, **CONFIGURED):
-        await add_persona(postgres_url, "p1", webhook.url("p1"), callbackSeconds=600.0)
+        await add_persona(postgres_url, "p1", webhook.url("p1"), callbackSeconds=600.0, auth=auth)
         await publish_events(bootstrap, [session.sent()])
         failed = await ended(bootstrap, session.session_id)
     assert isinstance(failed, WebhookFailed)
     assert failed.failure_kind is FailureKind.HTTP_4XX
-    assert "No room for" in failed.error_message
-    assert token_of(webhook.calls[0].body["callbackUrl"]) not in failed.model_dump_json()
+    assert "No room for [hidden] at https://chat.example.com/n8n/api/callbacks/[hidden]" in failed.error_message
+    told = failed.model_dump_json()
+    assert "the-key" not in told
+    assert token_of(webhook.calls[0].body["callbackUrl"]).rstrip("=") not in told
 
 
 async def test_without_an_address_for_callbacks_the_session_fails_at_once_and_says_why(

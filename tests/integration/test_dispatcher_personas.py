@@ -2,12 +2,15 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 from pathlib import Path
 
+import jwt
 from cryptography.fernet import Fernet
+from standardwebhooks.webhooks import Webhook
 
-from services.contracts import FailureKind, WebhookFailed, WebhookSucceeded
+from services.contracts import FailureKind, WebhookAttempted, WebhookFailed, WebhookSucceeded
 from services.database.migrate import migrate
 from services.local.postgres import start_postgres
 from services.local.reaper import Reaper
@@ -23,6 +26,8 @@ from tests.integration.kafka_log import eventually
 from tests.integration.tracker_process import publish_events, until
 from tests.integration.webhook_server import Call, echo, http, webhook_server
 from tests.sample_events import SessionEvents
+
+SIGNING_KEYS = ["whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
 
 
 async def test_a_persona_that_does_not_exist(bootstrap: str, postgres_url: str) -> None:
@@ -74,26 +79,65 @@ async def test_credentials_are_decrypted_with_the_gateways_key(bootstrap: str, p
 
     basic = encrypted({"type": "basic", "username": "anna", "password": "päss:word"})
     header = encrypted({"type": "header", "name": "X-Key", "value": "s3cret"})
+    token = encrypted({"type": "jwt", "secret": "s3cret" * 8, "algorithm": "HS256"})
+    signing_keys = Fernet(key).encrypt(json.dumps(SIGNING_KEYS).encode())
     foreign = encrypted({"type": "header", "name": "X-Key", "value": "s3cret"}, Fernet.generate_key())
-    sent = [SessionEvents(persona=name, conversation=name).sent() for name in ("basic", "header", "foreign")]
+    sent = [SessionEvents(persona=name, conversation=name).sent() for name in ("basic", "header", "jwt", "foreign")]
     async with (
         webhook_server() as webhook,
         dispatcher(bootstrap, postgres_url, persona_secrets_key=key.decode()),
     ):
-        for name, auth in (("basic", basic), ("header", header), ("foreign", foreign)):
-            await add_persona(postgres_url, name, webhook.url(name), auth=auth)
+        for name, auth in (("basic", basic), ("header", header), ("jwt", token), ("foreign", foreign)):
+            await add_persona(postgres_url, name, webhook.url(name), auth=auth, signingKeys=signing_keys)
         await publish_events(bootstrap, sent)
-        await until_ended(bootstrap, 3)
-        told = await ended(bootstrap, sent[2].session_id)
+        await until_ended(bootstrap, 4)
+        told = await ended(bootstrap, sent[3].session_id)
     headers = {call.path.rpartition("/")[2]: call.headers for call in webhook.calls}
-    assert headers.keys() == {"basic", "header"}
+    assert headers.keys() == {"basic", "header", "jwt"}
     scheme, _, credentials = headers["basic"]["authorization"].partition(" ")
     assert (scheme, base64.b64decode(credentials).decode()) == ("Basic", "anna:päss:word")
     assert headers["header"]["x-key"] == "s3cret"
+    claims = jwt.decode(headers["jwt"]["authorization"].removeprefix("Bearer "), "s3cret" * 8, algorithms=["HS256"])
+    assert claims["sub"] == sent[2].user_id
+    for called in webhook.calls:
+        assert called.headers["webhook-id"] == called.body["sessionId"]
+        for signing_key in SIGNING_KEYS:
+            assert Webhook(signing_key).verify(called.raw, called.headers) == called.body
+    [jwt_call] = [called for called in webhook.calls if called.path.endswith("jwt")]
+    assert claims["bodySha256"] == hashlib.sha256(jwt_call.raw).hexdigest()
     assert isinstance(told, WebhookFailed)
     assert told.failure_kind is FailureKind.UNAUTHORIZED
     assert "PERSONA_SECRETS_KEY" in told.error_message
     assert "s3cret" not in told.error_message
+
+
+async def test_an_attempt_tells_its_times_its_execution_and_no_secret(bootstrap: str, postgres_url: str) -> None:
+    key = Fernet.generate_key()
+    auth = Fernet(key).encrypt(json.dumps({"type": "header", "name": "X-Key", "value": "s3cret"}).encode())
+    sent = SessionEvents().sent()
+
+    async def answer(call: Call) -> bytes:
+        said = f"What is {call.headers['x-key']}?"
+        return http({"message": said, "executionId": 40 + call.number}, status=503 if call.number == 1 else 500)
+
+    async with (
+        webhook_server(answer) as webhook,
+        dispatcher(bootstrap, postgres_url, persona_secrets_key=key.decode()),
+    ):
+        await add_persona(postgres_url, "p1", webhook.url("p1"), auth=auth)
+        await publish_events(bootstrap, [sent])
+        await ended(bootstrap, sent.session_id)
+    told = await results_of(bootstrap, sent.session_id)
+    assert [type(event) for event in told] == [WebhookAttempted, WebhookFailed]
+    assert [event.execution_id for event in told] == ["41", "42"]
+    for event in told:
+        assert isinstance(event, WebhookAttempted | WebhookFailed)
+        assert event.connect_ms is not None
+        assert event.first_byte_ms is not None
+        assert event.connect_ms <= event.first_byte_ms <= event.duration_ms
+        assert event.response_body is not None
+        assert "What is [hidden]?" in event.response_body
+        assert "s3cret" not in event.model_dump_json()
 
 
 async def test_while_postgres_is_away_the_known_serve_and_the_unknown_wait(

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,17 +12,20 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from services.contracts import AttemptOutcome, CancelRequested
+from services.contracts.events import TrackedEvent
 from services.contracts.ids import new_id
 from services.database.engine import build_engine
 from services.session_tracker.fold import Arrival
 from services.session_tracker.months import Months
 from services.session_tracker.store import SessionStore
 from services.webhook_dispatcher import stops as stops_module
-from tests.integration.dispatching import Dispatcher, add_persona, dispatcher
+from tests.integration.dispatching import Dispatcher, add_persona, dispatcher, results_of, until_all_committed
 from tests.integration.tracker_process import publish_events, until
+from tests.integration.webhook_server import Call, http, webhook_server
 from tests.sample_events import SessionEvents
 
 KEY = Fernet.generate_key()
+SECRET = Fernet(KEY).encrypt(json.dumps("the-key").encode())
 
 
 @dataclass
@@ -54,22 +57,26 @@ async def n8n_api(status: int = 200) -> AsyncIterator[Api]:
 async def cancelled(database_url: str, *, execution_id: str | None = "4711", **persona: object) -> CancelRequested:
     """A session as the tracker holds it once it is cancelled, of a persona with a key unless told otherwise."""
     name = f"p-{new_id()}"
-    secret = Fernet(KEY).encrypt(json.dumps("the-key").encode())
-    await add_persona(database_url, name, "http://127.0.0.1:1/webhook/x", **{"n8nApiKey": secret, **persona})
-    session, engine = SessionEvents(persona=name), build_engine(database_url)
+    await add_persona(database_url, name, "http://127.0.0.1:1/webhook/x", **{"n8nApiKey": SECRET, **persona})
+    session = SessionEvents(persona=name)
+    sent = session.sent()
     accepted = session.attempted(outcome=AttemptOutcome.ACCEPTED, failure_kind=None, execution_id=execution_id)
-    events = [session.sent(), accepted, session.cancelled()]
-    await Months(engine).ensure(session.session_id)
-    await SessionStore(engine).fold([Arrival(e, e.occurred_at, 0, n) for n, e in enumerate(events)], {})
-    await engine.dispose()
-    request = events[-1]
-    assert isinstance(request, CancelRequested)
+    request = session.cancelled()
+    await tracked(database_url, [sent, accepted, request])
     return request
 
 
-async def until_told(running: Dispatcher, outcome: str) -> None:
+async def tracked(database_url: str, events: Sequence[TrackedEvent]) -> None:
+    """Fold the events of one session as the tracker does."""
+    engine = build_engine(database_url)
+    await Months(engine).ensure(events[0].session_id)
+    await SessionStore(engine).fold([Arrival(e, e.occurred_at, 0, n) for n, e in enumerate(events)], {})
+    await engine.dispose()
+
+
+async def until_told(running: Dispatcher, outcome: str, times: int = 1) -> None:
     async def told() -> bool:
-        return await running.metric(f'chat_webhook_execution_stops_total{{outcome="{outcome}"}}') >= 1
+        return await running.metric(f'chat_webhook_execution_stops_total{{outcome="{outcome}"}}') >= times
 
     await until(told, f"a stop was told as {outcome}")
 
@@ -94,6 +101,35 @@ async def test_the_execution_of_a_cancelled_session_is_stopped(
             await until_told(running, outcome)
     assert api.asked == [("POST /api/v1/executions/47%2F..%2F11/stop HTTP/1.1", "the-key")]
     assert refusing.asked == [("POST /api/v1/executions/4711/stop HTTP/1.1", "the-key")]
+
+
+async def test_the_execution_that_an_acknowledgement_names_is_stopped(bootstrap: str, postgres_url: str) -> None:
+    by_field, _ = sessions = [SessionEvents(), SessionEvents()]
+
+    async def acknowledge(call: Call) -> bytes:
+        if call.session_id == by_field.session_id:
+            return http({"message": "Workflow was started", "executionId": "231"})
+        return http(b"", x_n8n_execution_id="232")
+
+    configured = {"callback_base_url": "https://chat.example.com", "persona_secrets_key": SecretStr(KEY.decode())}
+    async with (
+        n8n_api() as api,
+        webhook_server(acknowledge) as webhook,
+        dispatcher(bootstrap, postgres_url, **configured) as running,
+    ):
+        url = webhook.url("p1")
+        await add_persona(postgres_url, "p1", url, callbackSeconds=600.0, n8nApiKey=SECRET, n8nApiUrl=api.url)
+        messages = [session.sent() for session in sessions]
+        await publish_events(bootstrap, messages)
+        await until_all_committed(bootstrap)
+        for session, message in zip(sessions, messages, strict=True):
+            accepted = await results_of(bootstrap, session.session_id)
+            request = session.cancelled(at=datetime.now(UTC))
+            await tracked(postgres_url, [message, *accepted, request])
+            await publish_events(bootstrap, [request])
+        await until_told(running, "stopped", 2)
+    asked = {f"POST /api/v1/executions/{execution}/stop HTTP/1.1" for execution in ("231", "232")}
+    assert {line for line, _ in api.asked} == asked
 
 
 async def test_the_egress_rules_hold_for_the_api_and_a_lost_key_is_told(

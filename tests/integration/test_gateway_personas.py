@@ -1,6 +1,8 @@
 """Setting up personas: what is kept, what is hidden, and which addresses are refused."""
 
+import base64
 import json
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -30,13 +32,23 @@ async def put(gateway: Gateway, persona_id: str = "support", **body: object) -> 
 
 
 async def test_a_persona_is_made_told_replaced_and_deleted(gateway: Gateway) -> None:
-    status, made = await put(gateway, timeoutSeconds=300, maxAttempts=5, deadlineSeconds=600, idempotent=True)
+    status, made = await put(
+        gateway,
+        timeoutSeconds=300,
+        maxAttempts=5,
+        deadlineSeconds=600,
+        idempotent=True,
+        firstByteSeconds=20,
+        idleSeconds=2.5,
+    )
     assert status == 200
     Persona.model_validate(made)
     path = "/api/personas/support"
     assert (await gateway.get(path, ROOT)).json() == made
     assert (made["timeoutSeconds"], made["maxAttempts"], made["idempotent"], made["hasAuth"]) == (300, 5, True, False)
+    assert (made["firstByteSeconds"], made["idleSeconds"]) == (20, 2.5)
     _, replaced = await put(gateway)
+    assert (replaced["firstByteSeconds"], replaced["idleSeconds"]) == (None, None)
     assert (replaced["timeoutSeconds"], replaced["maxAttempts"], replaced["deadlineSeconds"]) == (10, 3, 60)
     assert replaced["idempotent"] is False
     assert replaced["createdAt"] == made["createdAt"]
@@ -101,6 +113,7 @@ async def test_personas_are_listed_by_cursor(gateway: Gateway) -> None:
     [
         {"type": "basic", "username": "n8n", "password": "s3cret-word"},
         {"type": "header", "name": "X-Api-Key", "value": "s3cret-word"},
+        {"type": "jwt", "secret": "s3cret-word" * 6, "algorithm": "HS512"},
     ],
 )
 async def test_credentials_are_encrypted_and_never_shown(gateway: Gateway, auth: dict[str, str]) -> None:
@@ -113,12 +126,35 @@ async def test_credentials_are_encrypted_and_never_shown(gateway: Gateway, auth:
     assert (await put(gateway))[1]["hasAuth"] is False
 
 
+async def test_signing_keys_are_encrypted_and_never_shown(gateway: Gateway) -> None:
+    keys = ["whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
+    status, made = await put(gateway, signingKeys=keys)
+    assert (status, made["hasSigningKeys"], made["hasAuth"]) == (200, True, False)
+    told = (await gateway.get("/api/personas/support", ROOT)).text + json.dumps(made)
+    assert "whsec_" not in told
+    [row] = await gateway.rows(personas)
+    assert json.loads(Fernet(KEY).decrypt(row.signing_keys)) == keys
+    assert (await put(gateway))[1]["hasSigningKeys"] is False
+
+
+@pytest.mark.parametrize("keys", [["s3cret"], ["whsec_s3cret"], ["whsec_" + "A" * 100], ["whsec_" + "A" * 43] * 5])
+async def test_keys_that_cannot_sign_are_refused(gateway: Gateway, keys: list[str]) -> None:
+    status, problem = await put(gateway, signingKeys=keys)
+    assert (status, problem["code"]) == (400, "invalid-body")
+    assert not {"s3cret", "AAAA"} & set(re.findall(r"s3cret|AAAA", json.dumps(problem)))
+
+
 UNSENDABLE = [
     {"type": "header", "name": "X-Key", "value": "a\r\nHost: evil"},
     {"type": "header", "name": "X Key", "value": "a"},
     {"type": "header", "name": "Host", "value": "a"},
     {"type": "basic", "username": "a:b", "password": "s3cret"},
     {"type": "bearer", "token": "s3cret"},
+    {"type": "header", "name": "Webhook-Signature", "value": "a"},
+    {"type": "jwt", "secret": "s3cret"},
+    {"type": "jwt", "secret": "s3cret" * 6, "algorithm": "HS512"},
+    {"type": "jwt", "secret": "s3cret" * 6, "algorithm": "none"},
+    {"type": "jwt", "secret": "-----BEGIN PUBLIC KEY-----\ns3cret\n-----END PUBLIC KEY-----\n"},
 ]
 
 

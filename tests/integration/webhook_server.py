@@ -18,6 +18,8 @@ class Call:
     headers: dict[str, str]
     body: dict[str, Any]
     number: int
+    raw: bytes
+    """The body as it came."""
 
     @property
     def session_id(self) -> UUID:
@@ -91,10 +93,11 @@ class Webhook:
     async def _read(self, reader: asyncio.StreamReader) -> Call:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        raw = await reader.readexactly(int(headers["content-length"]))
+        body = json.loads(raw)
         session_id = UUID(body["sessionId"])
         self.counts[session_id] += 1
-        return Call(head[0].split(" ")[1], headers, body, self.counts[session_id])
+        return Call(head[0].split(" ")[1], headers, body, self.counts[session_id], raw)
 
 
 @asynccontextmanager

@@ -3,36 +3,37 @@
 import base64
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-import jwt
 
 from services.contracts import FailureKind, MessageSent
 from services.contracts.ids import new_id
 from services.contracts.replies import Reply
 from services.local.n8n_workflows import WebhookCredentials
 from services.runtime.egress import EgressRules
-from services.webhook_dispatcher.delivery import Answer, NoAnswer, judge
+from services.webhook_dispatcher.course import Course
+from services.webhook_dispatcher.credentials import NO_CREDENTIALS, Credentials, TokenKey
+from services.webhook_dispatcher.delivery import judge
 from services.webhook_dispatcher.n8n import N8n
+from services.webhook_dispatcher.outcomes import Answer, NoAnswer
 from services.webhook_dispatcher.personas import Persona
 
 LOOPBACK = EgressRules.parse(["127.0.0.0/8"])
 MESSAGE = "Hello"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-Header = tuple[str, str]
-Credentials = Callable[[WebhookCredentials], Header]
+Proof = Callable[[WebhookCredentials], Credentials]
 
 
-def _basic(user: str, password: str) -> Header:
-    return "authorization", "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+def _basic(user: str, password: str) -> Credentials:
+    encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return Credentials(header=("authorization", f"Basic {encoded}"))
 
 
-def _bearer(secret: str) -> Header:
-    token = jwt.encode({"sub": "chat-sessions"}, secret, algorithm="HS256")
-    return "authorization", f"Bearer {token}"
+def _token(secret: str) -> Credentials:
+    return Credentials(token_key=TokenKey(secret))
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Row:
     webhook: str
     kind: FailureKind | None
     stub: str
-    credentials: Credentials | None = None
+    credentials: Proof | None = None
 
 
 ROWS = (
@@ -80,12 +81,18 @@ ROWS = (
         "header-auth",
         FailureKind.UNAUTHORIZED,
         "forbidden",
-        lambda known: (known.header_name, "wrong"),
+        lambda known: Credentials(header=(known.header_name, "wrong")),
     ),
-    Row("header auth: right", "header-auth", None, "echo", lambda known: (known.header_name, known.header_value)),
+    Row(
+        "header auth: right",
+        "header-auth",
+        None,
+        "echo",
+        lambda known: Credentials(header=(known.header_name, known.header_value)),
+    ),
     Row("JWT auth: none given", "jwt-auth", FailureKind.UNAUTHORIZED, "no-token"),
-    Row("JWT auth: wrong signature", "jwt-auth", FailureKind.UNAUTHORIZED, "wrong-token", lambda _: _bearer("x" * 48)),
-    Row("JWT auth: right", "jwt-auth", None, "echo", lambda known: _bearer(known.jwt_secret)),
+    Row("JWT auth: wrong signature", "jwt-auth", FailureKind.UNAUTHORIZED, "wrong-token", lambda _: _token("x" * 48)),
+    Row("JWT auth: right", "jwt-auth", None, "echo", lambda known: _token(known.jwt_secret)),
     Row("no answer in time", "hang", FailureKind.TIMEOUT, "hang"),
 )
 
@@ -117,15 +124,16 @@ def message_sent() -> MessageSent:
 async def call(
     n8n: N8n,
     url: str,
-    auth_header: Header | None = None,
+    credentials: Credentials = NO_CREDENTIALS,
     *,
     message: MessageSent | None = None,
     timeout_seconds: float = 10,
 ) -> Seen:
     """Call one webhook as the dispatcher does, and judge the answer as it does."""
     message = message or message_sent()
-    persona = Persona("row", url, auth_header=auth_header)
-    exchange = await n8n.call(persona, message, traceparent=TRACEPARENT, timeout_seconds=timeout_seconds)
+    persona = Persona("row", url, credentials=credentials)
+    course = Course(time.monotonic(), timeout_seconds)
+    exchange = await n8n.call(persona, message, course, traceparent=TRACEPARENT)
     return seen(exchange.outcome, str(message.session_id))
 
 

@@ -16,6 +16,7 @@ from services.local.n8n_artifacts import N8N_FILES, n8n_artifacts
 from services.local.n8n_workflows import WebhookCredentials, kept_credentials
 from services.local.processes import free_port
 from services.local.reaper import start_reaper
+from services.webhook_dispatcher.credentials import NO_CREDENTIALS
 from services.webhook_dispatcher.n8n import N8n
 from tests.n8n.rows import LOOPBACK, ROWS, Row, Seen, call
 
@@ -38,9 +39,9 @@ async def see_all(url: str, credentials: WebhookCredentials) -> list[tuple[Row, 
 
 async def see(n8n: N8n, url: str, row: Row, credentials: WebhookCredentials) -> Seen:
     """What an n8n at `url` answers to one row."""
-    header = None if row.credentials is None else row.credentials(credentials)
+    proof = NO_CREDENTIALS if row.credentials is None else row.credentials(credentials)
     seconds = 2.0 if row.kind is FailureKind.TIMEOUT else 10.0
-    return await call(n8n, f"{url}/webhook/{row.webhook}", header, timeout_seconds=seconds)
+    return await call(n8n, f"{url}/webhook/{row.webhook}", proof, timeout_seconds=seconds)
 
 
 def document(seen: Sequence[tuple[Row, Seen]]) -> str:
@@ -61,6 +62,8 @@ def document(seen: Sequence[tuple[Row, Seen]]) -> str:
         "- At its concurrency limit (`N8N_CONCURRENCY_PRODUCTION_LIMIT`) n8n leaves a call unanswered until a place is",
         "  free: the call ends at the persona's `timeoutSeconds`, and the workflow still runs when its turn comes.",
         "- Outside n8n's own image, where `NODE_ENV` is not `production`, error bodies carry a `stacktrace` as well.",
+        "- No answer names its execution by itself, streams included; the workflow `echo` does so in the header",
+        "  `X-N8N-Execution-Id`, as `{{ $execution.id }}`.",
     ]
     return "\n".join(lines) + "\n"
 

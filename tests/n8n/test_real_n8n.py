@@ -1,6 +1,7 @@
 """The dispatcher against a real n8n, row by row, and the stub against what that answered."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from services.local.n8n_artifacts import N8nArtifacts
 from services.local.n8n_workflows import WebhookCredentials
 from services.local.processes import free_port
 from services.local.reaper import Reaper
+from services.webhook_dispatcher.course import Course
 from services.webhook_dispatcher.n8n import N8n
+from services.webhook_dispatcher.personas import Persona
 from tests.e2e.local_stack import start_up
-from tests.n8n.rows import LOOPBACK, MESSAGE, ROWS, Row, Seen, as_one_piece, call, message_sent
+from tests.n8n.rows import LOOPBACK, MESSAGE, ROWS, TRACEPARENT, Row, Seen, as_one_piece, call, message_sent
 from tests.n8n.table import DOCUMENT, document, see
 
 # The first one may have to install n8n.
@@ -57,6 +60,14 @@ def test_the_committed_table_is_what_was_seen(answers: Answers) -> None:
     if answers.keys() != {row.case for row in ROWS}:
         pytest.skip("Not every row was called in this run.")
     assert DOCUMENT.read_text() == document([(row, answers[row.case]) for row in ROWS])
+
+
+async def test_a_workflow_tells_its_execution(n8n: N8n, real_n8n: RealN8n) -> None:
+    course = Course(time.monotonic(), 10)
+    persona = Persona("echo", f"{real_n8n.url}/webhook/echo")
+    await n8n.call(persona, message_sent(), course, traceparent=TRACEPARENT)
+    assert course.execution_id is not None
+    assert course.execution_id.isdigit()
 
 
 @pytest.mark.parametrize("place", ["n8n", "stub"])

@@ -10,6 +10,7 @@ from services.contracts import (
     Event,
     FailureKind,
     MessageSent,
+    ReplyDelta,
     SessionChanged,
     SessionStatus,
     TimeoutSweep,
@@ -150,6 +151,10 @@ def session_changed(**changes: object) -> SessionChanged:
     )
 
 
+def reply_delta(**changes: object) -> ReplyDelta:
+    return ReplyDelta.model_validate(_of_session() | {"attempt": 2, "index": 0, "text": "Grüße "} | changes)
+
+
 def one_of_each() -> tuple[Event, ...]:
     return (
         message_sent(),
@@ -160,6 +165,7 @@ def one_of_each() -> tuple[Event, ...]:
         erasure_requested(),
         timeout_sweep(),
         session_changed(),
+        reply_delta(),
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.contracts import Event, MessageSent, UndecodableRecord, decode, encode, new_id
 from services.contracts.codec import header
 from services.contracts.events import EVENT_CLASSES
-from services.contracts.topics import CONTROL, MESSAGES, RESULTS, SESSIONS, SWEEPS, TOPICS
+from services.contracts.topics import CONTROL, DELTAS, MESSAGES, RESULTS, SESSIONS, SWEEPS, TOPICS
 from tests.unit.events import SOURCE, TRACEPARENT, message_sent, one_of_each, session_changed
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -104,6 +104,7 @@ def test_every_event_goes_to_its_topic_under_its_key() -> None:
         "ErasureRequested": (CONTROL.name, b"conversation-1"),
         "TimeoutSweep": (SWEEPS.name, sweep),
         "SessionChanged": (SESSIONS.name, b"conversation-1"),
+        "ReplyDelta": (DELTAS.name, b"conversation-1"),
     }
 
 
@@ -188,6 +189,7 @@ def test_a_body_of_wrong_types_is_malformed(wrong: dict[str, object]) -> None:
         ("TimeoutSweep", SWEEPS, {"maxAgeHours": float("nan")}),
         ("TimeoutSweep", SWEEPS, {"dryRun": "yes"}),
         ("SessionChanged", SESSIONS, {"status": "DONE"}),
+        ("ReplyDelta", DELTAS, {"index": -1}),
     ],
 )
 def test_bounds_of_other_events_are_held(event_type: str, topic: object, wrong: dict[str, object]) -> None:

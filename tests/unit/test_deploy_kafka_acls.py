@@ -7,6 +7,7 @@ import sys
 from services.contracts.topics import (
     CONTROL,
     DEAD_LETTER_TOPICS,
+    DELTAS,
     DISPATCHER_GROUP,
     GROUP_TOPICS,
     MESSAGES,
@@ -74,21 +75,23 @@ def test_each_process_may_do_what_it_does() -> None:
         ("Write", "topic", CONTROL.name),
         ("Write", "topic", SWEEPS.name),
         ("Read", "topic", SESSIONS.name),
+        ("Read", "topic", DELTAS.name),
     }
     assert found["dispatcher"] == member_of(DISPATCHER_GROUP) | {
         ("Read", "topic", RESULTS.name),
         ("Read", "topic", CONTROL.name),
         ("Write", "topic", RESULTS.name),
+        ("Write", "topic", DELTAS.name),
     }
     assert found["tracker"] == member_of(TRACKER_GROUP, SWEEPS_GROUP) | {("Write", "topic", SESSIONS.name)}
     assert found["sweeper"] == {("Write", "topic", SWEEPS.name)}
     assert found["migrate"] == {("Create", "topic", "chat.*"), ("Describe", "topic", "chat.*")}
 
 
-def test_an_operator_may_replay_but_not_tell_what_was_committed() -> None:
+def test_an_operator_may_replay_but_not_tell_what_was_committed_or_said() -> None:
     operator = granted()["operator"]
     assert {name for operation, _, name in operator if operation == "Write"} == {
-        topic.name for topic in (*TOPICS, *DEAD_LETTER_TOPICS) if topic is not SESSIONS
+        topic.name for topic in (*TOPICS, *DEAD_LETTER_TOPICS) if topic not in {SESSIONS, DELTAS}
     }
     assert ("Read", "topic", "chat.*") in operator
 

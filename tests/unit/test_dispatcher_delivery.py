@@ -8,7 +8,8 @@ import pytest
 from services.contracts import FailureKind
 from services.contracts.replies import Reply
 from services.local.n8n_answers import PERSONAS, WEBHOOKS, WebhookCall
-from services.webhook_dispatcher.delivery import Again, Answer, Failed, NoAnswer, Trouble, judge
+from services.webhook_dispatcher.delivery import Again, Failed, judge
+from services.webhook_dispatcher.outcomes import Answer, NoAnswer, Trouble
 from services.webhook_dispatcher.retries import LONGEST_BACKOFF_SECONDS, retry_after_seconds, retry_delay
 
 NOW = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)

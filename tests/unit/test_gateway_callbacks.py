@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 from cryptography.fernet import Fernet
@@ -12,11 +13,13 @@ from services.contracts import FailureKind, WebhookFailed, WebhookSucceeded, adm
 from services.contracts.callbacks import MAX_TOKEN_CHARACTERS, Callback, CallbackUrls, token_of
 from services.contracts.ids import new_id
 from services.contracts.replies import NoReply, Reply
+from services.contracts.secrecy import HIDDEN
 from services.runtime.settings import PersonaSettings
 
 NOW = datetime.now(UTC)
 JSON = "application/json"
 KEY = Fernet.generate_key()
+TOKEN = Fernet(KEY).encrypt(b"").decode()
 
 
 def callback(text: str = "c-1") -> Callback:
@@ -35,20 +38,35 @@ def callback(text: str = "c-1") -> Callback:
     ],
 )
 def test_a_reply_is_read_as_from_an_answer(body: bytes, content_type: str, text: str) -> None:
-    assert read_callback(body, content_type) == Reply(text)
+    assert read_callback(body, content_type, token=TOKEN) == Reply(text)
 
 
 @pytest.mark.parametrize(
     "error", ["no\ud800 report", {"message": "no report", "stack": "…"}, {"code": 7}, ["x" * 5_000], True]
 )
 def test_an_error_is_a_failure_that_the_workflow_reports(error: object) -> None:
-    posted = read_callback(json.dumps({"error": error, "reply": "and yet"}).encode(), JSON)
+    posted = read_callback(json.dumps({"error": error, "reply": "and yet"}).encode(), JSON, token=TOKEN)
     assert isinstance(posted, ReportedFailure)
     event = result_of(callback(), posted, NOW)
     assert isinstance(event, WebhookFailed)
     assert event.failure_kind is FailureKind.WORKFLOW_ERROR
     assert event.error_message.startswith("The workflow reported that it failed (it says: ")
     admit(event, NOW)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": f"POST https://chat.example.com/api/callbacks/{TOKEN} failed"},
+        {"error": {"url": f"/{TOKEN}", "code": 7}},
+        {"type": "error", "content": f"POST {quote(TOKEN, safe='')} failed"},
+    ],
+)
+def test_an_explanation_does_not_tell_the_url(body: object) -> None:
+    posted = read_callback(json.dumps(body).encode(), JSON, token=TOKEN)
+    assert isinstance(posted, ReportedFailure | NoReply)
+    assert HIDDEN in posted.explanation
+    assert TOKEN.rstrip("=") not in posted.explanation
 
 
 @pytest.mark.parametrize(
@@ -63,7 +81,7 @@ def test_an_error_is_a_failure_that_the_workflow_reports(error: object) -> None:
     ],
 )
 def test_what_is_no_reply_says_why(body: bytes, kind: FailureKind) -> None:
-    posted = read_callback(body, JSON)
+    posted = read_callback(body, JSON, token=TOKEN)
     assert isinstance(posted, NoReply)
     assert posted.kind is kind
 

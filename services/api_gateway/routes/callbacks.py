@@ -41,11 +41,13 @@ class CallbackRoutes:
 
     async def take(self, request: Request) -> Response:
         """Publish the reply, or the failure that the workflow reports; 202 once Kafka has it."""
-        callback = self._callback(request.path_params["token"])
+        token = request.path_params["token"]
+        callback = self._callback(token)
         limits = within(self._limit.hit(str(callback.session_id), time.monotonic()))
         Query(request)
         _require_in_time(callback, datetime.now(UTC))
-        posted = read_callback(await read_body(request, most=MAX_CALLBACK_BYTES), request.headers.get("content-type"))
+        body = await read_body(request, most=MAX_CALLBACK_BYTES)
+        posted = read_callback(body, request.headers.get("content-type"), token=token)
         if isinstance(posted, NoReply):
             raise Problem(400, posted.kind, f"{posted.explanation} Nothing was changed: post the reply again.")
         now = datetime.now(UTC)

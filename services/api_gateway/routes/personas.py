@@ -12,14 +12,8 @@ from services.api_gateway.database import Database
 from services.api_gateway.documentation import DELETE_PERSONA, GET_PERSONA, LIST_PERSONAS, PUT_PERSONA
 from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body
-from services.api_gateway.personas import (
-    PersonaBody,
-    Personas,
-    delete_persona,
-    read_persona,
-    read_personas,
-    shown,
-)
+from services.api_gateway.persona_bodies import PersonaBody
+from services.api_gateway.personas import Personas, delete_persona, read_persona, read_personas, shown
 from services.api_gateway.problems import Problem
 
 

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka test-cluster n8n test-n8n check format lock bench bench-roundtrip
+.PHONY: help setup run test test-kafka test-cluster n8n test-n8n check format lock bench bench-roundtrip bench-tracker
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -56,7 +56,13 @@ lock: ## Resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --extra local --extra dev pyproject.toml -o requirements.lock
 
-bench: bench-roundtrip ## Every benchmark
+bench: bench-roundtrip bench-tracker ## Every benchmark
 
 bench-roundtrip: setup ## Messages/s and latency through the whole running system
 	@$(BIN)/python -m tests.benchmarks.roundtrip
+
+EVENTS ?= 100000
+BROKER ?= embedded
+
+bench-tracker: setup ## Events/s that trackers fold, beside the bare writing of the same rows (EVENTS=100000 BROKER=kafka)
+	@$(BIN)/python -m tests.benchmarks.tracker --events $(EVENTS) --broker $(BROKER)

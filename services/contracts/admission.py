@@ -1,19 +1,21 @@
 """The one rule book of what an event may carry; gateway, dispatcher and tracker decide by it alike."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from pydantic import JsonValue
+from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
 from services.contracts.errors import NotAdmitted
 from services.contracts.events import (
-    AttemptEvent,
+    EVENT_CLASSES,
     CancelRequested,
     ErasureRequested,
     Event,
-    EventBody,
     MessageSent,
     Metadata,
     ReplyDelta,
@@ -39,28 +41,77 @@ LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 """Of times that may lie ahead. Beyond it, conversion to another time zone can leave what a datetime holds."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What is looked at in events of one class: names on the wire, the attributes that hold them, limits in bytes."""
+
+    of_session: bool
+    has_metadata: bool
+    times: Sequence[tuple[str, str]]
+    times_ahead: Sequence[tuple[str, str]]
+    ids: Sequence[tuple[str, str]]
+    texts: Sequence[tuple[str, str, int]]
+
+
+_TIMES = ("occurred_at", "as_of")
+_TIMES_AHEAD: dict[type[Event], tuple[str, ...]] = {
+    WebhookAttempted: ("retry_at", "deadline_at"),
+    ErasureRequested: ("before",),
+}
+_IDS = ("conversation_id", "persona_id", "user_id", "template_id")
+_ATTEMPT_TEXTS = {"execution_id": MAX_TEXT_BYTES, "error_message": MAX_TEXT_BYTES, "response_body": MAX_TEXT_BYTES}
+_TEXTS: dict[type[Event], dict[str, int]] = {
+    MessageSent: {"message": MAX_MESSAGE_BYTES},
+    WebhookAttempted: _ATTEMPT_TEXTS,
+    WebhookSucceeded: {"execution_id": MAX_TEXT_BYTES, "reply": MAX_REPLY_BYTES},
+    WebhookFailed: _ATTEMPT_TEXTS,
+    ReplyDelta: {"text": MAX_REPLY_BYTES},
+    CancelRequested: {"requested_by": MAX_TEXT_BYTES, "reason": MAX_TEXT_BYTES},
+    TimeoutSweep: {"requested_by": MAX_TEXT_BYTES},
+    ErasureRequested: {"requested_by": MAX_TEXT_BYTES},
+}
+
+
+def _rules(kind: type[Event]) -> _Rules:
+    def named(attributes: Iterable[str]) -> list[tuple[str, str]]:
+        return [(to_camel(attribute), attribute) for attribute in attributes if attribute in kind.model_fields]
+
+    return _Rules(
+        of_session=issubclass(kind, SessionEvent),
+        has_metadata=kind is MessageSent,
+        times=named(_TIMES),
+        times_ahead=named(_TIMES_AHEAD.get(kind, ())),
+        ids=named(_IDS),
+        texts=[(to_camel(attribute), attribute, limit) for attribute, limit in _TEXTS.get(kind, {}).items()],
+    )
+
+
+_RULES = {kind: _rules(kind) for kind in EVENT_CLASSES}
+"""Worked out once a class: admission looks at every event, and asking each for its class takes longer than the rest."""
+
+
 def admit(event: Event, now: datetime) -> None:
     """Return if the event may be acted upon at `now`; raise NotAdmitted with the rule that it breaks.
 
     Sizes are of UTF-8. Text holds neither U+0000, which PostgreSQL cannot store, nor lone surrogates, which UTF-8
     cannot carry.
     """
-    _admit_time("occurredAt", event.occurred_at, now)
-    if isinstance(event, SessionEvent):
-        _admit_session(event, now)
-    if isinstance(event, ErasureRequested):
-        admit_id("conversationId", event.conversation_id)
-        admit_id("userId", event.user_id)
-    for name, time in _times_ahead(event):
-        _admit_time_ahead(name, time)
-    for name, text, limit in _texts(event):
-        admit_text(name, text, limit)
-    if isinstance(event, MessageSent):
-        admit_metadata(event.metadata)
-        if event.template_id is not None:
-            admit_id("templateId", event.template_id)
-    if isinstance(event, TimeoutSweep):
-        _admit_time("asOf", event.as_of, now)
+    rules = _RULES[type(event)]
+    for name, attribute in rules.times:
+        _admit_time(name, getattr(event, attribute), now)
+    if rules.of_session:
+        _admit_session_id(event.session_id, now)  # type: ignore[union-attr]
+    for name, attribute in rules.ids:
+        if (value := getattr(event, attribute)) is not None:
+            admit_id(name, value)
+    for name, attribute in rules.times_ahead:
+        if (time := getattr(event, attribute)) is not None:
+            _admit_time_ahead(name, time)
+    for name, attribute, limit in rules.texts:
+        if (text := getattr(event, attribute)) is not None:
+            admit_text(name, text, limit)
+    if rules.has_metadata:
+        admit_metadata(event.metadata)  # type: ignore[union-attr]
 
 
 def admit_id(name: str, value: str) -> None:
@@ -100,17 +151,14 @@ def shortened(text: str, limit: int) -> str:
     return text if len(encoded) <= limit else encoded[:limit].decode(errors="ignore")
 
 
-def _admit_session(event: SessionEvent, now: datetime) -> None:
-    if event.session_id.version != 7:
+def _admit_session_id(session_id: UUID, now: datetime) -> None:
+    if session_id.version != 7:
         raise NotAdmitted("session-id", "sessionId is not a UUIDv7.")
-    milliseconds = id_milliseconds(event.session_id)
+    milliseconds = id_milliseconds(session_id)
     if milliseconds > (now + CLOCK_SKEW).timestamp() * 1000:
         raise NotAdmitted("session-id-ahead", "sessionId carries a time more than 5 minutes ahead.")
     if milliseconds < EARLIEST.timestamp() * 1000:
         raise NotAdmitted("session-id-past", "sessionId carries a time before 2020.")
-    admit_id("conversationId", event.conversation_id)
-    admit_id("personaId", event.persona_id)
-    admit_id("userId", event.user_id)
 
 
 def _admit_time(name: str, time: datetime, now: datetime) -> None:
@@ -127,46 +175,6 @@ def _admit_time_ahead(name: str, time: datetime) -> None:
         raise NotAdmitted("time-past", f"{name} is before 2020.")
 
 
-def _times_ahead(event: EventBody) -> Iterator[tuple[str, datetime]]:
-    """Yield name and value of each time that the event carries and that may lie ahead."""
-    times: list[tuple[str, datetime | None]] = []
-    if isinstance(event, WebhookAttempted):
-        times = [("retryAt", event.retry_at), ("deadlineAt", event.deadline_at)]
-    elif isinstance(event, ErasureRequested):
-        times = [("before", event.before)]
-    return ((name, time) for name, time in times if time is not None)
-
-
-def _texts(event: EventBody) -> Iterator[tuple[str, str, int]]:
-    """Yield name, text and limit of each text that the event carries besides its session's ids."""
-    texts: list[tuple[str, str | None, int]] = []
-    if isinstance(event, MessageSent):
-        texts = [("message", event.message, MAX_MESSAGE_BYTES)]
-    elif isinstance(event, AttemptEvent):
-        texts = [("executionId", event.execution_id, MAX_TEXT_BYTES), *_attempt_texts(event)]
-    elif isinstance(event, ReplyDelta):
-        texts = [("text", event.text, MAX_REPLY_BYTES)]
-    elif isinstance(event, CancelRequested):
-        texts = [
-            ("requestedBy", event.requested_by, MAX_TEXT_BYTES),
-            ("reason", event.reason, MAX_TEXT_BYTES),
-        ]
-    elif isinstance(event, TimeoutSweep | ErasureRequested):
-        texts = [("requestedBy", event.requested_by, MAX_TEXT_BYTES)]
-    return ((name, text, limit) for name, text, limit in texts if text is not None)
-
-
-def _attempt_texts(event: AttemptEvent) -> list[tuple[str, str | None, int]]:
-    if isinstance(event, WebhookSucceeded):
-        return [("reply", event.reply, MAX_REPLY_BYTES)]
-    if isinstance(event, WebhookAttempted | WebhookFailed):
-        return [
-            ("errorMessage", event.error_message, MAX_TEXT_BYTES),
-            ("responseBody", event.response_body, MAX_TEXT_BYTES),
-        ]
-    return []
-
-
 def _admit_characters(name: str, value: str) -> None:
     if not _storable(value):
         raise NotAdmitted("characters", f"{name} contains U+0000 or a lone surrogate.")
@@ -175,6 +183,8 @@ def _admit_characters(name: str, value: str) -> None:
 def _storable(text: str) -> bool:
     if "\0" in text:
         return False
+    if text.isascii():  # most texts, and Python knows at once
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

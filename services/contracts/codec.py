@@ -20,6 +20,9 @@ from services.contracts.events import (
 Headers = Iterable[tuple[str, bytes | None]]
 
 _CLASSES = {event_class.ce_type: event_class for event_class in EVENT_CLASSES}
+_SPECVERSION = ("ce_specversion", b"1.0")
+_TYPES = {event_class: ("ce_type", event_class.ce_type.encode()) for event_class in EVENT_CLASSES}
+_CONTENT_TYPE = ("content-type", b"application/json")
 
 
 class Record(NamedTuple):
@@ -39,13 +42,13 @@ def encode(event: Event, *, source: str, traceparent: str | None = None) -> Reco
     """
     subject, key = _subject_and_key(event)
     headers = [
-        ("ce_specversion", b"1.0"),
+        _SPECVERSION,
         ("ce_id", str(event.event_id).encode()),
-        ("ce_type", event.ce_type.encode()),
+        _TYPES[type(event)],
         ("ce_source", source.encode()),
         ("ce_time", event.occurred_at.isoformat().encode()),
         ("ce_subject", subject.encode()),
-        ("content-type", b"application/json"),
+        _CONTENT_TYPE,
     ]
     if traceparent is not None:
         headers.append(("traceparent", traceparent.encode()))

@@ -1,9 +1,9 @@
 """UUIDs and the time they carry (RFC 9562)."""
 
 from datetime import UTC, datetime
-from uuid import UUID, uuid5
+from uuid import UUID
 
-from uuid_utils.compat import uuid7
+from uuid_utils.compat import uuid5, uuid7
 
 __all__ = ["NAMESPACE", "derived_id", "id_milliseconds", "id_time", "new_id"]
 
@@ -20,7 +20,7 @@ def new_id() -> UUID:
 
 def derived_id(*parts: object) -> UUID:
     """Return the UUIDv5 of the parts: the same parts give the same id in every process."""
-    return uuid5(NAMESPACE, "/".join(str(part) for part in parts))
+    return uuid5(NAMESPACE, "/".join(map(str, parts)))
 
 
 def id_milliseconds(uuid: UUID) -> int:

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -13,10 +14,11 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
-from faststream.kafka.message import FAKE_CONSUMER, KafkaAckableMessage
 
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.faults import PassingFault
+from services.runtime.line import Line, Step
+from services.runtime.raw_batches import raw_records, undecoded
 from services.runtime.settings import KafkaSettings
 from services.runtime.shutdown import Shutdown
 from services.runtime.stall import watch_for_stall
@@ -33,13 +35,10 @@ LEAVE_SECONDS = 5.0
 
 
 class PartitionWork(Protocol):
-    """What a service does with the partitions that its process is given."""
+    """What a service does with the partitions that its process is given, beside the steps that batches take."""
 
     async def assigned(self, consumer: AIOKafkaConsumer, partitions: frozenset[TopicPartition]) -> None:
         """These are the process's partitions now; none of their records has been handed over yet."""
-
-    async def take(self, records: Sequence[RawRecord]) -> None:
-        """Work on a batch, in order within each partition. Raise PassingFault to be given it again."""
 
     async def revoked(self, partitions: frozenset[TopicPartition]) -> None:
         """Finish what runs, within a limit: after this returns, offsets are committed and the partitions are gone."""
@@ -49,16 +48,19 @@ class PartitionWork(Protocol):
 
 
 class BatchConsumer:
-    """Feeds a PartitionWork, one batch at a time, at least once.
+    """Feeds batches of records, in order within each partition, into the steps of a work, at least once.
 
-    Offsets are committed every second, when partitions are revoked, and at stop, never past what the work calls done.
-    After a batch of less than `max_records`, `gather_seconds` let the next one grow.
+    The first step gets the records, each other step what the one before it returned; different batches may be in
+    different steps at the same time, in order. A step raises PassingFault to have its batch, and all behind it, begin
+    again. Offsets are committed every second, when partitions are revoked, and at stop, never past what the work calls
+    done. After a batch of less than `max_records`, `gather_seconds` let the next one grow.
     """
 
     def __init__(
         self,
         broker: KafkaBroker,
         work: PartitionWork,
+        steps: Sequence[Step],
         *,
         group_id: str,
         topics: Sequence[str],
@@ -74,6 +76,7 @@ class BatchConsumer:
         self._metrics = metrics
         self._max_records = max_records
         self._gather_seconds = gather_seconds
+        self._line = Line(steps, passed=self._passed, pause=self._pause, rewind=self._rewind, broken=shutdown.fail)
         self._busy = asyncio.Lock()
         self._generation = 0
         self._ours: frozenset[TopicPartition] = frozenset()
@@ -98,8 +101,8 @@ class BatchConsumer:
             max_records=max_records,
             batch_timeout_ms=20,
             listener=_Listener(self),
-            parser=_undecoded,
-            decoder=_raw_records,
+            parser=undecoded,
+            decoder=raw_records,
         )
         self._subscriber(self._handle)
 
@@ -125,6 +128,7 @@ class BatchConsumer:
             task.cancel()
         if consumer is not None:
             async with self._busy:
+                await self._line.empty()
                 if self._shutdown.exit_code == 0:
                     await self._work.revoked(self._ours)
                     await self._unless_kafka_is_away(self._commit(consumer))
@@ -149,28 +153,29 @@ class BatchConsumer:
             # Records of an assignment that has ended in the meantime are read again by whoever has it now.
             if self._stopping or self._shutdown.requested or generation != self._generation or not self._ours:
                 return
-            try:
-                await self._work.take(records)
-            except PassingFault as fault:
-                await self._retry_later(records, fault)
-            except Exception as bug:
-                self._shutdown.fail(bug)
-            else:
-                self._fault, self._backoff = None, FIRST_BACKOFF_SECONDS
+            self._line.enter(records)
         if len(records) < self._max_records:
+            await self._line.empty()
             await asyncio.sleep(self._gather_seconds)
+        else:
+            await self._line.room()
 
-    async def _retry_later(self, records: Sequence[RawRecord], fault: PassingFault) -> None:
+    def _passed(self) -> None:
+        self._fault, self._backoff = None, FIRST_BACKOFF_SECONDS
+
+    async def _pause(self, fault: PassingFault) -> None:
         if self._fault is None:
             logger.warning("%s Trying again until it passes.", fault)
         self._fault = str(fault)
         self._metrics.retried_batches.labels(self._group_id).inc()
-        first: dict[TopicPartition, int] = {}
-        for record in records:
-            first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._shutdown.wait(), self._backoff)
         self._backoff = min(self._backoff * 2, LONGEST_BACKOFF_SECONDS)
+
+    def _rewind(self, batches: Sequence[Sequence[RawRecord]]) -> None:
+        first: dict[TopicPartition, int] = {}
+        for record in chain.from_iterable(batches):
+            first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
         for partition, offset in first.items():
             with contextlib.suppress(IllegalStateError):  # no longer ours
                 self.consumer.seek(partition, offset)
@@ -179,6 +184,7 @@ class BatchConsumer:
         """Let the work finish, commit, and take no more records of these partitions."""
         self._generation += 1
         async with self._busy:
+            await self._line.empty()
             consumer = self._subscriber.consumer
             if consumer is None or self._stopping or not partitions:
                 return
@@ -288,12 +294,3 @@ class _Listener(ConsumerRebalanceListener):
             await self._consumer.on_assigned(frozenset(assigned))
         except Exception as error:
             self._consumer.bug(error)
-
-
-async def _undecoded(records: Sequence[RawRecord]) -> KafkaAckableMessage:
-    # FastStream's own parser decodes every header, and one null header value would lose the whole batch.
-    return KafkaAckableMessage(body=b"", headers={}, raw_message=records, consumer=FAKE_CONSUMER)
-
-
-async def _raw_records(message: KafkaMessage) -> object:
-    return message.raw_message

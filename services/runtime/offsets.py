@@ -15,8 +15,9 @@ class DoneOffsets:
 
     def add(self, records: Sequence[RawRecord]) -> None:
         """Count these records, in order, as done."""
-        for record in records:
-            self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        last = {(record.topic, record.partition): record.offset for record in records}
+        for partition, offset in last.items():
+            self._next[TopicPartition(*partition)] = offset + 1
 
     def clear(self) -> None:
         """Forget everything: the partitions were given out anew."""

@@ -61,6 +61,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
     fold = BatchConsumer(
         broker,
         tracker,
+        [tracker.read, tracker.fold, tracker.tell],
         group_id=TRACKER_GROUP,
         topics=[MESSAGES.name, RESULTS.name, CONTROL.name],
         settings=settings,
@@ -72,6 +73,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
     sweeping = BatchConsumer(
         broker,
         sweeps,
+        [sweeps.take],
         group_id=SWEEPS_GROUP,
         topics=[SWEEPS.name],
         settings=settings,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
+from typing import NamedTuple
 from uuid import UUID
 
 from services.contracts.events import CancelRequested, MessageSent, TrackedEvent, WebhookSucceeded
@@ -12,8 +13,7 @@ from services.contracts.session import MessageRole, SessionStatus
 from services.session_tracker.lifecycle import Session, apply, opened, same_identity
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """An event as it arrived: with its record's timestamp, partition and place in the batch."""
 
     event: TrackedEvent
@@ -22,8 +22,7 @@ class Arrival:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message of a session: what the user sent, or what the persona replied."""
 
     id: UUID
@@ -33,8 +32,7 @@ class Message:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """A session before and after a batch; `previous` is None where the batch opened it."""
 
     session: Session
@@ -58,7 +56,8 @@ class Folded:
 
 def by_session(arrivals: Iterable[Arrival]) -> Iterator[tuple[UUID, list[Arrival]]]:
     """Yield each session's arrivals, sessions in id order, events in the order in which they apply."""
-    ordered = sorted(arrivals, key=lambda a: (a.event.session_id, a.recorded_at, a.event.event_id))
+    # Ids as whole numbers: Python compares those by itself, and UUIDs through a method.
+    ordered = sorted(arrivals, key=lambda a: (a.event.session_id.int, a.recorded_at, a.event.event_id.int))
     for session_id, group in groupby(ordered, key=lambda a: a.event.session_id):
         yield session_id, list(group)
 
@@ -81,16 +80,16 @@ def fold(session: Session | None, arrivals: Sequence[Arrival]) -> Folded:
         else:
             folded.session, folded.changed = after, True
             folded.messages.extend(_messages(event))
-        if isinstance(event, CancelRequested):
+        if type(event) is CancelRequested:
             folded.cancels.append((event, after is not None))
     return folded
 
 
 def _messages(event: TrackedEvent) -> Iterator[Message]:
     # Derived ids: one message a role and session, however often it is told.
-    if isinstance(event, MessageSent):
+    if type(event) is MessageSent:
         role, content = MessageRole.USER, event.message
-    elif isinstance(event, WebhookSucceeded):
+    elif type(event) is WebhookSucceeded:
         role, content = MessageRole.PERSONA, event.reply
     else:
         return

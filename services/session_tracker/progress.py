@@ -16,12 +16,14 @@ Progress = dict[tuple[str, int], datetime]
 
 def batch_progress(records: Sequence[RawRecord], now: datetime) -> Progress:
     """Return how far a batch, once folded, brings its partitions. A publisher's clock never brings them past `now`."""
-    progress: Progress = {}
+    latest: dict[tuple[str, int], int] = {}
     for record in records:
-        stamped = min(datetime.fromtimestamp(record.timestamp / 1000, UTC), now) - CLOCK_MARGIN
         key = record.topic, record.partition
-        progress[key] = max(stamped, progress.get(key, stamped))
-    return progress
+        latest[key] = max(record.timestamp, latest.get(key, record.timestamp))
+    return {
+        key: min(datetime.fromtimestamp(milliseconds / 1000, UTC), now) - CLOCK_MARGIN
+        for key, milliseconds in latest.items()
+    }
 
 
 class IdleProgress:

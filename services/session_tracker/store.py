@@ -119,7 +119,7 @@ async def _driver_of(connection: AsyncConnection) -> "Driver":
 
 async def _insert_history(driver: "Driver", arrivals: Sequence[Arrival]) -> list[Arrival]:
     """Insert every event that the history does not hold yet; return those."""
-    unique = {(arrival.event.session_id, arrival.event.event_id): arrival for arrival in reversed(arrivals)}
+    unique = {(arrival.event.session_id.int, arrival.event.event_id.int): arrival for arrival in reversed(arrivals)}
     if not unique:
         return []
     rows = [
@@ -135,7 +135,9 @@ async def _insert_history(driver: "Driver", arrivals: Sequence[Arrival]) -> list
         for event in (arrival.event,)
     ]
     returned = await driver.fetch(sql.INSERT_HISTORY, *columns(rows))
-    return [unique[row[0], row[1]] for row in returned]
+    if len(returned) == len(unique):
+        return list(unique.values())
+    return [unique[row[0].int, row[1].int] for row in returned]
 
 
 async def _fold_sessions(driver: "Driver", new: Sequence[Arrival], work: _Work) -> None:
@@ -172,7 +174,7 @@ async def _standing(driver: "Driver", groups: Mapping[UUID, Sequence[Arrival]]) 
     likely = [
         session_id
         for session_id, arrivals in groups.items()
-        if not any(isinstance(arrival.event, MessageSent) for arrival in arrivals)
+        if not any(type(arrival.event) is MessageSent for arrival in arrivals)
     ]
     return {row[0] for row in await driver.fetch(sql.READ_IDS, likely)} if likely else set()
 
@@ -210,9 +212,9 @@ async def _write_messages(driver: "Driver", messages: Sequence[Message]) -> None
 async def _claim_conversations(driver: "Driver", arrivals: Sequence[Arrival]) -> None:
     """Give each conversation of a message to the first user who wrote in it."""
     owners: dict[str, str] = {}
-    for arrival in sorted(arrivals, key=lambda a: (a.recorded_at, a.event.event_id)):
-        if isinstance(arrival.event, MessageSent):
-            owners.setdefault(arrival.event.conversation_id, arrival.event.user_id)
+    messages = [arrival for arrival in arrivals if type(arrival.event) is MessageSent]
+    for arrival in sorted(messages, key=lambda a: (a.recorded_at, a.event.event_id.int)):
+        owners.setdefault(arrival.event.conversation_id, arrival.event.user_id)
     if owners:
         await driver.execute(sql.CLAIM_CONVERSATIONS, *columns(sorted(owners.items())))
 

@@ -1,22 +1,24 @@
 """Consumes every event and keeps the sessions' state: decode, fold, tell, and only then let Kafka forget."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.partitioner import murmur2
 
 from services.contracts import BadRecord, NotAdmitted, admit, decode
 from services.contracts.events import ErasureRequested, ReplyDelta, SessionChanged, TimeoutSweep, TrackedEvent
-from services.contracts.topics import PARTITIONS, TRACKER_GROUP
+from services.contracts.ids import id_milliseconds
+from services.contracts.topics import TRACKER_GROUP
 from services.database.partitions import DroppedMonth
 from services.runtime.consumer import RawRecord
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_another_group
 from services.runtime.offsets import DoneOffsets
+from services.runtime.placement import partition_of
 from services.session_tracker.changes import publish_changes
 from services.session_tracker.faults import RefusedByPostgres
 from services.session_tracker.fold import Arrival
@@ -30,9 +32,27 @@ logger = logging.getLogger(__name__)
 
 _MISMATCH = NotAdmitted("identity-mismatch", "Its session belongs to another conversation, persona or user.")
 
+SLICE = 50
+"""Records between two looks at what else waits, such as PostgreSQL's answer to the batch before."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """A batch on its way through the tracker's steps, with what each found out."""
+
+    records: Sequence[RawRecord]
+    progress: Progress
+    arrivals: list[Arrival] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    committed: Sequence[Committed] = ()
+    began: float = 0.0
+
 
 class Tracker:
-    """The work of the group `session-tracker` on its partitions (services.runtime.consumer.PartitionWork)."""
+    """The work of the group `session-tracker` on its partitions (services.runtime.consumer.PartitionWork).
+
+    A batch is read, folded and told.
+    """
 
     def __init__(
         self,
@@ -68,46 +88,67 @@ class Tracker:
         """Return how far the partitions are folded of which every record is done. Raises KafkaError."""
         return await self._idle.at_the_end(consumer, self.done())
 
-    async def take(self, records: Sequence[RawRecord]) -> None:
-        """Fold a batch. When this returns, PostgreSQL has it, and Kafka its changes and dead letters."""
-        began = time.perf_counter()
-        letters: list[DeadLetter] = []
-        arrivals = [
-            arrival
-            for arrival in self._arrivals(records, datetime.now(UTC), letters)
-            if await self._kept(arrival, records, letters)
-        ]
-        committed = await self._fold(arrivals, records, batch_progress(records, datetime.now(UTC)), letters)
-        letters.extend(DeadLetter(records[arrival.position], _MISMATCH) for one in committed for arrival in one.refused)
-        await self._tell(arrivals, committed)
-        if letters:
-            await self._dead_letters.publish(letters)
-        self._done.add(records)
-        self._measure(len(records), committed, time.perf_counter() - began)
-
-    def _arrivals(self, records: Sequence[RawRecord], now: datetime, letters: list[DeadLetter]) -> Iterator[Arrival]:
-        """Yield the events that may be folded; the others become letters."""
+    async def read(self, records: Sequence[RawRecord]) -> Batch:
+        """Decode a batch, while PostgreSQL works on the one before."""
+        now = datetime.now(UTC)
+        batch = Batch(records, batch_progress(records, now))
         for position, record in enumerate(records):
-            if meant_for_another_group(record, TRACKER_GROUP):
-                continue
             try:
-                event = _tracked(record, now)
+                arrival = self._arrival(record, position, now)
             except BadRecord as cause:
-                letters.append(DeadLetter(record, cause))
-                continue
-            if record.partition != _partition_of(event.conversation_id):
-                self._consumer_metrics.misplaced.labels(TRACKER_GROUP, record.topic).inc()
-                logger.warning("A record of %s is on partition %d, not its key's.", record.topic, record.partition)
-            yield Arrival(event, _timestamp(record), record.partition, position)
+                batch.letters.append(DeadLetter(record, cause))
+            else:
+                if arrival is not None:
+                    batch.arrivals.append(arrival)
+            if position % SLICE == 0:
+                await asyncio.sleep(0)
+        return batch
 
-    async def _kept(self, arrival: Arrival, records: Sequence[RawRecord], letters: list[DeadLetter]) -> bool:
-        """Make sure that the session's month has its partitions; False where retention has dropped it."""
-        try:
-            await self._months.ensure(arrival.event.session_id)
-        except DroppedMonth as dropped:
-            letters.append(DeadLetter(records[arrival.position], NotAdmitted("dropped-month", str(dropped))))
-            return False
-        return True
+    async def fold(self, batch: Batch) -> Batch:
+        """Fold a batch: when this returns, PostgreSQL has it."""
+        batch.began = time.perf_counter()
+        records, letters = batch.records, batch.letters
+        batch.arrivals = await self._kept(batch.arrivals, records, letters)
+        batch.committed = await self._fold(batch.arrivals, records, batch.progress, letters)
+        letters += [
+            DeadLetter(records[arrival.position], _MISMATCH) for one in batch.committed for arrival in one.refused
+        ]
+        return batch
+
+    async def tell(self, batch: Batch) -> None:
+        """Tell what a batch changed: when this returns, Kafka has its changes and dead letters, and it is done."""
+        await self._tell(batch.arrivals, batch.committed)
+        if batch.letters:
+            await self._dead_letters.publish(batch.letters)
+        self._done.add(batch.records)
+        self._measure(len(batch.records), batch.committed, time.perf_counter() - batch.began)
+
+    def _arrival(self, record: RawRecord, position: int, now: datetime) -> Arrival | None:
+        """Return the record's event, None where it is another group's; raise BadRecord where it may not be folded."""
+        if meant_for_another_group(record, TRACKER_GROUP):
+            return None
+        event = _tracked(record, now)
+        if record.partition != partition_of(event.conversation_id):
+            self._consumer_metrics.misplaced.labels(TRACKER_GROUP, record.topic).inc()
+            logger.warning("A record of %s is on partition %d, not its key's.", record.topic, record.partition)
+        return Arrival(event, _timestamp(record), record.partition, position)
+
+    async def _kept(
+        self, arrivals: list[Arrival], records: Sequence[RawRecord], letters: list[DeadLetter]
+    ) -> list[Arrival]:
+        """Make sure that the sessions' months have their partitions; leave out those that retention has dropped."""
+        # No hour is in two months, and a batch has few hours.
+        hours = {_hour(arrival): arrival.event.session_id for arrival in arrivals}
+        dropped: dict[int, NotAdmitted] = {}
+        for hour, session_id in hours.items():
+            try:
+                await self._months.ensure(session_id)
+            except DroppedMonth as cause:
+                dropped[hour] = NotAdmitted("dropped-month", str(cause))
+        if not dropped:
+            return arrivals
+        letters += [DeadLetter(records[a.position], dropped[_hour(a)]) for a in arrivals if _hour(a) in dropped]
+        return [arrival for arrival in arrivals if _hour(arrival) not in dropped]
 
     async def _fold(
         self, arrivals: Sequence[Arrival], records: Sequence[RawRecord], progress: Progress, letters: list[DeadLetter]
@@ -161,7 +202,5 @@ def _timestamp(record: RawRecord) -> datetime:
     return datetime.fromtimestamp(record.timestamp / 1000, UTC)
 
 
-@lru_cache(maxsize=65_536)
-def _partition_of(conversation_id: str) -> int:
-    # As the Java client and aiokafka place a key.
-    return int(murmur2(conversation_id.encode()) & 0x7FFFFFFF) % PARTITIONS
+def _hour(arrival: Arrival) -> int:
+    return id_milliseconds(arrival.event.session_id) // 3_600_000

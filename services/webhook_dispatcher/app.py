@@ -63,6 +63,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     consumer = BatchConsumer(
         broker,
         engine,
+        [engine.take],
         group_id=DISPATCHER_GROUP,
         topics=TOPICS,
         settings=settings,

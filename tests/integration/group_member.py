@@ -67,6 +67,7 @@ class Member:
         self.consumer = BatchConsumer(
             self.broker,
             work,
+            [work.take],
             group_id=group_id,
             topics=topics,
             settings=settings,

@@ -1,6 +1,7 @@
 """The whole tracker between a real broker and a real PostgreSQL: what it writes, tells, commits and survives."""
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from services.runtime import consumer
 from services.runtime.shutdown import Shutdown
 from services.runtime.topics import create_topics
 from tests.engine import on_apache_kafka
+from tests.integration.event_flow import flow_of_events
 from tests.integration.kafka_log import settings_for
 from tests.integration.tracker_process import (
     SESSION_TIMEOUT_MS,
@@ -196,34 +198,39 @@ async def test_progress_moves_with_events_and_with_time(bootstrap: str, postgres
         await until(past_the_event, "every partition was folded past the event's time", seconds=6)
 
 
-async def test_postgres_away_loses_nothing(bootstrap: str, session_directory: Path, reaper: Reaper) -> None:
-    # A server of its own: stopping the shared one would disturb others.
-    directory = session_directory / "away"
+async def test_postgres_killed_while_events_flow_loses_nothing(
+    bootstrap: str, session_directory: Path, reaper: Reaper
+) -> None:
+    # A server of its own: killing the shared one would disturb others.
+    directory = session_directory / "killed"
     directory.mkdir()
-    server = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "off"})
+    server = start_postgres(directory, directory / "postgres.log", reaper)
     try:
         await migrate(server.url())
         shutdown = Shutdown()
-        async with tracker(bootstrap, server.url(), shutdown=shutdown) as running:
-            await running.until_ready()
-            pairs = conversations(30)
-            await publish_events(bootstrap, flat(pairs[:10]))
-            await until_value(server.url(), "SELECT count(*) FROM chat_sessions WHERE status = 'COMPLETED'", 10)
-            server.stop()
-            await publish_events(bootstrap, flat(pairs[10:20]))
+        async with flow_of_events(bootstrap) as flow, tracker(bootstrap, server.url(), shutdown=shutdown) as running:
+            await until_value(server.url(), "SELECT count(*) > 100 FROM chat_sessions", value=True)
+            server.process.stop(0, signal.SIGKILL)
 
             async def not_ready() -> bool:
                 status, problems = await running.readiness()
                 return status == 503 and "PostgreSQL is not available" in problems.get("fold", "")
 
             await until(not_ready, "readiness said that PostgreSQL was away")
-            assert await committed_count(bootstrap) <= 20
-            server = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "off"})
-            await publish_events(bootstrap, flat(pairs[20:]))
-            await until_value(server.url(), "SELECT count(*) FROM chat_sessions WHERE status = 'COMPLETED'", 30)
-            await running.until_ready()
+            committed, seen = await committed_count(bootstrap), flow.sessions
+
+            async def flowed_on() -> bool:
+                return flow.sessions > seen + 100
+
+            await until(flowed_on, "events flowed on")
             assert not shutdown.requested
-        assert await committed_count(bootstrap) == 60
+            server = start_postgres(directory, directory / "postgres.log", reaper)
+            await running.until_ready()
+            await flow.stop()
+            done = f"SELECT count(*) = {flow.sessions} FROM chat_sessions WHERE status = 'COMPLETED'"
+            await until_value(server.url(), done, value=True)
+            assert not shutdown.requested
+        assert committed < await committed_count(bootstrap) == 2 * flow.sessions
         await assert_rollups_exact(server.url())
     finally:
         server.stop()

@@ -1,6 +1,6 @@
 """UUIDs and the time they carry (RFC 9562)."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from uuid_utils.compat import uuid5, uuid7
@@ -10,7 +10,8 @@ __all__ = ["NAMESPACE", "derived_id", "id_milliseconds", "id_time", "new_id"]
 NAMESPACE = UUID("6f5b1f5e-3d0a-5a57-9f38-1f9a6d0f7a11")
 """The namespace of every derived id of this system."""
 
-_LAST_MILLISECOND = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MILLISECOND = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def new_id() -> UUID:
@@ -33,4 +34,5 @@ def id_time(uuid: UUID) -> datetime:
 
     48 bits reach the year 10889; a datetime does not.
     """
-    return datetime.fromtimestamp(min(id_milliseconds(uuid), _LAST_MILLISECOND) / 1000, UTC)
+    # Whole-number arithmetic: far ahead, a float of seconds is a microsecond off.
+    return _EPOCH + timedelta(milliseconds=min(id_milliseconds(uuid), _LAST_MILLISECOND))

@@ -118,10 +118,26 @@ class Point(Counts):
     from_: datetime = Field(alias="from")
 
 
+class PersonaGroup(Counts):
+    """Statistics of one persona."""
+
+    key: str = Field(description="The persona's id")
+
+
+class CountGroup(Shape):
+    """How many sessions there are of one status, or of one kind of failure."""
+
+    key: str
+    total: int
+
+
 class Statistics(Counts):
     """Statistics of a range."""
 
-    series: list[Point] | None = Field(None, description="With interval=hour or interval=day")
+    groups: list[PersonaGroup] | list[CountGroup] | None = Field(
+        None, description="With groupBy, over the whole range, the largest first; of personas at most 100"
+    )
+    series: list[Point] | None = Field(None, description="With interval, every minute, hour or day of the range")
 
 
 class Sweep(Shape):

@@ -33,6 +33,11 @@ _COUNTS = {
     "responseMs": {"average": 1310.5, "p50": 1190.2, "p95": 2480.7, "p99": 4120.3},
     "failures": {"http-5xx": 4, "timeout": 2},
 }  # fmt: skip
+_STATISTICS = {
+    **_COUNTS,
+    "groups": [{"key": "support", **_COUNTS}],
+    "series": [{"from": "2026-11-22T00:00:00Z", **_COUNTS}],
+}
 _PERSONA = {
     "personaId": "support", "webhookUrl": "https://n8n.example.com/webhook/support", "timeoutSeconds": 10,
     "maxAttempts": 3, "deadlineSeconds": 60, "firstByteSeconds": None, "idleSeconds": 30, "idempotent": False,
@@ -208,13 +213,24 @@ GET_STATISTICS = _call(
     "Get statistics",
     "Of the sessions that started within the range: one's own, for an admin everyone's or those of one user. Exact for "
     "any range; percentiles are within 2 %.",
-    {200: ("The statistics", "Statistics", _COUNTS)},
+    {200: ("The statistics", "Statistics", _STATISTICS)},
     parameters=(
         _OF_PERSONA,
         _parameter("userId", "query", NAME, "Sessions of this user (others than oneself: admins)"),
         _FROM,
         _TO,
-        _parameter("interval", "query", {"enum": ["hour", "day"]}, "Adds a series by UTC hours or days; needs from"),
+        _parameter(
+            "interval",
+            "query",
+            {"enum": ["minute", "hour", "day"]},
+            "Adds a series by UTC minutes, hours or days, at most 1,000; needs from",
+        ),
+        _parameter(
+            "groupBy",
+            "query",
+            {"enum": ["persona", "status", "failureKind"]},
+            "Adds groups: the statistics of each persona, or the number of sessions of each status or kind of failure",
+        ),
     ),
     problems=(403,),
 )

@@ -1,36 +1,47 @@
 """How counts of sessions become the statistics of a range of time. No I/O.
 
-Whole hours are counted by the rollups, the rest of a range by its sessions themselves, so any range is exact.
+Whole days, hours and minutes are counted by the rollups, the rest of a range by its sessions themselves, so any range
+is exact.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from services.contracts.admission import EARLIEST
 from services.contracts.session import SessionStatus
-from services.database.rollups import hour_of, quantile, response_bucket
+from services.database.rollups import (
+    Granularity,
+    bucket_of,
+    next_bucket,
+    quantile,
+    readable_since,
+)
 
-HOUR = timedelta(hours=1)
 MAX_POINTS = 1_000
 """Of a series."""
+MAX_GROUPS = 100
+"""Of personas in one answer: those with the most sessions."""
+LATEST = timedelta(days=1)
+"""How far ahead of now a range without end reaches: farther than any session's id may lie."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From `since` up to, not including, `until`; None is without end."""
+    """From `since` up to, not including, `until`."""
 
-    since: datetime | None
-    until: datetime | None
+    since: datetime
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a range is counted: its whole hours, if it has any, and what is left of it at its ends."""
+    """How a range is counted: by which rollups, and what is left of it for the sessions themselves."""
 
-    whole_hours: Span | None
-    edges: tuple[Span, ...]
+    buckets: Mapping[Granularity, Sequence[datetime]]
+    edges: Sequence[Span]
 
 
 @dataclass(slots=True)
@@ -42,16 +53,32 @@ class Tally:
     responses: Counter[int] = field(default_factory=Counter)
     response_ms_sum: int = 0
 
-    def add_session_group(
-        self, status: SessionStatus, failure_kind: str | None, response_ms: int | None, count: int
+    def add_sessions(
+        self, status: SessionStatus, failure_kind: str | None, response: int | None, count: int, response_ms: int | None
     ) -> None:
-        """Count sessions that are alike."""
+        """Count sessions that are alike: `response` is their response bucket, `response_ms` the sum of their times."""
         self.by_status[status] += count
         if failure_kind is not None:
             self.failures[failure_kind] += count
-        if response_ms is not None:
-            self.responses[response_bucket(response_ms)] += count
-            self.response_ms_sum += response_ms * count
+        if response is not None and response_ms is not None:
+            self.responses[response] += count
+            self.response_ms_sum += response_ms
+
+    def add_rollup(
+        self,
+        by_status: Iterable[int],
+        response_ms_sum: int,
+        failures: Iterable[tuple[str, int]],
+        responses: Iterable[tuple[int, int]],
+    ) -> None:
+        """Count what a rollup counts; `by_status` in the order of SessionStatus."""
+        for status, count in zip(SessionStatus, by_status, strict=True):
+            self.by_status[status] += count
+        self.response_ms_sum += response_ms_sum
+        for kind, count in failures:
+            self.failures[kind] += count
+        for bucket, count in responses:
+            self.responses[bucket] += count
 
     def add(self, other: "Tally") -> None:
         """Count what the other counts as well."""
@@ -61,21 +88,29 @@ class Tally:
         self.response_ms_sum += other.response_ms_sum
 
 
-def plan(span: Span) -> Plan:
-    """Return how the range is counted."""
-    first = None if span.since is None else _next_hour(span.since)
-    last = None if span.until is None else hour_of(span.until)
-    if span.since is not None and span.until is not None and span.since >= span.until:
-        return Plan(None, ())
-    if first is not None and last is not None and first >= last:
-        # At most two parts of hours: not worth the rollups.
-        return Plan(None, (span,))
-    edges = []
-    if span.since is not None and span.since != first:
-        edges.append(Span(span.since, first))
-    if span.until is not None and span.until != last:
-        edges.append(Span(last, span.until))
-    return Plan(Span(first, last), tuple(edges))
+def resolved(since: datetime | None, until: datetime | None, now: datetime) -> Span:
+    """Return the range with both its ends: all that there is where one is not given."""
+    latest = bucket_of(now, Granularity.DAY) + 2 * LATEST
+    return Span(max(since or EARLIEST, EARLIEST), min(until or latest, latest))
+
+
+def plan(span: Span, granularities: Iterable[Granularity], now: datetime) -> Plan:
+    """Return how the range is counted by rollups of these granularities: the coarsest that fit, where they are kept."""
+    buckets: dict[Granularity, list[datetime]] = {}
+    rest = [span] if span.since < span.until else []
+    for granularity in sorted(granularities, key=lambda one: one.length, reverse=True):
+        kept = readable_since(granularity, now)
+        rests: list[Span] = []
+        for part in rest:
+            first = next_bucket(part.since if kept is None else max(part.since, kept), granularity)
+            last = bucket_of(part.until, granularity)
+            if first >= last:
+                rests.append(part)
+                continue
+            buckets.setdefault(granularity, []).extend(_starts(first, last, granularity.length))
+            rests.extend(Span(a, b) for a, b in ((part.since, first), (last, part.until)) if a < b)
+        rest = rests
+    return Plan(buckets, rest)
 
 
 def summary(tally: Tally) -> dict[str, Any]:
@@ -99,36 +134,43 @@ def summary(tally: Tally) -> dict[str, Any]:
     }
 
 
-def total(hours: Iterable[Tally]) -> Tally:
+def total(tallies: Iterable[Tally]) -> Tally:
     """Return the sum of the tallies."""
     whole = Tally()
-    for tally in hours:
+    for tally in tallies:
         whole.add(tally)
     return whole
 
 
-def points(since: datetime, until: datetime, interval: timedelta) -> int:
+def points(span: Span, interval: Granularity) -> int:
     """Return how many points a series over the range has."""
-    return -((_start_of(since, interval) - until) // interval)
+    return -((bucket_of(span.since, interval) - span.until) // interval.length)
 
 
-def series(hours: dict[datetime, Tally], since: datetime, until: datetime, interval: timedelta) -> list[dict[str, Any]]:
-    """Return the statistics of each interval of the range, empty ones too; they begin at whole UTC hours or days."""
-    start = _start_of(since, interval)
-    tallies = [Tally() for _ in range(points(since, until, interval))]
-    for hour, tally in hours.items():
-        tallies[(hour - start) // interval].add(tally)
-    return [{"from": start + number * interval, **summary(tally)} for number, tally in enumerate(tallies)]
+def series(buckets: Mapping[datetime, Tally], span: Span, interval: Granularity) -> list[dict[str, Any]]:
+    """Return the statistics of each interval of the range, empty ones too; they begin at whole UTC buckets."""
+    start = bucket_of(span.since, interval)
+    tallies = [Tally() for _ in range(points(span, interval))]
+    for bucket, tally in buckets.items():
+        tallies[(bucket - start) // interval.length].add(tally)
+    return [{"from": start + number * interval.length, **summary(tally)} for number, tally in enumerate(tallies)]
 
 
-def _next_hour(moment: datetime) -> datetime:
-    hour = hour_of(moment)
-    return hour if hour == moment else hour + HOUR
+def persona_groups(personas: Mapping[str, Tally]) -> list[dict[str, Any]]:
+    """Return the statistics of each persona, those with the most sessions first, at most MAX_GROUPS."""
+    groups = [{"key": persona, **summary(tally)} for persona, tally in personas.items()]
+    groups = [group for group in groups if group["total"]]
+    return sorted(groups, key=lambda group: (-group["total"], group["key"]))[:MAX_GROUPS]
 
 
-def _start_of(moment: datetime, interval: timedelta) -> datetime:
-    hour = hour_of(moment)
-    return hour if interval == HOUR else hour.replace(hour=0)
+def count_groups(counts: Counter[SessionStatus] | Counter[str]) -> list[dict[str, Any]]:
+    """Return how many sessions there are of each status or kind of failure, the most first."""
+    ordered = sorted((-count, str(key)) for key, count in counts.items() if count)
+    return [{"key": key, "total": -count} for count, key in ordered]
+
+
+def _starts(first: datetime, last: datetime, length: timedelta) -> list[datetime]:
+    return [first + number * length for number in range((last - first) // length)]
 
 
 def _quantile(responses: dict[int, int], q: float) -> float | None:

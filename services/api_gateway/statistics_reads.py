@@ -1,104 +1,136 @@
-"""The counts behind the statistics: rollups for whole hours, sessions for the rest of a range."""
+"""The counts behind the statistics: rollups for whole buckets of time, sessions for the rest of a range."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, cast, func, literal, null, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.api_gateway.database import Database
-from services.api_gateway.statistics import Span, Tally, plan
+from services.api_gateway.statistics import Plan, Span, Tally, plan
 from services.contracts.session import SessionStatus
 from services.database.partitions import id_at
-from services.database.rollups import GLOBAL, persona_scope, user_scope
-from services.database.tables import chat_sessions, failure_rollups, response_rollups, session_rollups
+from services.database.rollups import (
+    GLOBAL,
+    OF_EVERYONE,
+    OF_USERS,
+    PERSONA_PREFIX,
+    RESPONSE_BOUNDS,
+    Granularity,
+    persona_scope,
+    user_scope,
+)
+from services.database.tables import chat_sessions, session_rollups
 
-_STATUS_COLUMNS = {status: session_rollups.c[status.value.lower()] for status in SessionStatus}
+_STATUS_COLUMNS = tuple(session_rollups.c[status.lower()] for status in SessionStatus)
+
+Place = tuple[str | None, datetime | None]
+"""The persona and the bucket of time that a tally is for; None where all are counted together."""
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """Whose sessions are counted: everyone's, one user's, one persona's, or one user's with one persona."""
+class Question:
+    """Whose sessions are counted: everyone's, one user's, one persona's, or one user's with one persona.
+
+    And how they are told apart: by persona, by the intervals of a series, or not at all.
+    """
 
     user_id: str | None
     persona_id: str | None
+    by_persona: bool = False
+    interval: Granularity | None = None
 
     @property
-    def scope(self) -> str | None:
-        """The rollups' scope; None for what is not rolled up."""
-        if self.user_id is not None and self.persona_id is not None:
-            return None
+    def granularities(self) -> Sequence[Granularity]:
+        """The rollups that can answer; none where users and personas cross."""
+        if self.user_id is None:
+            kept: Sequence[Granularity] = OF_EVERYONE
+        else:
+            kept = () if self.persona_id is not None or self.by_persona else OF_USERS
+        return kept if self.interval is None else [one for one in kept if one.length <= self.interval.length]
+
+    def scopes(self, scope: ColumnElement[str]) -> ColumnElement[bool]:
+        """Return the condition for the rollups that count these sessions once."""
         if self.user_id is not None:
-            return user_scope(self.user_id)
-        return GLOBAL if self.persona_id is None else persona_scope(self.persona_id)
+            return scope == user_scope(self.user_id)
+        if self.persona_id is not None:
+            return scope == persona_scope(self.persona_id)
+        if self.by_persona:
+            return and_(scope >= PERSONA_PREFIX, scope < PERSONA_PREFIX[:-1] + chr(ord(PERSONA_PREFIX[-1]) + 1))
+        return scope == GLOBAL
 
 
-async def tallies_by_hour(database: Database, subject: Subject, span: Span) -> dict[datetime, Tally]:
-    """Return the exact counts of the subject's sessions that started within the range, by hour, of one moment."""
-    hours: defaultdict[datetime, Tally] = defaultdict(Tally)
-    planned = plan(span)
-    scope = subject.scope
+async def tallies(database: Database, question: Question, span: Span, now: datetime) -> Mapping[Place, Tally]:
+    """Return the exact counts of the sessions that started within the range, as of one moment."""
+    planned = plan(span, question.granularities, now)
+    counts: defaultdict[Place, Tally] = defaultdict(Tally)
     async with database.snapshot() as connection:
-        if scope is None:
-            await _count_sessions(connection, subject, span, hours)
-            return dict(hours)
-        if planned.whole_hours is not None:
-            await _sum_rollups(connection, scope, planned.whole_hours, hours)
-        for edge in planned.edges:
-            await _count_sessions(connection, subject, edge, hours)
-    return dict(hours)
+        if planned.buckets:
+            _add_rollups(counts, (await connection.execute(_rollups(question, planned))).all())
+        if planned.edges:
+            _add_sessions(counts, (await connection.execute(_sessions(question, planned.edges))).all())
+    return counts
 
 
-async def _sum_rollups(connection: AsyncConnection, scope: str, span: Span, hours: dict[datetime, Tally]) -> None:
-    counts = session_rollups.c
-    sums = [func.sum(column) for column in (*_STATUS_COLUMNS.values(), counts.response_ms_sum)]
-    for hour, *row in await _grouped(connection, session_rollups, scope, span, [], sums):
-        for status, count in zip(_STATUS_COLUMNS, row, strict=False):
-            hours[hour].by_status[status] += int(count)
-        hours[hour].response_ms_sum += int(row[-1])
-    kind, bucket = failure_rollups.c.failure_kind, response_rollups.c.response_bucket
-    failed = [func.sum(failure_rollups.c.count)]
-    for hour, name, count in await _grouped(connection, failure_rollups, scope, span, [kind], failed):
-        hours[hour].failures[name] += int(count)
-    answered = [func.sum(response_rollups.c.count)]
-    for hour, number, count in await _grouped(connection, response_rollups, scope, span, [bucket], answered):
-        hours[hour].responses[number] += int(count)
+def _rollups(question: Question, planned: Plan) -> Select[Any]:
+    """Return the query of the rollups of the plan: one search of their key for each bucket."""
+    rollup = session_rollups.c
+    pairs = [(one, bucket) for one, buckets in planned.buckets.items() for bucket in buckets]
+    granularities = literal([str(one) for one, _ in pairs], ARRAY(rollup.granularity.type))
+    buckets = literal([bucket for _, bucket in pairs], ARRAY(rollup.bucket.type))
+    wanted = func.unnest(granularities, buckets).table_valued("granularity", "bucket").render_derived()
+    first = select(func.min(rollup.bucket)).where(rollup.granularity == Granularity.DAY).scalar_subquery()
+    found = and_(rollup.granularity == wanted.c.granularity, rollup.bucket == wanted.c.bucket)
+    return (
+        select(
+            func.substr(rollup.scope, len(PERSONA_PREFIX) + 1) if question.by_persona else null(),
+            null() if question.interval is None else rollup.bucket,
+            *_STATUS_COLUMNS,
+            rollup.response_ms_sum,
+            rollup.failure_kinds,
+            rollup.failure_counts,
+            rollup.response_buckets,
+            rollup.response_counts,
+        )
+        .select_from(wanted.join(session_rollups, found))
+        .where(question.scopes(rollup.scope), wanted.c.bucket >= first)
+    )
 
 
-async def _grouped(
-    connection: AsyncConnection,
-    table: Table,
-    scope: str,
-    span: Span,
-    keys: list[ColumnElement[Any]],
-    sums: list[Any],
-) -> list[Any]:
-    """Return hour, keys and sums of the rollups of a scope, their shards added up."""
-    statement = select(table.c.bucket, *keys, *sums).where(table.c.scope == scope).group_by(table.c.bucket, *keys)
-    if span.since is not None:
-        statement = statement.where(table.c.bucket >= span.since)
-    if span.until is not None:
-        statement = statement.where(table.c.bucket < span.until)
-    return list((await connection.execute(statement)).all())
+def _add_rollups(counts: defaultdict[Place, Tally], rows: Iterable[Any]) -> None:
+    for persona, bucket, *by_status, response_ms_sum, kinds, failures, buckets, responses in rows:
+        counts[persona, bucket].add_rollup(
+            by_status, response_ms_sum, zip(kinds, failures, strict=True), zip(buckets, responses, strict=True)
+        )
 
 
-async def _count_sessions(
-    connection: AsyncConnection, subject: Subject, span: Span, hours: dict[datetime, Tally]
-) -> None:
-    column = chat_sessions.c
-    # Grouped by its label: repeated, its parameters would make it another expression.
-    hour = func.date_trunc("hour", column.started_at, "UTC").label("hour")
-    alike = (column.status, column.failure_kind, column.response_ms)
-    statement = select(hour, *alike, func.count()).group_by("hour", *alike)
-    if subject.user_id is not None:
-        statement = statement.where(column.user_id == subject.user_id)
-    if subject.persona_id is not None:
-        statement = statement.where(column.persona_id == subject.persona_id)
-    if span.since is not None:
-        statement = statement.where(column.session_id >= id_at(span.since))
-    if span.until is not None:
-        statement = statement.where(column.session_id < id_at(span.until))
-    for at, status, failure_kind, response_ms, count in (await connection.execute(statement)).all():
-        hours[at].add_session_group(status, failure_kind, response_ms, count)
+def _sessions(question: Question, edges: Sequence[Span]) -> Select[Any]:
+    """Return the query of what the sessions of the edges come to, those that count alike together."""
+    session = chat_sessions.c
+    bounds = literal(list(RESPONSE_BOUNDS), ARRAY(BigInteger))
+    apart = [
+        session.persona_id.label("persona") if question.by_persona else null().label("persona"),
+        null().label("at")
+        if question.interval is None
+        else func.date_trunc(question.interval.value, session.started_at, "UTC").label("at"),
+        session.status.label("status"),
+        session.failure_kind.label("kind"),
+        func.width_bucket(session.response_ms - 1, bounds).label("response"),
+    ]
+    statement = select(*apart, func.count(), cast(func.sum(session.response_ms), BigInteger)).where(
+        or_(*(and_(session.session_id >= id_at(edge.since), session.session_id < id_at(edge.until)) for edge in edges))
+    )
+    if question.user_id is not None:
+        statement = statement.where(session.user_id == question.user_id)
+    if question.persona_id is not None:
+        statement = statement.where(session.persona_id == question.persona_id)
+    # Grouped by labels: repeated, their parameters would make them other expressions.
+    return statement.group_by("persona", "at", "status", "kind", "response")
+
+
+def _add_sessions(counts: defaultdict[Place, Tally], rows: Iterable[Any]) -> None:
+    for persona, bucket, status, kind, response, count, response_ms in rows:
+        counts[persona, bucket].add_sessions(status, kind, response, count, response_ms)

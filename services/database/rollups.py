@@ -1,37 +1,100 @@
-"""How sessions are counted: the keys of the rollup tables and the buckets of their response times. No I/O.
+"""How sessions are counted: scopes, buckets of time and of response times, and how long each is kept. No I/O.
 
 The tracker writes by these rules and the gateway reads by them.
 """
 
 import math
-from datetime import datetime
+from bisect import bisect_left
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 RELATIVE_ERROR = 0.02
 """Of a quantile read from response-time buckets."""
 
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 
+RESPONSE_BOUNDS = tuple(math.floor(_GAMMA**bucket) for bucket in range(920))
+"""The longest whole milliseconds of each response bucket, up to 2^53; one more bucket holds what is longer."""
+
 GLOBAL = "global"
+PERSONA_PREFIX = "persona:"
+USER_PREFIX = "user:"
+
+MERGED_SHARD = -2
+"""The shard of what the maintenance job writes: merged shards of the past, and repairs. The fold never writes it."""
+
+
+class Granularity(StrEnum):
+    """How long a bucket of time is."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+
+    @property
+    def length(self) -> timedelta:
+        """The time from a bucket's start to the next one's."""
+        return _LENGTHS[self]
+
+
+_LENGTHS = {
+    Granularity.MINUTE: timedelta(minutes=1),
+    Granularity.HOUR: timedelta(hours=1),
+    Granularity.DAY: timedelta(days=1),
+}
+KEPT: Mapping[Granularity, timedelta] = {
+    Granularity.MINUTE: timedelta(hours=48),
+    Granularity.HOUR: timedelta(days=396),  # 13 months
+}
+"""After how long rollups may be removed; days are kept for ever."""
+CLOCK_MARGIN = timedelta(hours=1)
+"""Readers leave rollups alone so long before they may be removed: clocks differ."""
+
+OF_EVERYONE = (Granularity.MINUTE, Granularity.HOUR, Granularity.DAY)
+"""What is kept of the global scope and of personas."""
+OF_USERS = (Granularity.HOUR, Granularity.DAY)
+"""What is kept of each user: a user's minutes would be nearly as many as the sessions."""
 
 
 def persona_scope(persona_id: str) -> str:
     """Return the rollup scope of one persona's sessions."""
-    return f"persona:{persona_id}"
+    return PERSONA_PREFIX + persona_id
 
 
 def user_scope(user_id: str) -> str:
     """Return the rollup scope of one user's sessions."""
-    return f"user:{user_id}"
+    return USER_PREFIX + user_id
 
 
-def hour_of(started_at: datetime) -> datetime:
-    """Return the rollup bucket of a session: the hour of its id's own time, so transitions stay within one bucket."""
-    return started_at.replace(minute=0, second=0, microsecond=0)
+def bucket_of(moment: datetime, granularity: Granularity) -> datetime:
+    """Return the start of the UTC minute, hour or day that holds `moment`.
+
+    A session is counted at its id's own time, so its transitions stay within one bucket of each granularity.
+    """
+    moment = moment.astimezone(UTC)
+    if granularity is Granularity.DAY:
+        return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    if granularity is Granularity.HOUR:
+        return moment.replace(minute=0, second=0, microsecond=0)
+    return moment.replace(second=0, microsecond=0)
+
+
+def next_bucket(moment: datetime, granularity: Granularity) -> datetime:
+    """Return the first start of a bucket that is not before `moment`."""
+    start = bucket_of(moment, granularity)
+    return start if start == moment else start + granularity.length
+
+
+def readable_since(granularity: Granularity, now: datetime) -> datetime | None:
+    """Return from when on the rollups of a granularity are whole; None for days, which are never removed."""
+    kept = KEPT.get(granularity)
+    return None if kept is None else next_bucket(now - kept + CLOCK_MARGIN, granularity)
 
 
 def response_bucket(response_ms: int) -> int:
     """Return the logarithmic bucket of a response time in milliseconds; 0 holds up to one millisecond."""
-    return 0 if response_ms <= 1 else math.ceil(math.log(response_ms) / math.log(_GAMMA))
+    return bisect_left(RESPONSE_BOUNDS, response_ms)
 
 
 def response_ms_of(bucket: int) -> float:
@@ -39,7 +102,7 @@ def response_ms_of(bucket: int) -> float:
     return 1.0 if bucket == 0 else 2 * _GAMMA**bucket / (_GAMMA + 1)
 
 
-def quantile(counts: dict[int, int], q: float) -> float | None:
+def quantile(counts: Mapping[int, int], q: float) -> float | None:
     """Return the q-quantile in milliseconds of response times counted by bucket; None where there are none.
 
     By nearest rank: the lowest time that at least a share of `q` does not exceed.

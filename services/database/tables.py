@@ -4,8 +4,6 @@
 (`partitions.py`). Alembic's migrations build exactly this; a test compares the two.
 """
 
-from datetime import datetime
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -27,7 +25,7 @@ from sqlalchemy import (
     and_,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from services.contracts.session import MessageRole, SessionStatus
 
@@ -200,44 +198,33 @@ audit_log = Table(
 Index(None, audit_log.c.at)
 
 
-def _rollup_key() -> tuple[Column[str], Column[datetime], Column[int]]:
-    return (
-        Column("scope", Text, key="scope", nullable=False),
-        Column("bucket", Time, key="bucket", nullable=False),
-        Column("shard", SmallInteger, key="shard", nullable=False),
-    )
-
+_Bytewise = Text(collation="C")
 
 session_rollups = Table(
     "session_rollups",
     metadata,
-    *_rollup_key(),
+    Column("granularity", _Bytewise, key="granularity", nullable=False),
+    Column("bucket", Time, key="bucket", nullable=False),
+    Column("scope", _Bytewise, key="scope", nullable=False),
+    Column("shard", SmallInteger, key="shard", nullable=False),
     Column("active", BigInteger, key="active", nullable=False),
     Column("completed", BigInteger, key="completed", nullable=False),
     Column("failed", BigInteger, key="failed", nullable=False),
     Column("timeout", BigInteger, key="timeout", nullable=False),
     Column("cancelled", BigInteger, key="cancelled", nullable=False),
     Column("responseMsSum", BigInteger, key="response_ms_sum", nullable=False),
-    PrimaryKeyConstraint("scope", "bucket", "shard"),
+    Column("failureKinds", ARRAY(Text), key="failure_kinds", nullable=False),
+    Column("failureCounts", ARRAY(BigInteger), key="failure_counts", nullable=False),
+    Column("responseBuckets", ARRAY(SmallInteger), key="response_buckets", nullable=False),
+    Column("responseCounts", ARRAY(BigInteger), key="response_counts", nullable=False),
+    # Time before scope: what is written now lies together, and so does what is checked or removed.
+    PrimaryKeyConstraint("granularity", "bucket", "scope", "shard"),
     postgresql_with=_ROOM_TO_UPDATE,
 )
 
-failure_rollups = Table(
-    "failure_rollups",
+rollup_checks = Table(
+    "rollup_checks",
     metadata,
-    *_rollup_key(),
-    Column("failureKind", Text, key="failure_kind", nullable=False),
-    Column("count", BigInteger, key="count", nullable=False),
-    PrimaryKeyConstraint("scope", "bucket", "shard", "failure_kind"),
-    postgresql_with=_ROOM_TO_UPDATE,
-)
-
-response_rollups = Table(
-    "response_rollups",
-    metadata,
-    *_rollup_key(),
-    Column("responseBucket", SmallInteger, key="response_bucket", nullable=False),
-    Column("count", BigInteger, key="count", nullable=False),
-    PrimaryKeyConstraint("scope", "bucket", "shard", "response_bucket"),
-    postgresql_with=_ROOM_TO_UPDATE,
+    Column("pace", Text, key="pace", primary_key=True),
+    Column("position", Time, key="position", nullable=False),
 )

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.database import tables as t
-from services.database.rollups import GLOBAL
+from services.database.rollups import GLOBAL, Granularity
 from services.runtime.faults import PassingFault
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.metrics import TrackerMetrics
@@ -19,11 +19,7 @@ REFRESH_SECONDS = 5.0
 
 async def refresh_gauges(engine: AsyncEngine, metrics: TrackerMetrics) -> None:
     """Set the gauges every few seconds, for ever; while PostgreSQL is away they keep their last value."""
-    rollups = t.session_rollups.c
-    ended = rollups.completed + rollups.failed + rollups.timeout + rollups.cancelled
-    totals = select(func.sum(rollups.active), func.sum(rollups.completed), func.sum(rollups.active + ended)).where(
-        rollups.scope == GLOBAL
-    )
+    totals = _totals()
     while True:
         try:
             with postgres_faults():
@@ -35,3 +31,16 @@ async def refresh_gauges(engine: AsyncEngine, metrics: TrackerMetrics) -> None:
             metrics.active.set(active or 0)
             metrics.success_ratio.set(completed / total if total else 0)
         await asyncio.sleep(REFRESH_SECONDS)
+
+
+def _totals() -> Select[int, int, int]:
+    """Return the query of ACTIVE, COMPLETED and all sessions there have ever been."""
+    rollups = t.session_rollups.c
+    ended = rollups.completed + rollups.failed + rollups.timeout + rollups.cancelled
+    # Day by day: the key of a rollup has its bucket before its scope.
+    first = select(func.min(rollups.bucket)).where(rollups.granularity == Granularity.DAY).scalar_subquery()
+    step = Granularity.DAY.length
+    days = select(func.generate_series(first, func.now() + step, step, type_=t.Time))
+    return select(func.sum(rollups.active), func.sum(rollups.completed), func.sum(rollups.active + ended)).where(
+        rollups.granularity == Granularity.DAY, rollups.bucket.in_(days), rollups.scope == GLOBAL
+    )

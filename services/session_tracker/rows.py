@@ -1,6 +1,6 @@
 """Sessions as the statements' rows, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from services.contracts.session import FailureKind, SessionStatus
 from services.session_tracker import statements as sql
+from services.session_tracker.counts import Counts, RollupKey
 from services.session_tracker.lifecycle import Session
 
 if TYPE_CHECKING:
@@ -55,6 +56,24 @@ def updatable(session: Session) -> list[Any]:
     row = list(_row_of(session))
     row[_MUTABLE_METADATA] = to_json(session.metadata).decode()
     return row
+
+
+def rollup(key: RollupKey, counts: Counts) -> list[Any]:
+    """Return the counts as a row of ADD_COUNTS."""
+    return [
+        *key,
+        *counts.sessions,
+        counts.response_ms_sum,
+        _array(counts.failures),
+        _array(counts.failures.values()),
+        _array(counts.responses),
+        _array(counts.responses.values()),
+    ]
+
+
+def _array(values: Iterable[object]) -> str:
+    """Return the text of a PostgreSQL array of numbers or plain words."""
+    return f"{{{','.join(map(str, values))}}}"
 
 
 def columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:

@@ -10,7 +10,10 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Table,
+    Text,
     bindparam,
+    case,
+    cast,
     column,
     delete,
     func,
@@ -20,7 +23,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.selectable import TableValuedAlias
@@ -45,7 +48,7 @@ MUTABLE_COLUMNS = (
 HISTORY_COLUMNS = ("session_id", "event_id", "type", "occurred_at", "recorded_at", "body")
 MESSAGE_COLUMNS = ("id", "chat_session_id", "role", "content", "created_at")
 AUDIT_COLUMNS = ("id", "at", "actor", "action", "target", "outcome", "details")
-ROLLUP_KEY = ("scope", "bucket", "shard")
+ROLLUP_KEY = ("granularity", "bucket", "scope", "shard")
 
 _DIALECT = dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
@@ -68,12 +71,46 @@ def _insert(table: Table, keys: Sequence[str]) -> Any:
     return insert(table).from_select([table.c[key] for key in keys], select(*rows.c))
 
 
-def _add_up(table: Table, key: Sequence[str], sums: Sequence[str]) -> str:
-    statement = _insert(table, (*key, *sums))
+_NONE: ColumnElement[int] = literal_column("0")
+
+
+def _added_up(keys: ColumnElement[Any], counts: ColumnElement[Any], new: Any, picked: str) -> ColumnElement[Any]:
+    """Return one of the arrays `keys` and `counts` after what `new` counts by key is added to them."""
+    new_keys, new_counts = new[keys.key], new[counts.key]
+    both = func.unnest(keys + new_keys, counts + new_counts).table_valued("key", "count").render_derived()
+    summed = select(both.c.key, cast(func.sum(both.c.count), BigInteger).label("count")).group_by(both.c.key)
+    total = summed.correlate(t.session_rollups).subquery()
+    sums = select(func.array_agg(aggregate_order_by(total.c[picked], total.c.key)))
+    standing = keys if picked == "key" else counts
+    return case(
+        (func.cardinality(new_keys) == _NONE, standing),
+        (func.cardinality(keys) == _NONE, new[standing.key]),
+        else_=sums.scalar_subquery(),
+    )
+
+
+def _add_counts() -> str:
+    """Return the upsert of rollups; its arrays come as text, because `unnest` takes arrays of arrays apart."""
+    c = t.session_rollups.c
+    arrays = (c.failure_kinds, c.failure_counts, c.response_buckets, c.response_counts)
+    plain = [one for one in c if one not in arrays]
+    types = [*(one.type for one in plain), *(Text() for _ in arrays)]
+    names = [f"n_{one.key}" for one in (*plain, *arrays)]
+    parameters = [bindparam(name, type_=ARRAY(kind)) for name, kind in zip(names, types, strict=True)]
+    rows = func.unnest(*parameters).table_valued(*(column(name) for name in names), name="new").render_derived()
+    values = [*(rows.c[f"n_{one.key}"] for one in plain), *(cast(rows.c[f"n_{one.key}"], one.type) for one in arrays)]
+    statement = insert(t.session_rollups).from_select([*plain, *arrays], select(*values))
+    sums = [one for one in plain if one.key not in ROLLUP_KEY]
     return _sql(
         statement.on_conflict_do_update(
-            index_elements=[table.c[name] for name in key],
-            set_={table.c[name]: table.c[name] + statement.excluded[name] for name in sums},
+            index_elements=[c[key] for key in ROLLUP_KEY],
+            set_={
+                **{one: one + statement.excluded[one.key] for one in sums},
+                c.failure_kinds: _added_up(c.failure_kinds, c.failure_counts, statement.excluded, "key"),
+                c.failure_counts: _added_up(c.failure_kinds, c.failure_counts, statement.excluded, "count"),
+                c.response_buckets: _added_up(c.response_buckets, c.response_counts, statement.excluded, "key"),
+                c.response_counts: _added_up(c.response_buckets, c.response_counts, statement.excluded, "count"),
+            },
         )
     )
 
@@ -118,11 +155,7 @@ DELETE_HISTORY = _sql(delete(t.session_events).where(_history_keys()))
 INSERT_MESSAGES = _sql(_insert(t.messages, MESSAGE_COLUMNS).on_conflict_do_nothing())
 CLAIM_CONVERSATIONS = _sql(_insert(t.conversations, ("conversation_id", "user_id")).on_conflict_do_nothing())
 INSERT_AUDIT = _sql(_insert(t.audit_log, AUDIT_COLUMNS).on_conflict_do_nothing())
-ADD_SESSIONS = _add_up(
-    t.session_rollups, ROLLUP_KEY, ("active", "completed", "failed", "timeout", "cancelled", "response_ms_sum")
-)
-ADD_FAILURES = _add_up(t.failure_rollups, (*ROLLUP_KEY, "failure_kind"), ("count",))
-ADD_RESPONSES = _add_up(t.response_rollups, (*ROLLUP_KEY, "response_bucket"), ("count",))
+ADD_COUNTS = _add_counts()
 
 
 def _move_progress() -> str:

@@ -14,11 +14,11 @@ from services.contracts.events import MessageSent, SessionEvent
 from services.contracts.ids import derived_id
 from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
 from services.session_tracker import statements as sql
-from services.session_tracker.counts import deltas
+from services.session_tracker.counts import Counts, RollupKey, deltas
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.fold import Arrival, Folded, Message, Transition, by_session, fold
 from services.session_tracker.lifecycle import Session
-from services.session_tracker.rows import columns, insertable, session_of, updatable
+from services.session_tracker.rows import columns, insertable, rollup, session_of, updatable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -221,16 +221,14 @@ async def _claim_conversations(driver: "Driver", arrivals: Sequence[Arrival]) ->
 
 async def add_counts(driver: "Driver", transitions: Iterable[Transition]) -> None:
     """Add what the transitions change to the rollups, in key order."""
-    total = deltas(transitions)
-    sessions = [(*key, *counts) for key, counts in sorted(total.sessions.items()) if any(counts)]
-    if sessions:
-        await driver.execute(sql.ADD_SESSIONS, *columns(sessions))
-    failures = [(*key, kind, count) for (key, kind), count in sorted(total.failures.items())]
-    if failures:
-        await driver.execute(sql.ADD_FAILURES, *columns(failures))
-    responses = [(*key, bucket, count) for (key, bucket), count in sorted(total.responses.items())]
-    if responses:
-        await driver.execute(sql.ADD_RESPONSES, *columns(responses))
+    await write_counts(driver, deltas(transitions))
+
+
+async def write_counts(driver: "Driver", counts: Mapping[RollupKey, Counts]) -> None:
+    """Add the counts to the rollups, in key order."""
+    if counts:
+        rows = [rollup(key, counts[key]) for key in sorted(counts)]
+        await driver.execute(sql.ADD_COUNTS, *columns(rows))
 
 
 async def _write_audit(driver: "Driver", folded: Sequence[Folded]) -> None:

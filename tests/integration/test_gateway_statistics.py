@@ -1,85 +1,69 @@
 """Statistics equal a recount of the sessions, for any range and subject."""
 
 import random
-from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import delete
 
 from services.api_gateway.answer_models import Statistics
 from services.api_gateway.statistics import Tally, summary
 from services.contracts import FailureKind, SessionStatus, new_id
 from services.contracts.ids import id_time
-from services.database.partitions import create_partitions, id_at, month_of
-from services.database.rollups import GLOBAL, hour_of, persona_scope, response_bucket, user_scope
-from services.database.tables import chat_sessions, failure_rollups, response_rollups, session_rollups
+from services.database.partitions import id_at, month_of
+from services.database.rollups import Granularity, bucket_of, response_bucket
+from services.database.tables import chat_sessions
+from services.session_tracker.fold import Transition
+from services.session_tracker.lifecycle import Session
+from services.session_tracker.months import Months
+from services.session_tracker.rows import columns, insertable
+from services.session_tracker.statements import INSERT_SESSIONS
+from services.session_tracker.store import SessionStore, add_counts
 from tests.integration.gateway import ADA, ROOT, Gateway, running_gateway
 
 START = datetime(2026, 10, 31, 20, 0, tzinfo=UTC)
 """The sessions of these tests begin in the eight hours after this, so in two months."""
-Session = dict[str, Any]
 
 
-def random_session(dice: random.Random) -> Session:
-    # Many at whole hours and their neighbours: where ranges meet.
-    offset = dice.choice([dice.randrange(8 * 3_600_000), dice.randrange(9) * 3_600_000 - dice.randrange(2)])
-    session_id = UUID(int=id_at(START + timedelta(milliseconds=offset)).int | (new_id().int & ((1 << 80) - 1)))
+def recent_start() -> datetime:
+    """A start from which everything lies in the time of which minutes are kept."""
+    return bucket_of(datetime.now(UTC), Granularity.HOUR) - timedelta(hours=9)
+
+
+def random_session(dice: random.Random, start: datetime) -> Session:
+    # Many at whole minutes and hours and their neighbours: where ranges meet.
+    offset = dice.choice(
+        [
+            dice.randrange(8 * 3_600_000),
+            dice.randrange(9) * 3_600_000 - dice.randrange(2),
+            dice.randrange(8 * 60) * 60_000 - dice.randrange(2),
+        ]
+    )
+    session_id = UUID(int=id_at(start + timedelta(milliseconds=offset)).int | (new_id().int & ((1 << 80) - 1)))
+    identity = {"conversation_id": "c", "persona_id": dice.choice(["p1", "p2"]), "user_id": dice.choice(["ada", "bob"])}
     status = dice.choice(list(SessionStatus))
-    started = id_time(session_id)
-    return {
-        "id": session_id, "session_id": session_id, "conversation_id": "c", "started_at": started, "version": 1,
-        "persona_id": dice.choice(["p1", "p2"]), "user_id": dice.choice(["ada", "bob"]), "status": status,
-        "last_activity_at": started,
-        "failure_kind": dice.choice(list(FailureKind)).value if status is SessionStatus.FAILED else None,
-        "response_ms": dice.randrange(60_000) if status is SessionStatus.COMPLETED else None,
-    }  # fmt: skip
-
-
-def rollups_of(sessions: list[Session], dice: random.Random) -> dict[Any, list[dict[str, Any]]]:
-    """The rows that the tracker would have written, spread over shards."""
-    counts: dict[tuple[str, datetime, int], Counter[str]] = {}
-    failures: Counter[tuple[str, datetime, int, str]] = Counter()
-    responses: Counter[tuple[str, datetime, int, int]] = Counter()
-    for session in sessions:
-        for scope in (GLOBAL, persona_scope(session["persona_id"]), user_scope(session["user_id"])):
-            key = (scope, hour_of(session["started_at"]), dice.randrange(-1, 3))
-            count = counts.setdefault(key, Counter())
-            count[session["status"].lower()] += 1
-            if session["failure_kind"] is not None:
-                failures[*key, session["failure_kind"]] += 1
-            if session["response_ms"] is not None:
-                count["response_ms_sum"] += session["response_ms"]
-                responses[*key, response_bucket(session["response_ms"])] += 1
-    columns = [*(status.lower() for status in SessionStatus), "response_ms_sum"]
-    name = ("scope", "bucket", "shard")
-    return {
-        session_rollups: [
-            dict(zip(name, key, strict=True)) | {column: count[column] for column in columns}
-            for key, count in counts.items()
-        ],
-        failure_rollups: [
-            dict(zip((*name, "failure_kind"), key, strict=True)) | {"count": count} for key, count in failures.items()
-        ],
-        response_rollups: [
-            dict(zip((*name, "response_bucket"), key, strict=True)) | {"count": count}
-            for key, count in responses.items()
-        ],
-    }
+    return Session(
+        session_id=session_id, **identity, status=status, started_at=id_time(session_id), ended_at=None,
+        last_activity_at=id_time(session_id), metadata={}, error_message=None,
+        failure_kind=dice.choice(list(FailureKind)) if status is SessionStatus.FAILED else None, attempts=1,
+        response_ms=dice.randrange(60_000) if status is SessionStatus.COMPLETED else None, version=1,
+        resumed_from=None, template_id=None, deadline_at=None,
+    )  # fmt: skip
 
 
 def recounted(sessions: list[Session]) -> dict[str, Any]:
     tally = Tally()
     for session in sessions:
-        tally.add_session_group(session["status"], session["failure_kind"], session["response_ms"], 1)
+        response = None if session.response_ms is None else response_bucket(session.response_ms)
+        tally.add_sessions(session.status, session.failure_kind, response, 1, session.response_ms)
     return summary(tally)
 
 
 def within(sessions: list[Session], since: datetime | None, until: datetime | None) -> list[Session]:
-    return [s for s in sessions if (not since or s["started_at"] >= since) and (not until or s["started_at"] < until)]
+    return [s for s in sessions if (not since or s.started_at >= since) and (not until or s.started_at < until)]
 
 
 @pytest.fixture
@@ -88,34 +72,35 @@ async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
         yield running
 
 
-async def seed(gateway: Gateway, dice: random.Random, number: int) -> list[Session]:
-    sessions = [random_session(dice) for _ in range(number)]
-    async with gateway.engine.begin() as connection:
-        for month in {month_of(session["id"]) for session in sessions}:
-            await create_partitions(connection, month)
-        await connection.execute(insert(chat_sessions), sessions)
-        for table, rows in rollups_of(sessions, dice).items():
-            await connection.execute(insert(table), rows)
+async def seed(gateway: Gateway, dice: random.Random, number: int, start: datetime = START) -> list[Session]:
+    sessions = sorted((random_session(dice, start) for _ in range(number)), key=lambda one: one.session_id)
+    for month in {month_of(session.session_id) for session in sessions}:
+        await Months(gateway.engine).ensure(id_at(month))
+    async with SessionStore(gateway.engine).transaction() as driver:
+        await driver.execute(INSERT_SESSIONS, *columns([insertable(session) for session in sessions]))
+        await add_counts(driver, [Transition(session, None, dice.randrange(-1, 3)) for session in sessions])
     return sessions
 
 
-def moment(dice: random.Random) -> datetime | None:
-    """A time in or near the hours of the sessions, often a whole hour or one of a session's own milliseconds."""
+def moment(dice: random.Random, start: datetime) -> datetime | None:
+    """A time in or near the hours of the sessions, often a whole hour or minute or a neighbour of one."""
     return dice.choice(
         [
             None,
-            START + timedelta(hours=dice.randrange(-1, 10)),
-            START + timedelta(milliseconds=dice.randrange(8 * 3_600_000)),
-            START + timedelta(hours=dice.randrange(9), milliseconds=dice.randrange(-1, 2)),
+            start + timedelta(hours=dice.randrange(-1, 10)),
+            start + timedelta(milliseconds=dice.randrange(8 * 3_600_000)),
+            start + timedelta(hours=dice.randrange(9), milliseconds=dice.randrange(-1, 2)),
+            start + timedelta(minutes=dice.randrange(500), milliseconds=dice.randrange(-1, 2)),
         ]
     )
 
 
-async def test_any_range_of_any_subject_is_exact(gateway: Gateway) -> None:
-    dice = random.Random(7)
-    sessions = await seed(gateway, dice, 1500)
-    for _ in range(60):
-        since, until = moment(dice), moment(dice)
+@pytest.mark.parametrize("recent", [True, False])
+async def test_any_range_of_any_subject_is_exact(gateway: Gateway, recent: bool) -> None:
+    dice, start = random.Random(7), recent_start() if recent else START
+    sessions = await seed(gateway, dice, 1000, start)
+    for _ in range(40):
+        since, until = moment(dice, start), moment(dice, start)
         persona = dice.choice([None, "p1"])
         headers, user, asked = dice.choice([(ADA, "ada", {}), (ROOT, None, {}), (ROOT, "bob", {"userId": "bob"})])
         query = {"personaId": persona, "from": since and since.isoformat(), "to": until and until.isoformat(), **asked}
@@ -125,24 +110,75 @@ async def test_any_range_of_any_subject_is_exact(gateway: Gateway) -> None:
         counted = [
             session
             for session in within(sessions, since, until)
-            if user in {None, session["user_id"]} and persona in {None, session["persona_id"]}
+            if user in {None, session.user_id} and persona in {None, session.persona_id}
         ]
         assert answer.json() == recounted(counted), query
 
 
-@pytest.mark.parametrize(("interval", "step"), [("hour", timedelta(hours=1)), ("day", timedelta(days=1))])
-async def test_a_series_adds_up_to_its_range(gateway: Gateway, interval: str, step: timedelta) -> None:
-    sessions = await seed(gateway, random.Random(8), 500)
-    since, until = START + timedelta(minutes=20), START + timedelta(hours=6, minutes=45)
-    query = {"from": since.isoformat(), "to": until.isoformat(), "interval": interval}
-    body = (await gateway.get("/api/chat-sessions/stats", ROOT, **query)).json()
+@pytest.mark.parametrize("user", [None, "ada"])
+@pytest.mark.parametrize("recent", [True, False])
+@pytest.mark.parametrize("interval", list(Granularity))
+async def test_a_series_adds_up_to_its_range(
+    gateway: Gateway, interval: Granularity, recent: bool, user: str | None
+) -> None:
+    start = recent_start() if recent else START
+    sessions = await seed(gateway, random.Random(8), 500, start)
+    since, until = start + timedelta(minutes=20, seconds=10), start + timedelta(hours=6, minutes=45)
+    query = {"from": since.isoformat(), "to": until.isoformat(), "interval": interval.value}
+    body = (await gateway.get("/api/chat-sessions/stats", ROOT, **query, **({"userId": user} if user else {}))).json()
     Statistics.model_validate(body)
-    inside = within(sessions, since, until)
+    inside = [session for session in within(sessions, since, until) if user in {None, session.user_id}]
     assert {name: value for name, value in body.items() if name != "series"} == recounted(inside)
-    assert len(body["series"]) == (7 if interval == "hour" else 2)
+    first, last = bucket_of(since, interval), bucket_of(until - timedelta(milliseconds=1), interval)
+    assert len(body["series"]) == (last - first) // interval.length + 1
     for point in body["series"]:
         began = datetime.fromisoformat(point.pop("from"))
-        assert point == recounted(within(inside, began, began + step))
+        assert point == recounted(within(inside, began, began + interval.length))
+
+
+@pytest.mark.parametrize("recent", [True, False])
+async def test_groups_add_up_to_the_whole(gateway: Gateway, recent: bool) -> None:
+    start = recent_start() if recent else START
+    sessions = await seed(gateway, random.Random(9), 500, start)
+    since, until = start + timedelta(minutes=20, seconds=10), start + timedelta(hours=6, minutes=45)
+    inside = within(sessions, since, until)
+    for headers, mine in [(ROOT, inside), (ADA, [session for session in inside if session.user_id == "ada"])]:
+
+        async def asked(group_by: str, headers: dict[str, str] = headers, **more: str) -> dict[str, Any]:
+            query = {"from": since.isoformat(), "to": until.isoformat(), "groupBy": group_by, **more}
+            body: dict[str, Any] = (await gateway.get("/api/chat-sessions/stats", headers, **query)).json()
+            Statistics.model_validate(body)
+            return body
+
+        expected = recounted(mine)
+        body = await asked("persona", interval="hour")
+        assert {name: body[name] for name in expected} == expected
+        assert {group.pop("key"): group for group in body["groups"]} == {
+            persona: recounted([session for session in mine if session.persona_id == persona])
+            for persona in ("p1", "p2")
+        }
+        assert sum(point["total"] for point in body["series"]) == expected["total"]
+        statuses = [(group["total"], group["key"]) for group in (await asked("status"))["groups"]]
+        assert statuses == sorted(statuses, key=lambda pair: (-pair[0], pair[1]))
+        assert {key: total for total, key in statuses} == expected["byStatus"]
+        kinds = (await asked("failureKind"))["groups"]
+        assert {group["key"]: group["total"] for group in kinds} == expected["failures"]
+
+
+async def test_whole_days_hours_and_minutes_outlive_their_sessions(gateway: Gateway) -> None:
+    start = recent_start()
+    sessions = await seed(gateway, random.Random(10), 300, start)
+    async with gateway.engine.begin() as connection:
+        await connection.execute(delete(chat_sessions))
+    for headers, user, until in [
+        (ROOT, None, start + timedelta(hours=3, minutes=17)),
+        (ADA, "ada", start + timedelta(hours=3)),
+        (ROOT, None, None),
+        (ADA, "ada", None),
+    ]:
+        query = {"to": until.isoformat()} if until else {}
+        body = (await gateway.get("/api/chat-sessions/stats", headers, **query)).json()
+        assert body == recounted([one for one in within(sessions, None, until) if user in {None, one.user_id}])
 
 
 async def test_no_sessions_make_empty_statistics(gateway: Gateway) -> None:
@@ -155,6 +191,7 @@ async def test_no_sessions_make_empty_statistics(gateway: Gateway) -> None:
 async def test_wrong_and_forbidden_questions_are_refused(gateway: Gateway) -> None:
     for query, field in [
         ({"interval": "minute", "from": "2026-01-01"}, "interval"),
+        ({"groupBy": "user"}, "groupBy"),
         ({"interval": "hour"}, "from"),
         ({"interval": "hour", "from": "2026-01-01", "to": "2026-06-01"}, "interval"),
         ({"status": "FAILED"}, "status"),

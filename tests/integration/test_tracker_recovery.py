@@ -31,7 +31,7 @@ EVERYTHING = {
     "session_events": '"sessionId", "eventId"',
     "messages": '"chatSessionId", id',
     "conversations": '"conversationId"',
-    "session_rollups": "scope, bucket, shard",
+    "session_rollups": "granularity, bucket, scope, shard",
 }
 
 

@@ -1,41 +1,120 @@
 """How a range of time is counted."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api_gateway.statistics import HOUR, Span, plan, points
-from services.database.rollups import hour_of
+from services.api_gateway.statistics import (
+    MAX_GROUPS,
+    Span,
+    Tally,
+    count_groups,
+    persona_groups,
+    plan,
+    points,
+    resolved,
+    series,
+    summary,
+)
+from services.contracts import SessionStatus
+from services.database.rollups import (
+    CLOCK_MARGIN,
+    KEPT,
+    OF_EVERYONE,
+    OF_USERS,
+    Granularity,
+    bucket_of,
+)
 
-times = st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 3)).map(lambda time: time.replace(tzinfo=UTC))  # noqa: DTZ001
-whole_hours = times.map(hour_of)
-ends = st.one_of(st.none(), times, whole_hours)
+NOW = datetime(2026, 1, 3, 12, 34, 56, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+times = st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 4)).map(lambda time: time.replace(tzinfo=UTC))  # noqa: DTZ001
+starts = st.builds(bucket_of, times, st.sampled_from(Granularity))
+ends = times | starts
+kept_granularities = st.sampled_from([OF_EVERYONE, OF_USERS, (Granularity.MINUTE,), ()])
+distances = st.sampled_from([timedelta(), timedelta(hours=30), timedelta(days=395), timedelta(days=800)])
 
 
-@given(ends, ends, times)
-def test_every_moment_of_a_range_is_counted_once(since: datetime | None, until: datetime | None, at: datetime) -> None:
-    planned = plan(Span(since, until))
-    parts = [*planned.edges, *([planned.whole_hours] if planned.whole_hours else [])]
-    counted = sum(_inside(part, at) for part in parts)
-    assert counted == _inside(Span(since, until), at)
-    if planned.whole_hours:
-        for end in (planned.whole_hours.since, planned.whole_hours.until):
-            assert end is None or end == hour_of(end)
+@given(ends, ends, times, kept_granularities, distances)
+def test_every_moment_of_a_range_is_counted_once(since, until, at, granularities, later) -> None:
+    now = NOW + later
+    planned = plan(Span(since, until), granularities, now)
+    parts = [Span(start, start + one.length) for one, starts in planned.buckets.items() for start in starts]
+    assert sum(_inside(part, at) for part in [*parts, *planned.edges]) == _inside(Span(since, until), at)
+    assert planned.buckets.keys() <= set(granularities)
+    for granularity, buckets in planned.buckets.items():
+        for start in buckets:
+            assert start == bucket_of(start, granularity)
+            assert granularity not in KEPT or start >= now - KEPT[granularity] + CLOCK_MARGIN
+
+
+@given(ends, ends, kept_granularities.filter(bool))
+def test_what_is_left_for_sessions_is_shorter_than_a_bucket(since, until, granularities) -> None:
+    planned = plan(Span(since, until), granularities, NOW)
+    # Of the time of which minutes are kept; before it, the finest is an hour.
+    finest = min(granularities, key=lambda one: one.length)
+    assert len(planned.edges) <= 4
     for edge in planned.edges:
-        assert edge.since is not None
-        assert edge.until is not None
-        assert edge.until - edge.since < 2 * HOUR
+        if finest is not Granularity.MINUTE or edge.since >= NOW - KEPT[Granularity.MINUTE] + 2 * CLOCK_MARGIN:
+            assert edge.until - edge.since < 2 * finest.length
 
 
-@given(times, times, st.sampled_from([HOUR, timedelta(days=1)]))
-def test_a_series_has_as_many_points_as_it_takes(since: datetime, until: datetime, interval: timedelta) -> None:
-    start = since.replace(minute=0, second=0, microsecond=0, hour=since.hour if interval == HOUR else 0)
-    expected, at = 0, start
+def test_ninety_days_take_few_rollups() -> None:
+    planned = plan(Span(NOW - timedelta(days=90), NOW), OF_EVERYONE, NOW)
+    assert {one: len(buckets) for one, buckets in planned.buckets.items()} == {
+        Granularity.DAY: 89,
+        Granularity.HOUR: 11 + 12,
+        Granularity.MINUTE: 34,
+    }
+    assert [edge.until - edge.since for edge in planned.edges] == [
+        timedelta(minutes=25, seconds=4),
+        timedelta(seconds=56),
+    ]
+
+
+def test_a_range_without_ends_holds_every_admitted_session() -> None:
+    span = resolved(None, None, NOW)
+    assert span.since <= datetime(2020, 1, 1, tzinfo=UTC)
+    assert span.until >= NOW + timedelta(days=1)
+    assert plan(span, OF_USERS, NOW).edges == []
+
+
+@given(times, times, st.sampled_from(Granularity))
+def test_a_series_has_as_many_points_as_it_takes(since: datetime, until: datetime, interval: Granularity) -> None:
+    expected, at = 0, bucket_of(since, interval)
     while at < until:
-        expected, at = expected + 1, at + interval
-    assert max(0, points(since, until, interval)) == expected
+        expected, at = expected + 1, at + interval.length
+    assert max(0, points(Span(since, until), interval)) == expected
+    assert len(series({}, Span(since, until), interval)) == expected
+
+
+def test_the_largest_groups_come_first_and_empty_ones_not_at_all() -> None:
+    tallies = {f"p{number:03}": _tally(number) for number in range(MAX_GROUPS + 5)}
+    groups = persona_groups(tallies)
+    assert [group["key"] for group in groups] == [f"p{number:03}" for number in range(MAX_GROUPS + 4, 4, -1)]
+    assert groups[0] == {"key": "p104", **summary(tallies["p104"])}
+    assert count_groups(Counter({"timeout": 2, "tls": 0, "connect": 2, "expired": 5})) == [
+        {"key": "expired", "total": 5},
+        {"key": "connect", "total": 2},
+        {"key": "timeout", "total": 2},
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_rollups_and_sessions_count_alike(count: int) -> None:
+    of_sessions, of_rollups = Tally(), Tally()
+    of_sessions.add_sessions(SessionStatus.COMPLETED, None, 100, count, 54 * count)
+    of_sessions.add_sessions(SessionStatus.FAILED, "tls", None, count, None)
+    of_rollups.add_rollup([0, count, count, 0, 0], 54 * count, [("tls", count)], [(100, count)])
+    assert summary(of_sessions) == summary(of_rollups)
+
+
+def _tally(total: int) -> Tally:
+    return Tally(by_status=Counter({SessionStatus.ACTIVE: total}))
 
 
 def _inside(span: Span, at: datetime) -> bool:
-    return (span.since is None or at >= span.since) and (span.until is None or at < span.until)
+    return span.since <= at < span.until

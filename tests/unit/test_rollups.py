@@ -1,13 +1,22 @@
 """How sessions are counted."""
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.database.rollups import RELATIVE_ERROR, hour_of, quantile, response_bucket, response_ms_of
+from services.database.rollups import (
+    RELATIVE_ERROR,
+    RESPONSE_BOUNDS,
+    Granularity,
+    bucket_of,
+    next_bucket,
+    quantile,
+    response_bucket,
+    response_ms_of,
+)
 
 ROUNDING = 1e-9
 response_times = st.integers(1, 2**53) | st.integers(1, 100_000)
@@ -57,6 +66,24 @@ def test_the_ends_and_the_middle_are_quantiles_too(q: float, time: int) -> None:
     assert quantile(counted([30, 10, 20]), q) == pytest.approx(time, rel=RELATIVE_ERROR)
 
 
-def test_a_bucket_of_time_is_the_hour_of_the_start() -> None:
-    started = datetime(2026, 11, 22, 23, 59, 59, 999999, tzinfo=UTC)
-    assert hour_of(started) == datetime(2026, 11, 22, 23, tzinfo=UTC)
+@pytest.mark.parametrize(
+    ("granularity", "start"),
+    [
+        (Granularity.MINUTE, datetime(2026, 11, 22, 23, 59, tzinfo=UTC)),
+        (Granularity.HOUR, datetime(2026, 11, 22, 23, tzinfo=UTC)),
+        (Granularity.DAY, datetime(2026, 11, 22, tzinfo=UTC)),
+    ],
+)
+def test_buckets_of_time_are_those_of_utc(granularity: Granularity, start: datetime) -> None:
+    last = datetime(2026, 11, 22, 23, 59, 59, 999999, tzinfo=UTC)
+    assert bucket_of(last, granularity) == bucket_of(start, granularity) == start
+    assert bucket_of(last.astimezone(timezone(timedelta(hours=5, minutes=45))), granularity) == start
+    assert next_bucket(start, granularity) == start
+    assert next_bucket(last, granularity) == start + granularity.length
+
+
+def test_a_response_bound_is_the_longest_time_of_its_bucket() -> None:
+    for bucket in (100, 300, len(RESPONSE_BOUNDS) - 1):
+        assert response_bucket(RESPONSE_BOUNDS[bucket]) == bucket
+        assert response_bucket(RESPONSE_BOUNDS[bucket] + 1) == bucket + 1
+    assert RESPONSE_BOUNDS[-1] >= 2**53

@@ -1,7 +1,9 @@
 """`GET /api/chat-sessions/stats`."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,10 +14,22 @@ from services.api_gateway.documentation import GET_STATISTICS
 from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query
 from services.api_gateway.problems import invalid_parameter
-from services.api_gateway.statistics import HOUR, MAX_POINTS, Span, Tally, points, series, summary, total
-from services.api_gateway.statistics_reads import Subject, tallies_by_hour
+from services.api_gateway.statistics import (
+    MAX_POINTS,
+    Span,
+    Tally,
+    count_groups,
+    persona_groups,
+    points,
+    resolved,
+    series,
+    summary,
+    total,
+)
+from services.api_gateway.statistics_reads import Place, Question, tallies
+from services.database.rollups import Granularity
 
-_INTERVALS = {"hour": HOUR, "day": timedelta(days=1)}
+GROUPS = ("persona", "status", "failureKind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +48,50 @@ class StatisticsRoutes:
     async def statistics(self, request: Request) -> Response:
         """Count the sessions that started within the range."""
         caller = await self.gate.session_reader(request)
-        query = Query(request, "personaId", "userId", "from", "to", "interval")
+        query = Query(request, "personaId", "userId", "from", "to", "interval", "groupBy")
         user_id = query.identifier("userId") or (None if caller.is_admin else caller.user_id)
         if user_id not in {None, caller.user_id}:
             await self.gate.require_admin(caller, "stats.read", str(user_id))
-        span = Span(query.time("from"), query.time("to"))
-        interval = _INTERVALS.get(query.choice("interval", tuple(_INTERVALS)) or "")
-        bounds = None if interval is None else _bounds(span, interval)
-        counted = bounds or span
-        hours = await tallies_by_hour(self.database, Subject(user_id, query.identifier("personaId")), counted)
-        return answer({**summary(total(hours.values())), **_series(hours, bounds, interval)})
+        now = datetime.now(UTC)
+        interval = _interval(query)
+        span = resolved(query.time("from"), query.time("to"), now)
+        if interval is not None:
+            span = _bounded(query, Span(span.since, query.time("to") or now), interval)
+        group_by = query.choice("groupBy", GROUPS)
+        question = Question(user_id, query.identifier("personaId"), group_by == "persona", interval)
+        counts = await tallies(self.database, question, span, now)
+        whole = total(counts.values())
+        body = summary(whole)
+        if group_by is not None:
+            body["groups"] = _groups(group_by, counts, whole)
+        if interval is not None:
+            body["series"] = series(_joined(counts, 1), span, interval)
+        return answer(body)
 
 
-def _bounds(span: Span, interval: timedelta) -> Span:
-    """Return the range of a series, which ends at some time; Problem 400 where it would be too long."""
-    if span.since is None:
+def _interval(query: Query) -> Granularity | None:
+    word = query.choice("interval", tuple(Granularity))
+    return None if word is None else Granularity(word)
+
+
+def _bounded(query: Query, span: Span, interval: Granularity) -> Span:
+    """Return the range of a series; Problem 400 where it has no beginning or would be too long."""
+    if query.time("from") is None:
         raise invalid_parameter("from", "A series needs a beginning; give from beside interval.")
-    until = span.until or datetime.now(UTC)
-    if points(span.since, until, interval) > MAX_POINTS:
+    if points(span, interval) > MAX_POINTS:
         raise invalid_parameter("interval", f"That would be more than {MAX_POINTS} points; ask for fewer.")
-    return Span(span.since, until)
+    return span
 
 
-def _series(hours: dict[datetime, Tally], bounds: Span | None, interval: timedelta | None) -> dict[str, Any]:
-    if bounds is None or interval is None or bounds.since is None or bounds.until is None:
-        return {}
-    return {"series": series(hours, bounds.since, bounds.until, interval)}
+def _groups(group_by: str, counts: Mapping[Place, Tally], whole: Tally) -> list[dict[str, Any]]:
+    if group_by == "persona":
+        return persona_groups(_joined(counts, 0))
+    return count_groups(whole.by_status if group_by == "status" else whole.failures)
+
+
+def _joined(counts: Mapping[Place, Tally], part: int) -> dict[Any, Tally]:
+    """Return the tallies by one part of their place: the persona (0) or the time (1)."""
+    joined: defaultdict[Any, Tally] = defaultdict(Tally)
+    for place, tally in counts.items():
+        joined[place[part]].add(tally)
+    return joined

@@ -83,16 +83,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("month", name="pk_dropped_months"),
     )
     op.create_table(
-        "failure_rollups",
-        sa.Column("scope", sa.Text(), nullable=False),
-        sa.Column("bucket", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("shard", sa.SmallInteger(), nullable=False),
-        sa.Column("failureKind", sa.Text(), nullable=False),
-        sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("scope", "bucket", "shard", "failureKind", name="pk_failure_rollups"),
-        postgresql_with={"fillfactor": 75},
-    )
-    op.create_table(
         "fold_progress",
         sa.Column("topic", sa.Text(), nullable=False),
         sa.Column("partition", sa.Integer(), nullable=False),
@@ -133,14 +123,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("personaId", name="pk_personas"),
     )
     op.create_table(
-        "response_rollups",
-        sa.Column("scope", sa.Text(), nullable=False),
-        sa.Column("bucket", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("shard", sa.SmallInteger(), nullable=False),
-        sa.Column("responseBucket", sa.SmallInteger(), nullable=False),
-        sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("scope", "bucket", "shard", "responseBucket", name="pk_response_rollups"),
-        postgresql_with={"fillfactor": 75},
+        "rollup_checks",
+        sa.Column("pace", sa.Text(), nullable=False),
+        sa.Column("position", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("pace", name="pk_rollup_checks"),
     )
     op.create_table(
         "session_events",
@@ -156,8 +142,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "session_rollups",
-        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("granularity", sa.Text(collation="C"), nullable=False),
         sa.Column("bucket", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("scope", sa.Text(collation="C"), nullable=False),
         sa.Column("shard", sa.SmallInteger(), nullable=False),
         sa.Column("active", sa.BigInteger(), nullable=False),
         sa.Column("completed", sa.BigInteger(), nullable=False),
@@ -165,7 +152,11 @@ def upgrade() -> None:
         sa.Column("timeout", sa.BigInteger(), nullable=False),
         sa.Column("cancelled", sa.BigInteger(), nullable=False),
         sa.Column("responseMsSum", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("scope", "bucket", "shard", name="pk_session_rollups"),
+        sa.Column("failureKinds", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("failureCounts", postgresql.ARRAY(sa.BigInteger()), nullable=False),
+        sa.Column("responseBuckets", postgresql.ARRAY(sa.SmallInteger()), nullable=False),
+        sa.Column("responseCounts", postgresql.ARRAY(sa.BigInteger()), nullable=False),
+        sa.PrimaryKeyConstraint("granularity", "bucket", "scope", "shard", name="pk_session_rollups"),
         postgresql_with={"fillfactor": 75},
     )
     op.create_table(
@@ -198,11 +189,10 @@ def downgrade() -> None:
     op.drop_table("sweeps")
     op.drop_table("session_rollups")
     op.drop_table("session_events")
-    op.drop_table("response_rollups")
+    op.drop_table("rollup_checks")
     op.drop_table("personas")
     op.drop_table("idempotency_keys")
     op.drop_table("fold_progress")
-    op.drop_table("failure_rollups")
     op.drop_table("dropped_months")
     op.drop_table("conversations")
     op.drop_index("ix_chat_sessions_userId_status", table_name="chat_sessions")

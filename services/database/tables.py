@@ -227,4 +227,5 @@ rollup_checks = Table(
     metadata,
     Column("pace", Text, key="pace", primary_key=True),
     Column("position", Time, key="position", nullable=False),
+    Column("checkedAt", Time, key="checked_at", nullable=False),
 )

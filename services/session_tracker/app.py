@@ -30,6 +30,7 @@ from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.sweeps import Sweeps
 from services.session_tracker.tracker import Tracker
+from services.session_tracker.upkeep import keep_rollups
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
         _make_months_ahead(months),
         _move_idle_progress(fold, tracker, store),
         refresh_gauges(engine, metrics),
+        keep_rollups(engine, metrics),
     ]
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(engine.dispose)

@@ -53,6 +53,13 @@ class TrackerMetrics:
         self.swept = Counter("chat_sweep_timeouts", "Sessions that sweeps timed out", registry=registry)
         self.failed_chunks = Counter("chat_sweep_failed_chunks", "Chunks that a sweep skipped", registry=registry)
 
+        self.rollup_drift = Gauge(
+            "chat_rollup_drift",
+            "Counts by which rollups were wrong, found and repaired since the start; above 0 is a bug",
+            registry=registry,
+        )
+        self.rollup_checks = Counter("chat_rollup_checks", "Hours of rollups compared with sessions", registry=registry)
+
     def count(self, transitions: Iterable[Transition]) -> None:
         """Count what a committed transaction started and ended."""
         by_persona: dict[str, list[Transition]] = defaultdict(list)

@@ -126,6 +126,7 @@ def upgrade() -> None:
         "rollup_checks",
         sa.Column("pace", sa.Text(), nullable=False),
         sa.Column("position", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("checkedAt", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("pace", name="pk_rollup_checks"),
     )
     op.create_table(

@@ -1,0 +1,155 @@
+"""Compares rollups with what they count, in one statement: so in one snapshot, in which a fold is there whole or not.
+
+Both sides are taken apart into cells, one count each: minutes and hours are held against the sessions, days against
+their hours. A difference stays the same while folds go on, for they move both sides alike; so adding it later repairs.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    exists,
+    func,
+    literal,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, array
+
+from services.contracts.session import SessionStatus
+from services.database import tables as t
+from services.database.partitions import id_at
+from services.database.rollups import (
+    GLOBAL,
+    MERGED_SHARD,
+    OF_USERS,
+    PERSONA_PREFIX,
+    RESPONSE_BOUNDS,
+    USER_PREFIX,
+    Granularity,
+    bucket_of,
+)
+from services.session_tracker.counts import STATUSES, Counts, RollupKey
+
+_RESPONSE_MS_SUM, _FAILURE, _RESPONSE = "responseMs", "failure ", "response "
+
+
+def parameters(since: datetime, until: datetime, most: int) -> dict[str, Any]:
+    """Return what a query of DRIFT takes: a range of whole hours, for days of whole days, and the most cells."""
+    return {
+        "since": since,
+        "until": until,
+        "first_id": id_at(since),
+        "end_id": id_at(until),
+        "month": bucket_of(since, Granularity.DAY).replace(day=1),
+        "most": most,
+    }
+
+
+def repairs(granularity: Granularity, cells: Iterable[Any]) -> dict[RollupKey, Counts]:
+    """Return what to add to the rollups so that they are right."""
+    missing: dict[RollupKey, Counts] = {}
+    for bucket, scope, cell, count in cells:
+        counts = missing.setdefault(RollupKey(granularity, bucket, scope, MERGED_SHARD), Counts())
+        if cell == _RESPONSE_MS_SUM:
+            counts.response_ms_sum += count
+        elif cell.startswith(_FAILURE):
+            counts.failures[cell.removeprefix(_FAILURE)] = count
+        elif cell.startswith(_RESPONSE):
+            counts.responses[int(cell.removeprefix(_RESPONSE))] = count
+        else:
+            counts.sessions[STATUSES.index(SessionStatus(cell))] += count
+    return missing
+
+
+def _session_cells(granularity: Granularity) -> Select[Any]:
+    session = t.chat_sessions.c
+    names: list[ColumnElement[str]] = [literal(GLOBAL), PERSONA_PREFIX + session.persona_id]
+    if granularity in OF_USERS:
+        names.append(USER_PREFIX + session.user_id)
+    scopes = func.unnest(array(names)).table_valued("scope").render_derived().lateral()
+    response = func.width_bucket(session.response_ms - 1, literal(list(RESPONSE_BOUNDS), ARRAY(BigInteger)))
+    cells = _cells(
+        [
+            (cast(session.status, Text), literal(1)),
+            (literal(_RESPONSE_MS_SUM), session.response_ms),
+            (_FAILURE + session.failure_kind, literal(1)),
+            (_RESPONSE + cast(response, Text), literal(1)),
+        ]
+    )
+    return (
+        select(session.started_at.label("bucket"), scopes.c.scope, cells.c.cell, cells.c.count)
+        .select_from(t.chat_sessions.join(scopes, true()).join(cells, true()))
+        .where(session.session_id >= bindparam("first_id"), session.session_id < bindparam("end_id"))
+        .where(cells.c.cell.is_not(None), cells.c.count.is_not(None))
+    )
+
+
+def _rollup_cells(granularity: Granularity) -> Select[Any]:
+    rollup = t.session_rollups.c
+    counters = _cells(
+        [
+            *((literal(status.value), rollup[status.lower()]) for status in STATUSES),
+            (literal(_RESPONSE_MS_SUM), rollup.response_ms_sum),
+        ]
+    )
+    failures = _pairs(rollup.failure_kinds, rollup.failure_counts)
+    responses = _pairs(rollup.response_buckets, rollup.response_counts)
+    within = and_(
+        rollup.granularity == granularity, rollup.bucket >= bindparam("since"), rollup.bucket < bindparam("until")
+    )
+    parts = [
+        select(rollup.bucket, rollup.scope, name.label("cell"), cells.c.count)
+        .select_from(t.session_rollups.join(cells, true()))
+        .where(within)
+        for cells, name in (
+            (counters, counters.c.cell),
+            (failures, _FAILURE + failures.c.cell),
+            (responses, _RESPONSE + cast(responses.c.cell, Text)),
+        )
+    ]
+    every = union_all(*parts).subquery()
+    return select(every)
+
+
+def _cells(pairs: Iterable[tuple[ColumnElement[Any], ColumnElement[Any]]]) -> Any:
+    """Return a row for each pair of a cell's name and its count, beside the row that they are of."""
+    names, counts = zip(*pairs, strict=True)
+    return _pairs(array(names), array([cast(count, BigInteger) for count in counts]))
+
+
+def _pairs(names: ColumnElement[Any], counts: ColumnElement[Any]) -> Any:
+    return func.unnest(names, counts).table_valued("cell", "count").render_derived().lateral()
+
+
+def _drift(granularity: Granularity) -> Select[Any]:
+    truth = (
+        _rollup_cells(Granularity.HOUR) if granularity is Granularity.DAY else _session_cells(granularity)
+    ).subquery()
+    told = _rollup_cells(granularity).subquery()
+    bucket = func.date_trunc(granularity.value, truth.c.bucket, "UTC").label("bucket")
+    cells = union_all(
+        select(bucket, truth.c.scope, truth.c.cell, truth.c.count),
+        select(told.c.bucket, told.c.scope, told.c.cell, -told.c.count),
+    ).subquery()
+    key = (cells.c.bucket, cells.c.scope, cells.c.cell)
+    wrong = cast(func.sum(cells.c.count), BigInteger)
+    dropped = exists().where(t.dropped_months.c.month >= bindparam("month"))
+    every = select(*key, wrong).where(~dropped).group_by(*key).having(wrong != 0)
+    return every.order_by(*key).limit(bindparam("most"))
+
+
+DRIFT = {granularity: _drift(granularity) for granularity in Granularity}
+"""The queries of the cells by which the rollups of a granularity are wrong, and by how much.
+
+Of a month that retention dropped there is no drift: what it would be compared with is gone.
+"""

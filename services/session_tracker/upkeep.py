@@ -1,0 +1,228 @@
+"""Keeps the rollups true and small: compares them with the sessions, merges the shards of the past, removes the old.
+
+Every run looks at one recent hour and at one of all hours, both going backwards round and round; one process at a time.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, delete, func, literal_column, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.contracts.ids import id_time, new_id
+from services.database import tables as t
+from services.database.partitions import next_month
+from services.database.rollups import (
+    KEPT,
+    MERGED_SHARD,
+    USER_PREFIX,
+    Granularity,
+    bucket_of,
+    next_bucket,
+    readable_since,
+)
+from services.runtime.faults import PassingFault
+from services.session_tracker.counts import STATUSES, Counts, RollupKey
+from services.session_tracker.drift import DRIFT, parameters, repairs
+from services.session_tracker.faults import postgres_faults
+from services.session_tracker.metrics import TrackerMetrics
+from services.session_tracker.store import write_counts
+
+if TYPE_CHECKING:
+    from services.session_tracker.store import Driver
+
+logger = logging.getLogger(__name__)
+
+RUN_SECONDS = 15.0
+RECENT = timedelta(hours=72)
+MERGE_AFTER = timedelta(hours=48)
+"""When the shards of a bucket are merged: hardly any session of it changes any more."""
+MOST_CELLS = 5_000
+"""Counts repaired at once."""
+CHUNK = 5_000
+"""Rollups removed in one transaction."""
+_LOCK = 0x6368_7270  # "chrp": one upkeep at a time
+_HOUR = Granularity.HOUR.length
+
+
+class Pace(StrEnum):
+    """The hours that are gone through: the recent ones often, all slowly."""
+
+    RECENT = "recent"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a run found: the sum of the counts by which rollups were wrong, and the hours it looked at."""
+
+    drift: int = 0
+    hours: int = 0
+
+
+def next_hour(position: datetime | None, newest: datetime, oldest: datetime) -> datetime:
+    """Return the hour to look at after `position`: the one before, at the end the newest again."""
+    if position is None or not oldest < position <= newest:
+        return newest
+    return position - _HOUR
+
+
+async def keep_rollups(engine: AsyncEngine, metrics: TrackerMetrics) -> None:
+    """Run again and again, for ever; while PostgreSQL is away nothing happens."""
+    while True:
+        try:
+            checked = await run(engine, datetime.now(UTC))
+            await remove_old(engine, datetime.now(UTC))
+        except PassingFault as fault:
+            logger.info("The rollups are not looked after: %s", fault)
+        else:
+            metrics.rollup_checks.inc(checked.hours)
+            metrics.rollup_drift.inc(checked.drift)
+        await asyncio.sleep(RUN_SECONDS)
+
+
+async def run(engine: AsyncEngine, now: datetime) -> Checked:
+    """Look at the next hour of each pace, one transaction each; none where another process does, or just did.
+
+    Raises PassingFault where PostgreSQL is not to be had.
+    """
+    drift = hours = 0
+    for pace in Pace:
+        with postgres_faults():
+            async with engine.begin() as connection:
+                # A statement of its own: the next ones see all that the run before committed.
+                if not await connection.scalar(select(func.pg_try_advisory_xact_lock(_LOCK))):
+                    continue
+                hour = await _turn(connection, pace, now)
+                if hour is None:
+                    continue
+                hours += 1
+                for granularity, since, until in _stretches(hour, now):
+                    drift += await _reconcile(connection, granularity, since, until)
+                    if until <= now - MERGE_AFTER:
+                        await _merge(connection, granularity, since)
+    return Checked(drift, hours)
+
+
+async def remove_old(engine: AsyncEngine, now: datetime) -> int:
+    """Remove the rollups that are no longer kept, in chunks; return how many. Raises PassingFault as run() does."""
+    removed = 0
+    for granularity, kept in KEPT.items():
+        rollup = t.session_rollups.c
+        place: ColumnElement[Any] = literal_column("ctid")
+        old = select(place).select_from(t.session_rollups).limit(CHUNK)
+        old = old.where(rollup.granularity == granularity, rollup.bucket < bucket_of(now - kept, granularity))
+        chunk = delete(t.session_rollups).where(place == func.any(func.array(old.scalar_subquery())))
+        gone = CHUNK
+        while gone == CHUNK:
+            with postgres_faults():
+                async with engine.begin() as connection:
+                    gone = (await connection.execute(chunk)).rowcount
+            removed += gone
+    return removed
+
+
+async def _turn(connection: AsyncConnection, pace: Pace, now: datetime) -> datetime | None:
+    """Return the hour whose turn it is, and write down that it was; None before the time for the next one has come."""
+    checks = t.rollup_checks.c
+    row = (await connection.execute(select(checks.position, checks.checked_at).where(checks.pace == pace))).first()
+    if row is not None and timedelta() <= now - row.checked_at < timedelta(seconds=RUN_SECONDS / 2):
+        return None
+    oldest = await _oldest(connection, now)
+    if oldest is None:
+        return None
+    newest = bucket_of(now, Granularity.HOUR)
+    if pace is Pace.RECENT:
+        oldest = max(oldest, bucket_of(now - RECENT, Granularity.DAY))
+    values = {"position": next_hour(row and row.position, newest, oldest), "checked_at": now}
+    upsert = insert(t.rollup_checks).values(pace=pace, **values)
+    await connection.execute(upsert.on_conflict_do_update(index_elements=[checks.pace], set_=values))
+    return values["position"]
+
+
+async def _oldest(connection: AsyncConnection, now: datetime) -> datetime | None:
+    """Return the first day that has both its sessions and its hours; None where there are no sessions."""
+    sessions = t.chat_sessions.c.session_id
+    first = await connection.scalar(select(sessions).order_by(sessions).limit(1))
+    if first is None:
+        return None
+    dropped = await connection.scalar(select(func.max(t.dropped_months.c.month)))
+    oldest = bucket_of(id_time(first), Granularity.DAY)
+    for bound in (readable_since(Granularity.HOUR, now), dropped and next_month(dropped)):
+        if bound is not None:
+            oldest = max(oldest, next_bucket(bound, Granularity.DAY))
+    return oldest
+
+
+def _stretches(hour: datetime, now: datetime) -> list[tuple[Granularity, datetime, datetime]]:
+    """Return what is looked at with an hour: its minutes while they are kept, itself, and with the first its day."""
+    stretches = [(Granularity.HOUR, hour, hour + _HOUR)]
+    minutes = readable_since(Granularity.MINUTE, now)
+    if minutes is None or hour >= minutes:
+        stretches.insert(0, (Granularity.MINUTE, hour, hour + _HOUR))
+    day = bucket_of(hour, Granularity.DAY)
+    if day == hour:
+        stretches.append((Granularity.DAY, day, day + Granularity.DAY.length))
+    return stretches
+
+
+async def _reconcile(connection: AsyncConnection, granularity: Granularity, since: datetime, until: datetime) -> int:
+    """Repair the rollups of a range where they are wrong; return by how much they were."""
+    wrong, given = DRIFT[granularity], parameters(since, until, MOST_CELLS)
+    cells, of_hours = (await connection.execute(wrong, given)).all(), 0
+    if cells and granularity is Granularity.DAY:
+        # It differs from its hours: they may be what is wrong.
+        for hour in range(24):
+            start = since + hour * _HOUR
+            of_hours += await _reconcile(connection, Granularity.HOUR, start, start + _HOUR)
+        cells = (await connection.execute(wrong, given)).all()
+    drift = sum(int(abs(count)) for *_, count in cells)
+    if drift:
+        logger.error("Rollups by %s from %s on were wrong by %d and are repaired.", granularity, since, drift)
+        await write_counts(await _driver_of(connection), repairs(granularity, cells))
+        await connection.execute(
+            insert(t.audit_log),
+            {
+                "id": new_id(),
+                "at": datetime.now(UTC),
+                "actor": "session-tracker",
+                "action": "rollups.repair",
+                "target": f"{granularity} {since.isoformat()}",
+                "outcome": "repaired",
+                "details": {"drift": drift, "cells": len(cells), "scopes": len({cell.scope for cell in cells})},
+            },
+        )
+    return of_hours + drift
+
+
+async def _merge(connection: AsyncConnection, granularity: Granularity, bucket: datetime) -> None:
+    """Make one row of the shards of a bucket: fewer to read. A fold that moves one of them meanwhile waits, or makes it
+    anew.
+    """
+    rollup = t.session_rollups.c
+    shards = (
+        delete(t.session_rollups)
+        .where(rollup.granularity == granularity, rollup.bucket == bucket)
+        .where(rollup.scope < USER_PREFIX, rollup.shard != MERGED_SHARD)
+        .returning(*rollup)
+    )
+    merged: dict[RollupKey, Counts] = {}
+    for row in (await connection.execute(shards)).all():
+        counts = Counts(
+            [getattr(row, status.lower()) for status in STATUSES],
+            row.response_ms_sum,
+            dict(zip(row.failure_kinds, row.failure_counts, strict=True)),
+            dict(zip(row.response_buckets, row.response_counts, strict=True)),
+        )
+        merged.setdefault(RollupKey(granularity, bucket, row.scope, MERGED_SHARD), Counts()).add(counts)
+    await write_counts(await _driver_of(connection), merged)
+
+
+async def _driver_of(connection: AsyncConnection) -> "Driver":
+    """Return the driver's own connection, in the transaction that the statements before have begun."""
+    return (await connection.get_raw_connection()).driver_connection  # type: ignore[return-value]

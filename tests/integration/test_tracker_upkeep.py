@@ -1,0 +1,235 @@
+"""Rollups are compared with their sessions, repaired, merged and removed, while folds go on."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.contracts.events import TrackedEvent
+from services.contracts.ids import new_id
+from services.database.engine import build_engine
+from services.database.partitions import first_id, id_at, month_of, next_month
+from services.database.rollups import KEPT, MERGED_SHARD, Granularity, bucket_of
+from services.session_tracker import upkeep
+from services.session_tracker.drift import DRIFT, parameters
+from services.session_tracker.fold import Arrival
+from services.session_tracker.metrics import TrackerMetrics
+from services.session_tracker.months import Months
+from services.session_tracker.store import SessionStore
+from services.session_tracker.upkeep import Checked, Pace, next_hour, remove_old, run
+from tests.integration.tracker_process import connected, until
+from tests.recount import assert_rollups_exact, counted
+from tests.sample_events import SessionEvents
+
+NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
+EARLIER = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Kept:
+    """A database with sessions, and the clock of its upkeep."""
+
+    engine: AsyncEngine
+    rows: asyncpg.Connection
+    database_url: str
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    async def fold(self, events: Sequence[TrackedEvent], partition: int = 0) -> None:
+        await SessionStore(self.engine).fold(
+            [Arrival(e, e.occurred_at, partition, n) for n, e in enumerate(events)], {}
+        )
+
+    async def look(self) -> int:
+        """Look at the next hours; return the drift found."""
+        self.now += timedelta(seconds=upkeep.RUN_SECONDS)
+        return (await run(self.engine, self.now)).drift
+
+    async def look_at(self, hours_ago: float, count: int) -> int:
+        """Look at so many hours, from the one on in which it was so long ago; return the drift found."""
+        start = bucket_of(NOW - timedelta(hours=hours_ago), Granularity.HOUR)
+        await self.rows.execute("DELETE FROM rollup_checks")
+        await self.rows.execute("INSERT INTO rollup_checks VALUES ($1, $2, $3)", Pace.ALL, start + HOUR, EARLIER)
+        return sum([await self.look() for _ in range(count)])
+
+
+@pytest.fixture
+async def kept(postgres_url: str) -> AsyncIterator[Kept]:
+    engine = build_engine(postgres_url, pool_size=6)
+    async with connected(postgres_url) as rows:
+        yield Kept(engine, rows, postgres_url)
+    await engine.dispose()
+
+
+def aged(number: int, *, hours: float) -> SessionEvents:
+    """A session that began so long ago."""
+    session_id = UUID(int=id_at(NOW - timedelta(hours=hours)).int | new_id().int & (1 << 80) - 1)
+    return SessionEvents(
+        session_id=session_id, conversation=f"c{number}", persona=f"p{number % 3}", user=f"u{number % 5}"
+    )
+
+
+async def folded(kept: Kept, ages: Sequence[float], chance: random.Random) -> list[SessionEvents]:
+    """Sessions of these ages, each with some ending or none."""
+    sessions = [aged(number, hours=hours) for number, hours in enumerate(ages)]
+    for month in {month_of(session.session_id) for session in sessions}:
+        await Months(kept.engine).ensure(id_at(month))
+    for partition in range(4):
+        events: list[TrackedEvent] = []
+        for session in sessions[partition::4]:
+            end = chance.choice([session.succeeded, session.failed, session.cancelled, None])
+            events += [session.sent(), *([end()] if end else [])]
+        await kept.fold(events, partition)
+    return sessions
+
+
+DAMAGE = """
+    UPDATE session_rollups SET active = active + 7, "responseMsSum" = 0 WHERE scope LIKE 'persona:%';
+    UPDATE session_rollups SET "failureKinds" = '{tls}', "failureCounts" = '{3}', "responseBuckets" = '{}',
+        "responseCounts" = '{}' WHERE shard < 2;
+    DELETE FROM session_rollups WHERE scope = 'user:u1';
+    INSERT INTO session_rollups SELECT granularity, bucket, 'user:nobody', 1, 1, 2, 3, 4, 5, 6, '{tls}', '{1}', '{5}',
+        '{1}' FROM session_rollups WHERE scope = 'global' AND granularity <> 'minute' GROUP BY 1, 2
+"""
+
+
+async def test_wrong_rollups_are_found_and_repaired(kept: Kept) -> None:
+    await folded(kept, [hours / 10 for hours in range(60)], random.Random(1))
+    right = await counted(kept.rows)
+    # Hours that were right when they were looked at are wrong when their day is.
+    assert await kept.look_at(0, count=3) == 0
+    await kept.rows.execute(DAMAGE)
+    wrong = await counted(kept.rows)
+    drift = sum([await kept.look() for _ in range(50)])
+    assert drift == sum(abs(right.get(cell, 0) - wrong.get(cell, 0)) for cell in {*right, *wrong})
+    assert await counted(kept.rows) == right
+    await assert_rollups_exact(kept.database_url)
+    audit = await kept.rows.fetch("SELECT actor, outcome FROM audit_log WHERE action = 'rollups.repair'")
+    assert {tuple(row) for row in audit} == {("session-tracker", "repaired")}
+    assert await kept.look_at(0, count=5) == 0
+
+
+async def test_folds_that_go_on_are_no_drift(kept: Kept) -> None:
+    chance = random.Random(2)
+    sessions = [aged(number, hours=chance.choice([0.001, 49])) for number in range(150)]
+    for month in {month_of(session.session_id) for session in sessions}:
+        await Months(kept.engine).ensure(id_at(month))
+    await kept.fold([session.sent() for session in sessions])
+    endings = [chance.choice([session.succeeded, session.failed])() for session in sessions]
+
+    async def folding(partition: int) -> None:
+        for event in endings[partition::3]:
+            await kept.fold([event], partition)
+
+    folds = [asyncio.create_task(folding(partition)) for partition in range(3)]
+    drift = rounds = 0
+    while not all(fold.done() for fold in folds):
+        drift += await kept.look_at(rounds % 2 * 49, count=1)
+        rounds += 1
+    await asyncio.gather(*folds)
+    assert (drift, rounds > 3) == (0, True)
+    await assert_rollups_exact(kept.database_url)
+
+
+async def test_the_shards_of_the_past_are_merged_and_stay_exact(kept: Kept) -> None:
+    sessions = await folded(kept, [hours / 10 for hours in range(720, 740)], random.Random(3))
+    before = await counted(kept.rows)
+    assert await kept.look_at(72, count=50) == 0
+    assert await counted(kept.rows) == before
+    shards = await kept.rows.fetch(
+        "SELECT DISTINCT granularity, shard FROM session_rollups WHERE scope = 'global' AND granularity <> 'minute'"
+    )
+    assert {tuple(row) for row in shards} == {("hour", MERGED_SHARD), ("day", MERGED_SHARD)}
+    # A late ending makes a shard anew, until it is merged as well.
+    await kept.fold([session.succeeded() for session in sessions], 5)
+    await assert_rollups_exact(kept.database_url)
+    assert await kept.look_at(72, count=50) == 0
+    await assert_rollups_exact(kept.database_url)
+
+
+async def test_a_month_that_retention_dropped_has_no_drift(kept: Kept) -> None:
+    await folded(kept, [1.0, 24 * 40.0], random.Random(4))
+    dropped_at = NOW - timedelta(days=40)
+    month = month_of(id_at(dropped_at))
+    before = await counted(kept.rows)
+    await kept.rows.execute("INSERT INTO dropped_months (month) VALUES ($1)", month)
+    for table, column in (("messages", "chatSessionId"), ("chat_sessions", "sessionId")):
+        await kept.rows.execute(
+            f'DELETE FROM {table} WHERE "{column}" >= $1 AND "{column}" < $2',
+            first_id(month),
+            first_id(next_month(month)),
+        )
+    assert await kept.look_at(24 * 40, count=3) == 0
+    hour = bucket_of(dropped_at, Granularity.HOUR)
+    async with kept.engine.connect() as connection:
+        for granularity in (Granularity.MINUTE, Granularity.HOUR):
+            # Even if the month was dropped after a run had chosen the hour.
+            found = await connection.execute(DRIFT[granularity], parameters(hour, hour + HOUR, 10))
+            assert found.all() == []
+    assert await counted(kept.rows) == before
+
+
+async def test_old_minutes_and_hours_are_removed_and_days_stay(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "CHUNK", 7)
+    await folded(kept, [1, 46.5, 49.5, 24 * 60, 24 * 394, 24 * 398, 24 * 500], random.Random(5))
+    before = await counted(kept.rows)
+    assert await remove_old(kept.engine, kept.now) > 7
+    after = await counted(kept.rows)
+    assert after == {
+        cell: count
+        for cell, count in before.items()
+        if cell[0] == "day" or cell[2] >= bucket_of(kept.now - KEPT[Granularity(cell[0])], Granularity(cell[0]))
+    }
+    assert {cell[0] for cell in before.keys() - after.keys()} == {"minute", "hour"}
+    assert await remove_old(kept.engine, kept.now) == 0
+    # What is removed is not missed.
+    for hours_ago in (49.5, 24 * 60, 24 * 398):
+        assert await kept.look_at(hours_ago, count=1) == 0
+
+
+async def test_several_at_once_look_at_each_hour_once(kept: Kept) -> None:
+    await folded(kept, [0.5], random.Random(6))
+    found = await asyncio.gather(*(run(kept.engine, kept.now) for _ in range(4)))
+    assert sum(checked.hours for checked in found) == len(Pace)
+    assert await run(kept.engine, kept.now + timedelta(seconds=1)) == Checked()
+
+
+async def test_without_sessions_there_is_nothing_to_look_at(kept: Kept) -> None:
+    assert await run(kept.engine, kept.now) == Checked()
+
+
+async def test_the_drift_is_told_as_a_metric(kept: Kept) -> None:
+    await folded(kept, [0.001], random.Random(7))
+    await kept.rows.execute("UPDATE session_rollups SET active = active + 2 WHERE granularity = 'hour'")
+    registry = CollectorRegistry()
+    keeping = asyncio.create_task(upkeep.keep_rollups(kept.engine, TrackerMetrics(registry)))
+    try:
+
+        async def told() -> bool:
+            return bool(registry.get_sample_value("chat_rollup_checks_total"))
+
+        await until(told, "the rollups were looked at")
+        drift = registry.get_sample_value("chat_rollup_drift")
+    finally:
+        keeping.cancel()
+    assert drift is not None
+    assert drift >= 3 * 2  # global, persona and user
+    assert (await kept.rows.fetchval("SELECT count(*) FROM audit_log")) >= 1
+
+
+def test_the_hours_are_gone_through_backwards_and_again() -> None:
+    newest, oldest = datetime(2026, 11, 22, 12, tzinfo=UTC), datetime(2026, 11, 22, 10, tzinfo=UTC)
+    hour, seen = None, []
+    for _ in range(5):
+        hour = next_hour(hour, newest, oldest)
+        seen.append(hour.hour)
+    assert seen == [12, 11, 10, 12, 11]
+    assert next_hour(newest + HOUR, newest, oldest) == newest
+    assert next_hour(oldest - HOUR, newest, oldest) == newest

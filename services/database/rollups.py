@@ -32,6 +32,8 @@ class Granularity(StrEnum):
     HOUR = "hour"
     DAY = "day"
 
+    __hash__ = str.__hash__  # they are in the key of every row that is counted; the enum's own is ten times slower
+
     @property
     def length(self) -> timedelta:
         """The time from a bucket's start to the next one's."""

@@ -10,7 +10,6 @@ from services.database.rollups import (
     GLOBAL,
     OF_EVERYONE,
     OF_USERS,
-    USER_PREFIX,
     Granularity,
     bucket_of,
     persona_scope,
@@ -23,6 +22,10 @@ K = TypeVar("K")
 
 STATUSES = tuple(SessionStatus)
 _POSITIONS = {status: position for position, status in enumerate(STATUSES)}
+
+
+_Cell = tuple[datetime, str, int]
+"""A bucket of the finest granularity, its scope and shard."""
 
 
 class RollupKey(NamedTuple):
@@ -60,51 +63,47 @@ class Counts:
         if session.failure_kind is not None:
             self.failures[session.failure_kind] = self.failures.get(session.failure_kind, 0) + 1
 
-    def add(self, other: "Counts") -> None:
-        """Count what the other counts as well."""
-        self.sessions = [mine + theirs for mine, theirs in zip(self.sessions, other.sessions, strict=True)]
-        self.response_ms_sum += other.response_ms_sum
-        _add(self.failures, other.failures)
-        _add(self.responses, other.responses)
-
-
-def granularities(scope: str) -> tuple[Granularity, ...]:
-    """Return what is kept of a scope, the finest first."""
-    return OF_USERS if scope.startswith(USER_PREFIX) else OF_EVERYONE
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            [mine + theirs for mine, theirs in zip(self.sessions, other.sessions, strict=True)],
+            self.response_ms_sum + other.response_ms_sum,
+            _sum(self.failures, other.failures),
+            _sum(self.responses, other.responses),
+        )
 
 
 def deltas(transitions: Iterable[Transition]) -> dict[RollupKey, Counts]:
     """Return what the transitions add to the rollups; a session that kept its status adds nothing."""
-    finest: dict[RollupKey, Counts] = {}
+    everyone: dict[_Cell, Counts] = {}
+    users: dict[_Cell, Counts] = {}
     for transition in transitions:
-        session = transition.session
+        session, shard = transition.session, transition.shard
         if session.status is transition.previous:
             continue
         minute = bucket_of(session.started_at, Granularity.MINUTE)
-        hour = bucket_of(minute, Granularity.HOUR)
-        for key in (
-            RollupKey(Granularity.MINUTE, minute, GLOBAL, transition.shard),
-            RollupKey(Granularity.MINUTE, minute, persona_scope(session.persona_id), transition.shard),
-            RollupKey(Granularity.HOUR, hour, user_scope(session.user_id), transition.shard),
+        for finest, cell in (
+            (everyone, (minute, GLOBAL, shard)),
+            (everyone, (minute, persona_scope(session.persona_id), shard)),
+            (users, (minute.replace(minute=0), user_scope(session.user_id), shard)),
         ):
-            if key not in finest:
-                finest[key] = Counts()
-            finest[key].move(transition)
-    return {key: counts for key, counts in _rolled_up(finest).items() if counts}
+            counts = finest.get(cell)
+            if counts is None:
+                counts = finest[cell] = Counts()
+            counts.move(transition)
+    return _rolled_up(everyone, OF_EVERYONE) | _rolled_up(users, OF_USERS)
 
 
-def _rolled_up(finest: Mapping[RollupKey, Counts]) -> dict[RollupKey, Counts]:
-    """Return the counts at every granularity that their scopes are kept at."""
+def _rolled_up(finest: Mapping[_Cell, Counts], granularities: Iterable[Granularity]) -> dict[RollupKey, Counts]:
+    """Return the counts at these granularities, without those that came to nothing."""
     rows: dict[RollupKey, Counts] = {}
-    for (_, bucket, scope, shard), counts in finest.items():
-        for granularity in granularities(scope):
-            key = RollupKey(granularity, bucket_of(bucket, granularity), scope, shard)
-            if key not in rows:
-                rows[key] = Counts()
-            rows[key].add(counts)
-    return rows
+    for granularity in granularities:
+        starts = {bucket: bucket_of(bucket, granularity) for bucket in {bucket for bucket, _, _ in finest}}
+        for (bucket, scope, shard), counts in finest.items():
+            key = RollupKey(granularity, starts[bucket], scope, shard)
+            standing = rows.get(key)
+            rows[key] = counts if standing is None else standing + counts
+    return {key: counts for key, counts in rows.items() if counts}
 
 
-def _add(total: dict[K, int], more: Mapping[K, int]) -> None:
-    for key, count in more.items():
-        total[key] = total.get(key, 0) + count
+def _sum(mine: Mapping[K, int], theirs: Mapping[K, int]) -> dict[K, int]:
+    return {key: mine.get(key, 0) + theirs.get(key, 0) for key in {**mine, **theirs}}

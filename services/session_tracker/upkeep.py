@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 
 RUN_SECONDS = 15.0
 RECENT = timedelta(hours=72)
-MERGE_AFTER = timedelta(hours=48)
-"""When the shards of a bucket are merged: hardly any session of it changes any more."""
+MERGE_AFTER = timedelta(hours=2)
+"""When the shards of a bucket are merged: few of its sessions change later, and make shards that are merged again."""
 MOST_CELLS = 5_000
 """Counts repaired at once."""
 CHUNK = 5_000
@@ -219,7 +219,8 @@ async def _merge(connection: AsyncConnection, granularity: Granularity, bucket: 
             dict(zip(row.failure_kinds, row.failure_counts, strict=True)),
             dict(zip(row.response_buckets, row.response_counts, strict=True)),
         )
-        merged.setdefault(RollupKey(granularity, bucket, row.scope, MERGED_SHARD), Counts()).add(counts)
+        key = RollupKey(granularity, bucket, row.scope, MERGED_SHARD)
+        merged[key] = merged[key] + counts if key in merged else counts
     await write_counts(await _driver_of(connection), merged)
 
 

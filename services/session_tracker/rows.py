@@ -1,6 +1,6 @@
 """Sessions as the statements' rows, and back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -58,10 +58,20 @@ def updatable(session: Session) -> list[Any]:
     return row
 
 
-def rollup(key: RollupKey, counts: Counts) -> list[Any]:
-    """Return the counts as a row of ADD_COUNTS."""
+def rollups(counts: Mapping[RollupKey, Counts]) -> list[list[Any]]:
+    """Return the counts as rows of ADD_COUNTS: one where the same counts are added at several granularities."""
+    same: dict[int, list[RollupKey]] = {}
+    for key, one in counts.items():
+        same.setdefault(id(one), []).append(key)
+    return [_rollup(keys, counts[keys[0]]) for keys in same.values()]
+
+
+def _rollup(keys: Sequence[RollupKey], counts: Counts) -> list[Any]:
     return [
-        *key,
+        _array(key.granularity for key in keys),
+        max(key.bucket for key in keys),
+        keys[0].scope,
+        keys[0].shard,
         *counts.sessions,
         counts.response_ms_sum,
         _array(counts.failures),
@@ -73,7 +83,7 @@ def rollup(key: RollupKey, counts: Counts) -> list[Any]:
 
 def _array(values: Iterable[object]) -> str:
     """Return the text of a PostgreSQL array of numbers or plain words."""
-    return f"{{{','.join(map(str, values))}}}"
+    return "{" + ",".join(map(str, values)) + "}"
 
 
 def columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:

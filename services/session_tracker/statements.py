@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Select,
     Table,
     Text,
     bindparam,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     true,
     tuple_,
     update,
@@ -49,6 +51,7 @@ HISTORY_COLUMNS = ("session_id", "event_id", "type", "occurred_at", "recorded_at
 MESSAGE_COLUMNS = ("id", "chat_session_id", "role", "content", "created_at")
 AUDIT_COLUMNS = ("id", "at", "actor", "action", "target", "outcome", "details")
 ROLLUP_KEY = ("granularity", "bucket", "scope", "shard")
+ROLLUP_ARRAYS = ("granularity", "failure_kinds", "failure_counts", "response_buckets", "response_counts")
 
 _DIALECT = dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
@@ -89,18 +92,27 @@ def _added_up(keys: ColumnElement[Any], counts: ColumnElement[Any], new: Any, pi
     )
 
 
-def _add_counts() -> str:
-    """Return the upsert of rollups; its arrays come as text, because `unnest` takes arrays of arrays apart."""
+def _new_counts() -> Select[Any]:
+    """Return the rows to add, in key order: `$1` names the granularities at which a row is added.
+
+    Arrays come as text, because `unnest` takes arrays of arrays apart.
+    """
     c = t.session_rollups.c
-    arrays = (c.failure_kinds, c.failure_counts, c.response_buckets, c.response_counts)
-    plain = [one for one in c if one not in arrays]
-    types = [*(one.type for one in plain), *(Text() for _ in arrays)]
-    names = [f"n_{one.key}" for one in (*plain, *arrays)]
-    parameters = [bindparam(name, type_=ARRAY(kind)) for name, kind in zip(names, types, strict=True)]
-    rows = func.unnest(*parameters).table_valued(*(column(name) for name in names), name="new").render_derived()
-    values = [*(rows.c[f"n_{one.key}"] for one in plain), *(cast(rows.c[f"n_{one.key}"], one.type) for one in arrays)]
-    statement = insert(t.session_rollups).from_select([*plain, *arrays], select(*values))
-    sums = [one for one in plain if one.key not in ROLLUP_KEY]
+    names = [one.key for one in c]
+    types = [Text() if one.key in ROLLUP_ARRAYS else one.type for one in c]
+    arrays = [bindparam(name, type_=ARRAY(kind)) for name, kind in zip(names, types, strict=True)]
+    rows = func.unnest(*arrays).table_valued(*(column(f"n_{name}") for name in names), name="new").render_derived()
+    each = func.unnest(cast(rows.c.n_granularity, ARRAY(Text()))).table_valued("granularity").render_derived().lateral()
+    bucket = func.date_trunc(each.c.granularity, rows.c.n_bucket, literal_column("'UTC'"))
+    rest = [cast(rows.c[f"n_{one.key}"], one.type) if one.key in ROLLUP_ARRAYS else rows.c[f"n_{one.key}"] for one in c]
+    ordered = [each.c.granularity, bucket, *rest[2:]]
+    return select(*ordered).select_from(rows.join(each, true())).order_by(*(text(str(n)) for n in range(1, 5)))
+
+
+def _add_counts() -> str:
+    c = t.session_rollups.c
+    statement = insert(t.session_rollups).from_select([*c], _new_counts())
+    sums = [one for one in c if one.key not in (*ROLLUP_KEY, *ROLLUP_ARRAYS)]
     return _sql(
         statement.on_conflict_do_update(
             index_elements=[c[key] for key in ROLLUP_KEY],

@@ -18,7 +18,7 @@ from services.session_tracker.counts import Counts, RollupKey, deltas
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.fold import Arrival, Folded, Message, Transition, by_session, fold
 from services.session_tracker.lifecycle import Session
-from services.session_tracker.rows import columns, insertable, rollup, session_of, updatable
+from services.session_tracker.rows import columns, insertable, rollups, session_of, updatable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -225,10 +225,9 @@ async def add_counts(driver: "Driver", transitions: Iterable[Transition]) -> Non
 
 
 async def write_counts(driver: "Driver", counts: Mapping[RollupKey, Counts]) -> None:
-    """Add the counts to the rollups, in key order."""
+    """Add the counts to the rollups."""
     if counts:
-        rows = [rollup(key, counts[key]) for key in sorted(counts)]
-        await driver.execute(sql.ADD_COUNTS, *columns(rows))
+        await driver.execute(sql.ADD_COUNTS, *columns(rollups(counts)))
 
 
 async def _write_audit(driver: "Driver", folded: Sequence[Folded]) -> None:

@@ -18,10 +18,11 @@ from services.contracts.session import FailureKind
 from services.database.engine import build_engine
 from services.database.partitions import id_at
 from services.database.rollups import Granularity
+from services.session_tracker.endings import START
 from services.session_tracker.fold import Arrival
 from services.session_tracker.months import Months
 from services.session_tracker.store import SessionStore
-from services.session_tracker.sweep_store import START, SweepStore
+from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.upkeep import run
 from tests.integration.tracker_process import connected
 from tests.recount import counted, recounted

@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml
 run: setup ## Set up, then run the whole system on this machine
 	@exec $(BIN)/chat-sessions up
 
-PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --no-loadscope-reorder
 
 test: setup ## Every test: on the embedded broker and, where Java and Maven are, on Apache Kafka
 	@$(PYTEST) -n 5

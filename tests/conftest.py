@@ -9,6 +9,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from services.database.migrate import migrate
 from services.local.apache_kafka import BRIEF, start_apache_kafka
@@ -28,23 +30,30 @@ def pytest_report_header() -> str:
     return "broker: Apache Kafka, for every test that needs one" if on_apache_kafka() else "broker: embedded"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On Apache Kafka leave out what needs no broker: it ran with the embedded one."""
-    idle = [item for item in items if on_apache_kafka() and not _needs_a_broker(item)]
-    config.hook.pytest_deselected(items=idle)
-    items[:] = [item for item in items if item not in idle]
-    for item in items:
-        # A worker takes a file whole, and all of end to end, for these share one running system.
-        item.add_marker(pytest.mark.xdist_group("e2e" if _is_end_to_end(item) else item.path.stem))
+    if on_apache_kafka():
+        idle = [item for item in items if not _needs_a_broker(item)]
+        config.hook.pytest_deselected(items=idle)
+        items[:] = [item for item in items if _needs_a_broker(item)]
 
 
 def _needs_a_broker(item: pytest.Item) -> bool:
-    return _is_end_to_end(item) or not {"broker", "empty_broker"}.isdisjoint(getattr(item, "fixturenames", ()))
+    fixtures = getattr(item, "fixturenames", ())
+    return "broker" in fixtures or "empty_broker" in fixtures or item.path.parent.name == "e2e"
 
 
-def _is_end_to_end(item: pytest.Item) -> bool:
-    return item.path.parent.name == "e2e"
+class _FileByFile(LoadScopeScheduling):
+    """A worker takes a file whole, and all of end to end, for these tests share one running system."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "tests/e2e" if file.startswith("tests/e2e/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FileByFile:
+    """Share the tests out among several workers."""
+    return _FileByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,7 @@ async def consume_as_a_group(settings: KafkaSettings, topic: str, group: str, co
     consumer = BatchConsumer(
         broker,
         ledger,
+        [ledger.take],
         group_id=group,
         topics=[topic],
         settings=settings,

@@ -171,6 +171,7 @@ class Persona(Shape):
     deadline_seconds: float
     first_byte_seconds: float | None
     idle_seconds: float | None
+    session_timeout_hours: float | None
     idempotent: bool
     callback_seconds: float | None = Field(description="How long its reply by callback may take; null: it answers")
     has_auth: bool

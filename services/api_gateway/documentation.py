@@ -41,8 +41,8 @@ _STATISTICS = {
 _PERSONA = {
     "personaId": "support", "webhookUrl": "https://n8n.example.com/webhook/support", "timeoutSeconds": 10,
     "maxAttempts": 3, "deadlineSeconds": 60, "firstByteSeconds": None, "idleSeconds": 30, "idempotent": False,
-    "callbackSeconds": None, "hasAuth": True, "hasSigningKeys": True, "n8nApiUrl": None, "hasN8nApiKey": False,
-    "createdAt": _WHEN, "updatedAt": _WHEN,
+    "callbackSeconds": None, "sessionTimeoutHours": None, "hasAuth": True, "hasSigningKeys": True,
+    "n8nApiUrl": None, "hasN8nApiKey": False, "createdAt": _WHEN, "updatedAt": _WHEN,
 }  # fmt: skip
 _SWEEP = {
     "sweepId": _ID, "requestedBy": "root", "asOf": _WHEN, "maxAgeHours": 24, "dryRun": False, "timedOut": 17,

@@ -7,6 +7,7 @@ import jwt
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from services.api_gateway.bodies import Body
+from services.contracts.events import Hours
 from services.runtime.signing import read_key
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
@@ -94,6 +95,9 @@ class PersonaBody(Body):
         description="Of one call, between two pieces of its answer; none: timeoutSeconds alone counts",
     )
     idempotent: bool = Field(False, description="Whether the workflow may be called again after it has started")
+    session_timeout_hours: Hours | None = Field(
+        None, description="Without activity for so long its sessions time out; else CHAT_SESSION_TIMEOUT_HOURS"
+    )
     callback_seconds: float | None = Field(
         None,
         gt=0,

@@ -81,6 +81,7 @@ class Personas:
             "idle_seconds": body.idle_seconds,
             "idempotent": body.idempotent,
             "callback_seconds": body.callback_seconds,
+            "session_timeout_hours": body.session_timeout_hours,
             "auth": self._encrypted(None if body.auth is None else _told(body.auth)),
             "signing_keys": self._encrypted([key.get_secret_value() for key in body.signing_keys]),
             "n8n_api_url": body.api_url,

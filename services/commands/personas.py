@@ -44,6 +44,9 @@ def set_persona(
         float | None,
         typer.Option(help="How long its reply may take to be posted to callbackUrl.", show_default=False),
     ] = None,
+    session_timeout_hours: Annotated[
+        float | None, typer.Option(help="Without activity for so long its sessions time out.", show_default=False)
+    ] = None,
     auth_header: Annotated[
         str | None, typer.Option(help="The header that the webhook asks for.", show_default=False)
     ] = None,
@@ -77,6 +80,7 @@ def set_persona(
         "idleSeconds": idle_seconds,
         "idempotent": idempotent,
         "callbackSeconds": callback_seconds,
+        "sessionTimeoutHours": session_timeout_hours,
         "auth": _credentials(auth_header, auth_basic, auth_jwt),
         "signingKeys": _secret(KEYS_VARIABLE, "Signing keys").split() if sign else [],
         "n8nApiKey": _secret(API_KEY_VARIABLE, "Key of n8n's API") if n8n_api_key else None,

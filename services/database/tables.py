@@ -71,7 +71,9 @@ chat_sessions = Table(
     postgresql_partition_by='RANGE ("sessionId")',
 )
 Index(None, chat_sessions.c.user_id, chat_sessions.c.status)
-Index(None, chat_sessions.c.conversation_id, chat_sessions.c.status)
+Index(None, chat_sessions.c.user_id, chat_sessions.c.session_id)
+Index(None, chat_sessions.c.conversation_id, chat_sessions.c.status, chat_sessions.c.session_id)
+Index(None, chat_sessions.c.persona_id, chat_sessions.c.status, chat_sessions.c.session_id)
 Index(
     None,
     chat_sessions.c.last_activity_at,
@@ -138,6 +140,7 @@ personas = Table(
     Column("firstByteSeconds", Double, key="first_byte_seconds"),
     Column("idleSeconds", Double, key="idle_seconds"),
     Column("callbackSeconds", Double, key="callback_seconds"),
+    Column("sessionTimeoutHours", Double, key="session_timeout_hours"),
     Column("auth", LargeBinary, key="auth"),
     Column("signingKeys", LargeBinary, key="signing_keys"),
     Column("n8nApiUrl", Text, key="n8n_api_url"),
@@ -171,6 +174,13 @@ fold_progress = Table(
     postgresql_with=_ROOM_TO_UPDATE,
 )
 
+maintenance_progress = Table(
+    "maintenance_progress",
+    metadata,
+    Column("task", Text, key="task", primary_key=True),
+    Column("doneUpTo", Uuid, key="done_up_to", nullable=False),
+)
+
 sweeps = Table(
     "sweeps",
     metadata,
@@ -181,6 +191,7 @@ sweeps = Table(
     Column("dryRun", Boolean, key="dry_run", nullable=False),
     Column("timedOut", BigInteger, key="timed_out", nullable=False, server_default="0"),
     Column("failedChunks", Integer, key="failed_chunks", nullable=False, server_default="0"),
+    Column("untold", ARRAY(Uuid), key="untold", nullable=False, server_default=text("'{}'")),
     Column("finishedAt", Time, key="finished_at"),
 )
 

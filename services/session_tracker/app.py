@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import logging
-from datetime import UTC, datetime
+from collections.abc import Coroutine, Iterator
+from datetime import timedelta
+from typing import Any
 
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS, SWEEPS, SWEEPS_GROUP, TRACKER_GROUP
 from services.database.engine import build_engine
@@ -20,11 +23,14 @@ from services.runtime.logs import configure_logs
 from services.runtime.ops import end_background, http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
+from services.session_tracker.anonymisation import Anonymisation
+from services.session_tracker.chores import hourly
 from services.session_tracker.gauges import refresh_gauges
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.months import Months
 from services.session_tracker.overdue import OverdueCallbacks
 from services.session_tracker.overdue_store import OverdueStore
+from services.session_tracker.retention import Retention
 from services.session_tracker.settings import TrackerSettings
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
@@ -37,19 +43,23 @@ logger = logging.getLogger(__name__)
 GATHER_SECONDS = 0.02
 """How long a light load is gathered into one transaction."""
 IDLE_SECONDS = 1.0
-MONTHS_SECONDS = 3600.0
-RETRY_SECONDS = 5.0
 
 
 async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
     registry = CollectorRegistry()
     consumer_metrics, metrics = ConsumerMetrics(registry), TrackerMetrics(registry)
-    engine = build_engine(settings.database_url.get_secret_value(), pool_size=5, pre_ping=False)
+    engine = build_engine(settings.database_url.get_secret_value(), pool_size=8, pre_ping=False)
     producer, broker = build_producer(settings), build_broker(settings)
     store, months = SessionStore(engine), Months(engine)
     tracker = Tracker(
-        store, months, producer, DeadLetters(producer, TRACKER_GROUP, consumer_metrics), metrics, consumer_metrics
+        store,
+        months,
+        producer,
+        DeadLetters(producer, TRACKER_GROUP, consumer_metrics),
+        metrics,
+        consumer_metrics,
+        anonymize_days=settings.chat_session_anonymize_days,
     )
     sweeps = Sweeps(
         SweepStore(engine, store),
@@ -87,7 +97,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
     server = http_server(ops_app(checks, registry), settings.ops_host, settings.ops_port)
     background = [
         server.serve(),
-        _make_months_ahead(months),
+        *_chores(settings, engine, months, metrics),
         _move_idle_progress(fold, tracker, store),
         refresh_gauges(engine, metrics),
         keep_rollups(engine, metrics),
@@ -112,15 +122,17 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
         await shutdown.wait()
 
 
-async def _make_months_ahead(months: Months) -> None:
-    while True:
-        try:
-            await months.make_ahead(datetime.now(UTC))
-        except PassingFault as fault:
-            logger.warning("Partitions are not made ahead yet: %s", fault)
-            await asyncio.sleep(RETRY_SECONDS)
-        else:
-            await asyncio.sleep(MONTHS_SECONDS)
+def _chores(
+    settings: TrackerSettings, engine: AsyncEngine, months: Months, metrics: TrackerMetrics
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield what is done hourly for the life of the data."""
+    yield hourly(months.make_ahead, "Making partitions ahead")
+    if settings.chat_session_retention_days:
+        keep = timedelta(days=settings.chat_session_retention_days)
+        yield hourly(Retention(engine, metrics, keep=keep).drop_due, "Dropping old months")
+    if settings.chat_session_anonymize_days:
+        keep = timedelta(days=settings.chat_session_anonymize_days)
+        yield hourly(Anonymisation(engine, metrics, keep=keep).run, "Anonymising old sessions")
 
 
 async def _move_idle_progress(fold: BatchConsumer, tracker: Tracker, store: SessionStore) -> None:

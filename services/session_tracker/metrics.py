@@ -52,6 +52,17 @@ class TrackerMetrics:
         self.sweeps = Counter("chat_sweeps", "Sweeps finished", ["dry_run"], registry=registry)
         self.swept = Counter("chat_sweep_timeouts", "Sessions that sweeps timed out", registry=registry)
         self.failed_chunks = Counter("chat_sweep_failed_chunks", "Chunks that a sweep skipped", registry=registry)
+        self.months_dropped = Counter(
+            "chat_retention_months_dropped", "Months that retention dropped", registry=registry
+        )
+        self.months_overdue = Gauge(
+            "chat_retention_months_overdue",
+            "Months kept past their time for ACTIVE sessions in them",
+            registry=registry,
+        )
+        self.anonymised = Counter(
+            "chat_sessions_anonymised", "Sessions whose metadata lost personal data", registry=registry
+        )
 
         self.rollup_drift = Gauge(
             "chat_rollup_drift",

@@ -27,6 +27,10 @@ class Months:
         if month not in self._known:
             await self._create(month)
 
+    def forget(self) -> None:
+        """Look at every month anew: retention, in any process, may have dropped some."""
+        self._known.clear()
+
     async def make_ahead(self, now: datetime) -> None:
         """Make the partitions of this month and of the next ones. Raises PassingFault as ensure() does."""
         month = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    and_,
     bindparam,
     case,
     cast,
@@ -189,7 +190,20 @@ FOLDED_UP_TO = _sql(
     .having(func.count() == bindparam("partitions", type_=BigInteger()))
 )
 
-_STALE = t.chat_sessions.c.last_activity_at < bindparam("before", type_=t.Time)
+_limits = func.unnest(
+    bindparam("personas", type_=ARRAY(t.chat_sessions.c.persona_id.type)), bindparam("limits", type_=ARRAY(t.Time))
+).table_valued(column("persona", t.chat_sessions.c.persona_id.type), column("before", t.Time), name="limits")
+_limits = _limits.render_derived()
+_limit = (
+    select(_limits.c.before)
+    .where(_limits.c.persona == t.chat_sessions.c.persona_id)
+    .correlate(t.chat_sessions)
+    .scalar_subquery()
+)
+_STALE = and_(
+    t.chat_sessions.c.last_activity_at < bindparam("latest", type_=t.Time),  # what the index is read up to
+    t.chat_sessions.c.last_activity_at < func.coalesce(_limit, bindparam("limit_of_others", type_=t.Time)),
+)
 _BEYOND = tuple_(t.chat_sessions.c.last_activity_at, t.chat_sessions.c.session_id) > tuple_(
     bindparam("after_time", type_=t.Time), bindparam("after_id", type_=t.chat_sessions.c.session_id.type)
 )
@@ -211,11 +225,21 @@ LOCK_OVERDUE = _sql(
     .limit(bindparam("chunk"))
     .with_for_update(skip_locked=True)
 )
+_OF_SWEEP = t.sweeps.c.sweep_id == bindparam("id", type_=t.sweeps.c.sweep_id.type)
 COUNT_TIMED_OUT = _sql(
     update(t.sweeps)
     .values(
-        timed_out=t.sweeps.c.timed_out + bindparam("ended", type_=t.sweeps.c.timed_out.type),
-        failed_chunks=t.sweeps.c.failed_chunks + bindparam("failed", type_=t.sweeps.c.failed_chunks.type),
+        timed_out=t.sweeps.c.timed_out + func.cardinality(bindparam("ended", type_=t.sweeps.c.untold.type)),
+        untold=bindparam("ended", type_=t.sweeps.c.untold.type),
     )
-    .where(t.sweeps.c.sweep_id == bindparam("id", type_=t.sweeps.c.sweep_id.type))
+    .where(_OF_SWEEP)
+)
+COUNT_FAILED_CHUNK = _sql(
+    update(t.sweeps).values(failed_chunks=t.sweeps.c.failed_chunks + literal_column("1")).where(_OF_SWEEP)
+)
+READ_UNTOLD = _sql(select(t.sweeps.c.untold).where(_OF_SWEEP))
+READ_PERSONA_TIMEOUTS = _sql(
+    select(t.personas.c.persona_id, t.personas.c.session_timeout_hours).where(
+        t.personas.c.session_timeout_hours.is_not(None)
+    )
 )

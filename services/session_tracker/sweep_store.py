@@ -1,6 +1,6 @@
 """What a sweep reads and writes in PostgreSQL."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
@@ -16,6 +16,7 @@ from services.session_tracker.faults import postgres_faults
 from services.session_tracker.lifecycle import Session
 from services.session_tracker.rows import session_of
 from services.session_tracker.store import SessionStore
+from services.session_tracker.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -30,13 +31,18 @@ class SweepStore:
         self._engine = engine
         self._sessions = sessions
 
-    async def begin(self, sweep: TimeoutSweep) -> bool:
+    async def persona_timeouts(self) -> dict[str, float]:
+        """Return the hours of the personas that have their own."""
+        async with self._sessions.transaction() as driver:
+            return {row[0]: row[1] for row in await driver.fetch(sql.READ_PERSONA_TIMEOUTS)}
+
+    async def begin(self, sweep: TimeoutSweep, timeouts: Timeouts) -> bool:
         """Write the sweep down, once; return False where it has already finished."""
         row = {
             "sweep_id": sweep.sweep_id,
             "requested_by": sweep.requested_by,
             "as_of": sweep.as_of,
-            "max_age_hours": sweep.max_age_hours,
+            "max_age_hours": timeouts.hours,
             "dry_run": sweep.dry_run,
         }
         with postgres_faults():
@@ -47,7 +53,7 @@ class SweepStore:
 
     async def finish(self, sweep: TimeoutSweep, *, would_time_out: int | None = None) -> None:
         """Mark the sweep as finished; a dry run also says how many sessions it would have timed out."""
-        values: dict[str, object] = {"finished_at": datetime.now(UTC)}
+        values: dict[str, object] = {"finished_at": datetime.now(UTC), "untold": []}
         if would_time_out is not None:
             values["timed_out"] = would_time_out
         done = update(t.sweeps).values(values).where(t.sweeps.c.sweep_id == sweep.sweep_id)
@@ -74,44 +80,49 @@ class SweepStore:
         folded = await self._sessions.folded_up_to()
         return folded is not None and folded >= moment
 
-    async def count_stale(self, sweep: TimeoutSweep) -> int:
+    async def untold(self, sweep: TimeoutSweep) -> list[Session]:
+        """Return the sessions of the sweep's last chunk: it was committed, and a crash may have left it untold."""
+        async with self._sessions.transaction() as driver:
+            session_ids = await driver.fetchval(sql.READ_UNTOLD, sweep.sweep_id)
+        return await self._sessions.read(session_ids) if session_ids else []
+
+    async def count_stale(self, sweep: TimeoutSweep, timeouts: Timeouts) -> int:
         """Return how many sessions the sweep would time out."""
         async with self._sessions.transaction() as driver:
-            return int(await driver.fetchval(sql.COUNT_STALE, _cutoff(sweep)))
+            return int(await driver.fetchval(sql.COUNT_STALE, *timeouts.limits(sweep.as_of)))
 
-    async def time_out(self, sweep: TimeoutSweep, position: Position, size: int) -> Chunk:
+    async def time_out(self, sweep: TimeoutSweep, timeouts: Timeouts, position: Position, size: int) -> Chunk:
         """Time out the next stale sessions, at most `size`, in one transaction, with their history and counts.
 
         Sessions that the fold holds at this moment are left out: they have activity. Raises RefusedByPostgres where
         PostgreSQL does not take the chunk.
         """
         async with self._sessions.transaction() as driver:
-            rows = await _lock_stale(driver, sweep, position, size)
-            transitions = await end_sessions(driver, [_ending(session_of(row), sweep) for row in rows])
+            rows = await _lock_stale(driver, sweep, timeouts, position, size)
+            transitions = await end_sessions(driver, [_ending(session_of(row), sweep, timeouts) for row in rows])
             if transitions:
-                await driver.execute(sql.COUNT_TIMED_OUT, len(transitions), 0, sweep.sweep_id)
+                ended = [transition.session.session_id for transition in transitions]
+                await driver.execute(sql.COUNT_TIMED_OUT, ended, sweep.sweep_id)
         return Chunk(transitions, _after(rows, size))
 
-    async def skip(self, sweep: TimeoutSweep, position: Position) -> Position | None:
+    async def skip(self, sweep: TimeoutSweep, timeouts: Timeouts, position: Position) -> Position | None:
         """Count the session behind `position` as a failed chunk; return where the sweep goes on, None at the end."""
         async with self._sessions.transaction() as driver:
-            rows = await _lock_stale(driver, sweep, position, 1)
-            await driver.execute(sql.COUNT_TIMED_OUT, 0, 1, sweep.sweep_id)
+            rows = await _lock_stale(driver, sweep, timeouts, position, 1)
+            await driver.execute(sql.COUNT_FAILED_CHUNK, sweep.sweep_id)
         return _after(rows, 1)
 
 
-def _ending(session: Session, sweep: TimeoutSweep) -> Ending:
-    return Ending(session, sweep, derived_id(sweep.sweep_id, session.session_id), sweep.as_of)
+def _ending(session: Session, sweep: TimeoutSweep, timeouts: Timeouts) -> Ending:
+    cause = sweep.model_copy(update={"max_age_hours": timeouts.of(session.persona_id)})
+    return Ending(session, cause, derived_id(sweep.sweep_id, session.session_id), sweep.as_of)
 
 
-def _cutoff(sweep: TimeoutSweep) -> datetime:
-    if sweep.max_age_hours is None:
-        raise ValueError("The sweep does not say how old a session may be.")
-    return sweep.as_of - timedelta(hours=sweep.max_age_hours)
-
-
-async def _lock_stale(driver: "Driver", sweep: TimeoutSweep, position: Position, size: int) -> "list[Record]":
-    return await driver.fetch(sql.LOCK_STALE, _cutoff(sweep), position.due_since, position.session_id, size)
+async def _lock_stale(
+    driver: "Driver", sweep: TimeoutSweep, timeouts: Timeouts, position: Position, size: int
+) -> "list[Record]":
+    limits = timeouts.limits(sweep.as_of)
+    return await driver.fetch(sql.LOCK_STALE, *limits, position.due_since, position.session_id, size)
 
 
 def _after(rows: "list[Record]", size: int) -> Position | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -10,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from services.contracts import BadRecord, admit, decode
 from services.contracts.events import TimeoutSweep
+from services.contracts.session import SessionStatus
 from services.contracts.topics import SWEEPS_GROUP
 from services.runtime.consumer import RawRecord
 from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_another_group
@@ -20,11 +22,16 @@ from services.session_tracker.changes import publish_changes
 from services.session_tracker.endings import CHUNK, Chunk, Position, in_chunks
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.sweep_store import SweepStore
+from services.session_tracker.timeouts import Timeouts
 
 logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 20.0
 POLL_SECONDS = 0.2
+UNPACED_SECONDS = 1.0
+"""A sweep that is done so soon disturbs nobody, and whoever asked for it is waiting."""
+REST = 5.0
+"""How long a longer sweep rests after a chunk, as a multiple of the chunk's own time: the fold needs the machine."""
 
 
 class FoldBehind(PassingFault):
@@ -79,41 +86,55 @@ class Sweeps:
             return
         if not isinstance(sweep, TimeoutSweep):
             raise TypeError(f"{type(sweep).__name__} was decoded from the topic of sweeps.")
-        await self.run(sweep.model_copy(update={"max_age_hours": sweep.max_age_hours or self._timeout_hours}))
+        await self.run(sweep)
 
     async def run(self, sweep: TimeoutSweep) -> None:
-        """Time out every stale session of the sweep, which names its own `max_age_hours`.
+        """Time out every stale session: by the sweep's own `max_age_hours`, else by its persona's or the setting's.
 
         Raises PassingFault where PostgreSQL, Kafka or the fold is behind; the sweep then goes on when run again.
         """
-        if not await self._store.begin(sweep):
+        timeouts = await self._timeouts(sweep)
+        if not await self._store.begin(sweep, timeouts):
             return
+        untold = await self._store.untold(sweep)
+        await publish_changes(self._producer, ((session, SessionStatus.ACTIVE) for session in untold))
         await self._fold_has_passed(sweep.as_of)
         if sweep.dry_run:
-            await self._store.finish(sweep, would_time_out=await self._store.count_stale(sweep))
+            await self._store.finish(sweep, would_time_out=await self._store.count_stale(sweep, timeouts))
         else:
-            async for timed_out in self._chunks(sweep):
+            async for timed_out in self._chunks(sweep, timeouts):
                 self._metrics.swept.inc(timed_out)
             await self._store.finish(sweep)
         self._metrics.sweeps.labels(str(sweep.dry_run).lower()).inc()
         logger.info("Sweep %s is finished.", sweep.sweep_id)
 
-    async def _chunks(self, sweep: TimeoutSweep) -> AsyncIterator[int]:
+    async def _timeouts(self, sweep: TimeoutSweep) -> Timeouts:
+        if sweep.max_age_hours is not None:
+            return Timeouts(sweep.max_age_hours)
+        return Timeouts(self._timeout_hours, await self._store.persona_timeouts())
+
+    async def _chunks(self, sweep: TimeoutSweep, timeouts: Timeouts) -> AsyncIterator[int]:
         """Yield how many sessions each chunk timed out."""
-        async for chunk in in_chunks(partial(self._time_out, sweep), partial(self._skip, sweep), CHUNK):
+        began = resumed = time.monotonic()
+        end, skip = partial(self._time_out, sweep, timeouts), partial(self._skip, sweep, timeouts)
+        async for chunk in in_chunks(end, skip, CHUNK):
             await publish_changes(self._producer, ((t.session, t.previous) for t in chunk.transitions))
             self._metrics.count(chunk.transitions)
             yield len(chunk.transitions)
+            now = time.monotonic()
+            if now > began + UNPACED_SECONDS:
+                await asyncio.sleep((now - resumed) * REST)
+            resumed = time.monotonic()
 
-    async def _time_out(self, sweep: TimeoutSweep, position: Position, size: int) -> Chunk:
+    async def _time_out(self, sweep: TimeoutSweep, timeouts: Timeouts, position: Position, size: int) -> Chunk:
         if self._shutdown.requested:
             raise FoldBehind("The process stops before the sweep is finished.")
-        return await self._store.time_out(sweep, position, size)
+        return await self._store.time_out(sweep, timeouts, position, size)
 
-    async def _skip(self, sweep: TimeoutSweep, position: Position) -> Position | None:
+    async def _skip(self, sweep: TimeoutSweep, timeouts: Timeouts, position: Position) -> Position | None:
         logger.exception("PostgreSQL does not let sweep %s end a session, which is skipped.", sweep.sweep_id)
         self._metrics.failed_chunks.inc()
-        return await self._store.skip(sweep, position)
+        return await self._store.skip(sweep, timeouts, position)
 
     async def _fold_has_passed(self, as_of: datetime) -> None:
         loop = asyncio.get_running_loop()

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -25,6 +25,7 @@ from services.session_tracker.fold import Arrival
 from services.session_tracker.lifecycle import Session
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.months import Months
+from services.session_tracker.personal import foldable
 from services.session_tracker.progress import IdleProgress, Progress, batch_progress
 from services.session_tracker.store import Committed, SessionStore
 
@@ -62,6 +63,8 @@ class Tracker:
         dead_letters: DeadLetters,
         metrics: TrackerMetrics,
         consumer_metrics: ConsumerMetrics,
+        *,
+        anonymize_days: int = 0,
     ) -> None:
         self._store = store
         self._months = months
@@ -69,6 +72,7 @@ class Tracker:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._consumer_metrics = consumer_metrics
+        self._keep_personal = timedelta(days=anonymize_days) if anonymize_days else None
         self._done = DoneOffsets()
         self._idle = IdleProgress()
 
@@ -127,14 +131,14 @@ class Tracker:
         """Return the record's event, None where it is another group's; raise BadRecord where it may not be folded."""
         if meant_for_another_group(record, TRACKER_GROUP):
             return None
-        event = _tracked(record, now)
+        event = foldable(_tracked(record, now), now, self._keep_personal)
         if record.partition != partition_of(event.conversation_id):
             self._consumer_metrics.misplaced.labels(TRACKER_GROUP, record.topic).inc()
             logger.warning("A record of %s is on partition %d, not its key's.", record.topic, record.partition)
         return Arrival(event, _timestamp(record), record.partition, position)
 
     async def _kept(
-        self, arrivals: list[Arrival], records: Sequence[RawRecord], letters: list[DeadLetter]
+        self, arrivals: Sequence[Arrival], records: Sequence[RawRecord], letters: list[DeadLetter]
     ) -> list[Arrival]:
         """Make sure that the sessions' months have their partitions; leave out those that retention has dropped."""
         # No hour is in two months, and a batch has few hours.
@@ -146,7 +150,7 @@ class Tracker:
             except DroppedMonth as cause:
                 dropped[hour] = NotAdmitted("dropped-month", str(cause))
         if not dropped:
-            return arrivals
+            return [*arrivals]
         letters += [DeadLetter(records[a.position], dropped[_hour(a)]) for a in arrivals if _hour(a) in dropped]
         return [arrival for arrival in arrivals if _hour(arrival) not in dropped]
 
@@ -159,6 +163,10 @@ class Tracker:
         except RefusedByPostgres as refusal:
             if not arrivals:
                 raise
+            self._months.forget()
+            kept = await self._kept(arrivals, records, letters)
+            if len(kept) < len(arrivals):
+                return await self._fold(kept, records, progress, letters)
             if len(arrivals) == 1:
                 cause = NotAdmitted("refused-by-postgres", str(refusal))
                 letters.append(DeadLetter(records[arrivals[0].position], cause))

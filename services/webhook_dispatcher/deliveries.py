@@ -56,7 +56,7 @@ class Deliveries:
         self._deltas = deltas
         self._metrics = metrics
         self._slots = asyncio.Semaphore(max_calls)
-        self._timeout_ms = timeout_hours * 3_600_000
+        self._timeout_hours = timeout_hours
         self._callback_urls = callback_urls
         self._gates: dict[str, Gate] = {}
 
@@ -81,13 +81,13 @@ class Deliveries:
 
     async def _deliver(self, message: Message) -> bool:
         message.phase = Phase.WAITING
-        if self._expired(message):
+        if _expired(message, self._timeout_hours):
             return await self._give_up(message, FailureKind.EXPIRED, _EXPIRED)
         persona = await self._personas.get(message.event.persona_id)
         if persona is None:
             return await self._give_up(message, FailureKind.UNKNOWN_PERSONA, _UNKNOWN_PERSONA)
         # Finding the persona takes as long as PostgreSQL is away.
-        if self._expired(message):
+        if _expired(message, min(self._timeout_hours, persona.session_timeout_hours or self._timeout_hours)):
             return await self._give_up(message, FailureKind.EXPIRED, _EXPIRED)
         if persona.callback_seconds is not None and self._callback_urls is None:
             return await self._give_up(message, FailureKind.NO_REPLY, _NO_CALLBACK_URL)
@@ -122,7 +122,8 @@ class Deliveries:
             persona.first_byte_seconds,
             persona.idle_seconds,
         )
-        message.callback = callback_of(message, persona, datetime.now(UTC), timedelta(milliseconds=self._timeout_ms))
+        longest = timedelta(hours=persona.session_timeout_hours or self._timeout_hours)
+        message.callback = callback_of(message, persona, datetime.now(UTC), longest)
         self._metrics.in_flight.inc()
         delta_writer = self._deltas.writer(message.event, message.attempt, message.traceparent)
         try:
@@ -212,9 +213,6 @@ class Deliveries:
         )
         await self._results.publish(event, message.traceparent)
 
-    def _expired(self, message: Message) -> bool:
-        return message.sent_ms < time.time() * 1000 - self._timeout_ms
-
     def _gate(self, persona: Persona) -> Gate:
         gate = self._gates.get(persona.persona_id)
         if gate is None:
@@ -244,6 +242,10 @@ def _timings(course: Course, duration_ms: int) -> dict[str, Any]:
         "first_byte_ms": course.first_byte_ms,
         "execution_id": course.execution_id,
     }
+
+
+def _expired(message: Message, hours: float) -> bool:
+    return message.sent_ms < (time.time() - hours * 3600) * 1000
 
 
 def _event(event_class: type[ResultType], message: Message, now: datetime, **told: Any) -> ResultType:

@@ -45,6 +45,7 @@ class Persona:
     callback_seconds: float | None = None
     """How long its reply may take to be posted to the callback URL; None where the answer is the reply."""
     credentials: Credentials = NO_CREDENTIALS
+    session_timeout_hours: float | None = None
     auth_unreadable: bool = False
     """It has credentials that the key of this process does not decrypt."""
     n8n_api_url: str | None = None
@@ -177,6 +178,7 @@ def read_persona(row: Row[tuple[object, ...]], secrets_key: Fernet | None) -> Pe
         idle_seconds=row.idle_seconds,
         callback_seconds=row.callback_seconds,
         credentials=credentials,
+        session_timeout_hours=row.session_timeout_hours,
         auth_unreadable=unreadable,
         n8n_api_url=row.n8n_api_url,
         n8n_api_key=_n8n_api_key(row.n8n_api_key, secrets_key),

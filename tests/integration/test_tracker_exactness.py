@@ -23,6 +23,7 @@ from services.session_tracker.fold import Arrival
 from services.session_tracker.months import Months
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
+from services.session_tracker.timeouts import Timeouts
 from services.session_tracker.upkeep import run
 from tests.integration.tracker_process import connected
 from tests.recount import counted, recounted
@@ -115,7 +116,7 @@ async def test_rollups_equal_a_recount(engine, postgres_url, scripts, trackers, 
 
     async def sweeping() -> None:
         if swept:
-            await SweepStore(engine, store).time_out(sweep(), START, 5)
+            await SweepStore(engine, store).time_out(sweep(), Timeouts(24), START, 5)
 
     mine = [order.sample(events + events[::3], len(events) + len(events[::3])) for _ in trackers]
     clock = datetime.now(UTC)

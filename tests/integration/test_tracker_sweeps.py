@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.contracts import SessionStatus
 from services.contracts.events import TimeoutSweep, TrackedEvent
@@ -21,13 +22,14 @@ from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.shutdown import Shutdown
 from services.session_tracker import sweeps as sweeps_module
-from services.session_tracker.endings import CHUNK
+from services.session_tracker.endings import CHUNK, START
 from services.session_tracker.fold import Arrival
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.months import Months
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.sweeps import FoldBehind, Sweeps
+from services.session_tracker.timeouts import Timeouts
 from tests.integration.kafka_log import producer
 from tests.integration.tracker_process import TRACKER_PARTITIONS, changes, connected
 from tests.recount import assert_rollups_exact
@@ -41,6 +43,7 @@ class Swept:
     store: SessionStore
     sweeps: Sweeps
     rows: asyncpg.Connection
+    engine: AsyncEngine
     bootstrap: str
     database_url: str
 
@@ -68,7 +71,7 @@ async def swept(bootstrap: str, postgres_url: str) -> AsyncIterator[Swept]:
         work = Sweeps(
             SweepStore(engine, store), client, letters, TrackerMetrics(registry), Shutdown(), timeout_hours=24
         )
-        one = Swept(store, work, rows, bootstrap, postgres_url)
+        one = Swept(store, work, rows, engine, bootstrap, postgres_url)
         months = Months(engine)
         await months.ensure(new_id())
         await months.ensure(aged(0).session_id)
@@ -77,12 +80,12 @@ async def swept(bootstrap: str, postgres_url: str) -> AsyncIterator[Swept]:
     await engine.dispose()
 
 
-def aged(number: int, *, hours: float = 30) -> SessionEvents:
+def aged(number: int, *, hours: float = 30, persona: str | None = None) -> SessionEvents:
     """A session whose events are so old."""
     moment = datetime.now(UTC) - timedelta(hours=hours)
     session_id = UUID(int=id_at(moment).int | new_id().int & (1 << 80) - 1)
     return SessionEvents(
-        session_id=session_id, conversation=f"c{number % 7}", persona=f"p{number % 3}", user=f"u{number % 5}"
+        session_id=session_id, conversation=f"c{number % 7}", persona=persona or f"p{number % 3}", user=f"u{number % 5}"
     )
 
 
@@ -116,6 +119,59 @@ async def test_stale_sessions_time_out_and_others_do_not(swept: Swept) -> None:
     assert (await swept.statuses())[stale[0].session_id] == "TIMEOUT"
     assert await swept.rows.fetchval("SELECT count(*) FROM session_events WHERE late") == 1
     await assert_rollups_exact(swept.database_url)
+
+
+async def test_a_persona_has_its_own_timeout_unless_the_sweep_names_one(swept: Swept) -> None:
+    for persona, hours in (("quick", 2.0), ("slow", 72.0)):
+        await swept.rows.execute(
+            'INSERT INTO personas ("personaId", "webhookUrl", "sessionTimeoutHours") VALUES ($1, $2, $3)',
+            persona,
+            "http://n8n/webhook",
+            hours,
+        )
+    ages = {"quick": (1, 3, 30), "slow": (30, 71, 73), "other": (3, 23, 30)}
+    sessions = {(p, hours): aged(0, hours=hours, persona=p) for p, each in ages.items() for hours in each}
+    months = Months(swept.engine)
+    for one in sessions.values():
+        await months.ensure(one.session_id)
+    await swept.fold([one.sent() for one in sessions.values()])
+    stale = {("quick", 3), ("quick", 30), ("slow", 73), ("other", 30)}
+    dry = sweep(max_age_hours=None, dry_run=True)
+    await swept.sweeps.run(dry)
+    assert await swept.told(dry) == (4, 0, True)
+    one = sweep(max_age_hours=None)
+    await swept.sweeps.run(one)
+    statuses = await swept.statuses()
+    assert {key for key, s in sessions.items() if statuses[s.session_id] == "TIMEOUT"} == stale
+    told = await swept.rows.fetch(
+        """SELECT "personaId", body->>'maxAgeHours' AS hours, "errorMessage" FROM session_events
+        JOIN chat_sessions USING ("sessionId") WHERE type = 'TimeoutSweep'"""
+    )
+    assert {tuple(row) for row in told} == {
+        ("quick", "2.0", "No activity for 2 hours."),
+        ("slow", "72.0", "No activity for 72 hours."),
+        ("other", "24.0", "No activity for 24 hours."),
+    }
+    await swept.sweeps.run(sweep(max_age_hours=70.0))
+    statuses = await swept.statuses()
+    assert {key for key, s in sessions.items() if statuses[s.session_id] == "TIMEOUT"} == stale | {("slow", 71)}
+    await assert_rollups_exact(swept.database_url)
+
+
+async def test_a_chunk_that_a_crash_left_untold_is_told_when_the_sweep_goes_on(swept: Swept) -> None:
+    sessions = [aged(n) for n in range(5)]
+    await swept.fold([s.sent() for s in sessions])
+    one = sweep()
+    store, timeouts = SweepStore(swept.engine, swept.store), Timeouts(24)
+    await store.begin(one, timeouts)
+    committed = await store.time_out(one, timeouts, START, 3)
+    assert await changes(swept.bootstrap) == []
+    await swept.sweeps.run(one)
+    told = {event.session_id: (event.status, event.previous_status) for event in await changes(swept.bootstrap)}
+    assert told.keys() == {s.session_id for s in sessions}
+    assert set(told.values()) == {(SessionStatus.TIMEOUT, SessionStatus.ACTIVE)}
+    assert len(committed.transitions) == 3
+    assert await swept.rows.fetchval("SELECT untold FROM sweeps") == []
 
 
 async def test_a_dry_run_counts_and_changes_nothing(swept: Swept) -> None:

@@ -61,8 +61,10 @@ class Tracker:
 
 
 @asynccontextmanager
-async def tracker(bootstrap: str, database_url: str, *, shutdown: Shutdown | None = None) -> AsyncIterator[Tracker]:
-    """A tracker in this process; afterwards it has stopped in order."""
+async def tracker(
+    bootstrap: str, database_url: str, *, shutdown: Shutdown | None = None, **settings: Any
+) -> AsyncIterator[Tracker]:
+    """A tracker in this process, `settings` by field name; afterwards it has stopped in order."""
     settings = TrackerSettings(
         kafka_bootstrap_servers=bootstrap,
         kafka_idempotence=on_apache_kafka(),
@@ -70,6 +72,7 @@ async def tracker(bootstrap: str, database_url: str, *, shutdown: Shutdown | Non
         kafka_fetch_max_wait_ms=50,
         database_url=SecretStr(database_url),
         ops_port=free_port(),
+        **settings,
     )
     shutdown = shutdown or Shutdown()
     serving = asyncio.create_task(serve(settings, shutdown))

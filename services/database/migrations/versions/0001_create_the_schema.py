@@ -52,7 +52,10 @@ def upgrade() -> None:
         postgresql_partition_by='RANGE ("sessionId")',
     )
     op.create_index(
-        "ix_chat_sessions_conversationId_status", "chat_sessions", ["conversationId", "status"], unique=False
+        "ix_chat_sessions_conversationId_status_sessionId",
+        "chat_sessions",
+        ["conversationId", "status", "sessionId"],
+        unique=False,
     )
     op.create_index(
         "ix_chat_sessions_deadlineAt",
@@ -61,6 +64,13 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("status = 'ACTIVE' AND \"deadlineAt\" IS NOT NULL"),
     )
+    op.create_index(
+        "ix_chat_sessions_personaId_status_sessionId",
+        "chat_sessions",
+        ["personaId", "status", "sessionId"],
+        unique=False,
+    )
+    op.create_index("ix_chat_sessions_userId_sessionId", "chat_sessions", ["userId", "sessionId"], unique=False)
     op.create_index(
         "ix_chat_sessions_lastActivityAt",
         "chat_sessions",
@@ -104,6 +114,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("userId", "key", name="pk_idempotency_keys"),
     )
     op.create_table(
+        "maintenance_progress",
+        sa.Column("task", sa.Text(), nullable=False),
+        sa.Column("doneUpTo", sa.Uuid(), nullable=False),
+        sa.PrimaryKeyConstraint("task", name="pk_maintenance_progress"),
+    )
+    op.create_table(
         "personas",
         sa.Column("personaId", sa.Text(), nullable=False),
         sa.Column("webhookUrl", sa.Text(), nullable=False),
@@ -114,6 +130,7 @@ def upgrade() -> None:
         sa.Column("firstByteSeconds", sa.Double(), nullable=True),
         sa.Column("idleSeconds", sa.Double(), nullable=True),
         sa.Column("callbackSeconds", sa.Double(), nullable=True),
+        sa.Column("sessionTimeoutHours", sa.Double(), nullable=True),
         sa.Column("auth", sa.LargeBinary(), nullable=True),
         sa.Column("signingKeys", sa.LargeBinary(), nullable=True),
         sa.Column("n8nApiUrl", sa.Text(), nullable=True),
@@ -169,6 +186,7 @@ def upgrade() -> None:
         sa.Column("dryRun", sa.Boolean(), nullable=False),
         sa.Column("timedOut", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("failedChunks", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("untold", sa.ARRAY(sa.Uuid()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("finishedAt", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("sweepId", name="pk_sweeps"),
     )
@@ -192,6 +210,7 @@ def downgrade() -> None:
     op.drop_table("session_events")
     op.drop_table("rollup_checks")
     op.drop_table("personas")
+    op.drop_table("maintenance_progress")
     op.drop_table("idempotency_keys")
     op.drop_table("fold_progress")
     op.drop_table("dropped_months")
@@ -205,7 +224,9 @@ def downgrade() -> None:
         table_name="chat_sessions",
         postgresql_where=sa.text("status = 'ACTIVE' AND \"deadlineAt\" IS NOT NULL"),
     )
-    op.drop_index("ix_chat_sessions_conversationId_status", table_name="chat_sessions")
+    op.drop_index("ix_chat_sessions_userId_sessionId", table_name="chat_sessions")
+    op.drop_index("ix_chat_sessions_personaId_status_sessionId", table_name="chat_sessions")
+    op.drop_index("ix_chat_sessions_conversationId_status_sessionId", table_name="chat_sessions")
     op.drop_table("chat_sessions")
     op.drop_index("ix_audit_log_at", table_name="audit_log")
     op.drop_table("audit_log")

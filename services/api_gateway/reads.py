@@ -1,11 +1,11 @@
 """Sessions as the tracker committed them. Every query names the user whose sessions they are, or is an admin's."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, select, true
+from sqlalchemy import JSON, ColumnElement, Select, func, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.api_gateway.auth import Caller
@@ -18,6 +18,7 @@ from services.database.tables import chat_sessions, messages, session_events
 Json = dict[str, Any]
 
 MAX_TIMELINE = 1_000
+_TOTAL = "total"
 
 _SESSION = [column.label(column.name) for column in chat_sessions.c]
 _IDENTITY = {"eventId", "sessionId", "conversationId", "personaId", "userId", "occurredAt"}
@@ -37,57 +38,76 @@ class SessionReads:
 
     async def ended(self, session_id: UUID, caller: Caller) -> Json | None:
         """Return the session with its `reply` (null without one) if it has ended and the caller may see it."""
+        reply = select(messages.c.content).where(
+            messages.c.chat_session_id == session_id, messages.c.role == MessageRole.PERSONA
+        )
         async with self.database.statements() as connection:
-            session = await _session(connection, session_id, caller)
-            if session is None or session["status"] is SessionStatus.ACTIVE:
-                return None
-            reply = select(messages.c.content).where(
-                messages.c.chat_session_id == session_id, messages.c.role == MessageRole.PERSONA
-            )
-            return {**session, "reply": await connection.scalar(reply)}
+            session = await _session(connection, session_id, caller, reply.scalar_subquery().label("reply"))
+        return None if session is None or session["status"] is SessionStatus.ACTIVE else session
 
     async def detail(self, session_id: UUID, caller: Caller, now: datetime) -> Json | None:
         """Return the session with its messages, its timeline and how long it took, or takes until `now`."""
-        async with self.database.snapshot() as connection:
-            session = await _session(connection, session_id, caller)
-            if session is None:
-                return None
-            said = select(messages).where(messages.c.chat_session_id == session_id)
-            said = said.order_by(messages.c.created_at, messages.c.role)
-            happened = select(session_events).where(session_events.c.session_id == session_id)
-            happened = happened.order_by(session_events.c.occurred_at, session_events.c.event_id).limit(MAX_TIMELINE)
-            said_rows = (await connection.execute(said)).all()
-            happened_rows = (await connection.execute(happened)).all()
+        # One statement is one round trip, and sees one moment.
+        async with self.database.statements() as connection:
+            session = await _session(connection, session_id, caller, _said(session_id), _happened(session_id))
+        if session is None:
+            return None
+        said, happened = session.pop("said"), session.pop("happened")
         took = (session["endedAt"] or now) - session["startedAt"]
         return {
             **session,
-            "messages": [{"role": row.role, "content": row.content, "createdAt": row.createdAt} for row in said_rows],
-            "timeline": [_happening(row.type, row.occurredAt, row.late, row.body) for row in happened_rows],
+            "messages": [{**message, "createdAt": _time(message["createdAt"])} for message in said],
+            "timeline": [_happening(event) for event in happened],
             "durationMs": max(0, int(took.total_seconds() * 1000)),
         }
 
     async def page(self, filters: Filters, page: Page) -> tuple[list[Json], int]:
         """Return the sessions of one page, one more than asked for if there are more, and the count up to the cap."""
         conditions = _conditions(filters)
-        capped = select(true()).where(*conditions).limit(CAP + 1).subquery()
         async with self.database.statements() as connection:
-            rows = (await connection.execute(_page(conditions, page))).mappings().all()
-            total = await connection.scalar(select(func.count()).select_from(capped))
-        return [dict(row) for row in rows], total or 0
+            rows = (await connection.execute(_counted_page(conditions, page))).mappings().all()
+        found = [{name: value for name, value in row.items() if name != _TOTAL} for row in rows]
+        return [session for session in found if session["sessionId"] is not None], rows[0][_TOTAL]
 
 
-async def _session(connection: AsyncConnection, session_id: UUID, caller: Caller) -> Json | None:
-    statement = select(*_SESSION).where(chat_sessions.c.session_id == session_id)
+async def _session(
+    connection: AsyncConnection, session_id: UUID, caller: Caller, *more: ColumnElement[Any]
+) -> Json | None:
+    statement = select(*_SESSION, *more).where(chat_sessions.c.session_id == session_id)
     if not caller.is_admin:
         statement = statement.where(chat_sessions.c.user_id == caller.user_id)
     row = (await connection.execute(statement)).mappings().one_or_none()
     return None if row is None else dict(row)
 
 
-def _happening(kind: str, at: datetime, late: bool, body: Json | None) -> Json:
-    hidden = _IDENTITY | _TOLD_ELSEWHERE | (set() if late else {"reply"})
-    told = {name: value for name, value in (body or {}).items() if name not in hidden}
-    return {**told, "type": kind, "at": at, "late": late}
+def _said(session_id: UUID) -> ColumnElement[Any]:
+    """Return the session's messages as a JSON array, in order."""
+    column = messages.c
+    rows = select(column.role, column.content, column.created_at).where(column.chat_session_id == session_id)
+    return _json_array(rows.order_by(column.created_at, column.role), "said")
+
+
+def _happened(session_id: UUID) -> ColumnElement[Any]:
+    """Return the beginning of the session's history as a JSON array, in order."""
+    column = session_events.c
+    rows = select(column.type, column.occurred_at, column.late, column.body).where(column.session_id == session_id)
+    return _json_array(rows.order_by(column.occurred_at, column.event_id).limit(MAX_TIMELINE), "happened")
+
+
+def _json_array(rows: Select[Any], name: str) -> ColumnElement[Any]:
+    row = rows.subquery(name + "_rows")
+    array = func.coalesce(func.json_agg(row.table_valued()), literal_column("'[]'::json"), type_=JSON)
+    return select(array).scalar_subquery().label(name)
+
+
+def _happening(event: Json) -> Json:
+    hidden = _IDENTITY | _TOLD_ELSEWHERE | (set() if event["late"] else {"reply"})
+    told = {name: value for name, value in (event["body"] or {}).items() if name not in hidden}
+    return {**told, "type": event["type"], "at": _time(event["occurredAt"]), "late": event["late"]}
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
@@ -108,6 +128,15 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     if filters.text is not None:
         conditions.append(column.error_message.icontains(filters.text, autoescape=True))
     return conditions
+
+
+def _counted_page(conditions: list[ColumnElement[bool]], page: Page) -> Select[Any]:
+    """Return one page, each row with the capped count; where the page is empty, one row with nothing else."""
+    capped = select(true()).where(*conditions).limit(CAP + 1).subquery()
+    counted = select(func.count().label(_TOTAL)).select_from(capped).subquery()
+    rows = _page(conditions, page).subquery()
+    statement = select(counted.c[_TOTAL], *rows.c).select_from(counted.outerjoin(rows, true()))
+    return statement.order_by(rows.c.sessionId.desc() if page.descending else rows.c.sessionId.asc())
 
 
 def _page(conditions: list[ColumnElement[bool]], page: Page) -> Select[Any]:

@@ -1,0 +1,182 @@
+"""Hot queries keep their index: the plans with which PostgreSQL really ran them, told by auto_explain."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import event, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.api_gateway.auth import Caller
+from services.api_gateway.database import Database
+from services.api_gateway.listing import Filters, Page
+from services.api_gateway.reads import SessionReads
+from services.api_gateway.statistics import Span
+from services.api_gateway.statistics_reads import Question, tallies
+from services.contracts import SessionStatus
+from services.database.engine import build_engine
+from services.database.partitions import id_at
+from services.database.tables import chat_sessions
+from services.session_tracker.endings import START
+from services.session_tracker.store import SessionStore
+from services.session_tracker.sweep_store import SweepStore
+from services.session_tracker.timeouts import Timeouts
+from tests.benchmarks.seeding import Seed, seed
+from tests.integration.tracker_process import connected
+from tests.recount import counted, recounted
+from tests.sample_events import sweep
+
+UNTIL = datetime(2026, 11, 20, tzinfo=UTC)
+ADA, ROOT = Caller("user-3", is_admin=False), Caller("root", is_admin=True)
+FIRST, LAST = (Page(50, 0, descending, None) for descending in (True, False))
+DEEP = Page(50, 0, descending=True, after=id_at(UNTIL - timedelta(days=80)))
+TELL_PLANS = """
+    LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
+    SET auto_explain.log_format = json; SET client_min_messages = log
+"""
+PARTITIONED = ("chat_sessions_2", "messages_2", "session_events_2")
+
+
+@dataclass
+class Plans:
+    """Every plan that PostgreSQL tells while it listens."""
+
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+    def hear(self, _connection: object, message: Any) -> None:
+        _, _, plan = message.message.partition("plan:\n")
+        if plan:
+            self.told.append(json.loads(plan)["Plan"])
+
+    @asynccontextmanager
+    async def of_one_call(self) -> AsyncIterator["Plans"]:
+        self.told.clear()
+        yield self
+        await asyncio.sleep(0)  # the driver hands messages over in the loop's next turn
+        assert self.told, "PostgreSQL told no plan."
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        waiting = list(self.told)
+        while waiting:
+            node = waiting.pop()
+            waiting.extend(node.get("Plans", []))
+            yield node
+
+    def scanned(self) -> list[str]:
+        """The partitions that were really looked into."""
+        return [
+            n["Relation Name"]
+            for n in self.nodes()
+            if n.get("Relation Name", "").startswith(PARTITIONED) and n["Actual Loops"]
+        ]
+
+    def read(self) -> float:
+        """How many rows of partitions were looked at, kept or not."""
+        return sum(
+            (n["Actual Rows"] + n.get("Rows Removed by Filter", 0)) * n["Actual Loops"]
+            for n in self.nodes()
+            if n.get("Relation Name", "").startswith(PARTITIONED)
+        )
+
+    def assert_indexed(self) -> None:
+        """Fail where a partition was read from its beginning; that of a month to come is empty."""
+        scans = [n for n in self.nodes() if n["Node Type"] == "Seq Scan" and n["Actual Loops"]]
+        partitions = {n["Relation Name"] for n in scans if n["Relation Name"].startswith(PARTITIONED)}
+        assert {name for name in partitions if not name.endswith("_2026_12")} == set()
+
+
+@pytest.fixture
+async def engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
+    await seed(postgres_url, Seed(20_000, UNTIL, personas=10))
+    await assert_counted(postgres_url)
+    engine = build_engine(postgres_url, pool_size=1)
+    yield engine
+    await engine.dispose()
+
+
+async def assert_counted(database_url: str) -> None:
+    """Fail unless the seeder's rollups are what the tracker would have left: minutes of the last two days only."""
+    async with connected(database_url) as rows:
+        expected = await recounted(rows)
+        kept = {key for key in expected if key[0] != "minute" or key[2] >= UNTIL - timedelta(hours=48)}
+        assert await counted(rows) == {key: expected[key] for key in kept}
+
+
+@pytest.fixture
+async def plans(engine: AsyncEngine) -> Plans:
+    plans = Plans()
+
+    def listen(connection: Any, _record: object) -> None:
+        connection.driver_connection.add_log_listener(plans.hear)
+        connection.run_async(lambda driver: driver.execute(TELL_PLANS))
+
+    event.listen(engine.sync_engine, "connect", listen)
+    return plans
+
+
+async def test_hot_queries_read_by_index_and_little(engine: AsyncEngine, plans: Plans) -> None:
+    reads = SessionReads(Database(engine))
+    async with engine.connect() as connection:
+        session_id = await connection.scalar(
+            select(chat_sessions.c.session_id).where(chat_sessions.c.user_id == "user-3").limit(1)
+        )
+        conversation = await connection.scalar(
+            select(chat_sessions.c.conversation_id).where(chat_sessions.c.user_id == "user-3").limit(1)
+        )
+    failed = (SessionStatus.FAILED,)
+    lists = {
+        "by user": (Filters("user-3"), FIRST),
+        "by user, oldest first": (Filters("user-3"), LAST),
+        "by user and status": (Filters("user-3", failed), FIRST),
+        "by user, deep": (Filters("user-3"), DEEP),
+        "by status and persona": (Filters(None, failed, "persona-3"), FIRST),
+        "by status and persona, deep": (Filters(None, failed, "persona-3"), DEEP),
+        "by conversation": (Filters("user-3", conversation_id=conversation), FIRST),
+        "active of a conversation": (Filters(None, (SessionStatus.ACTIVE,), conversation_id=conversation), FIRST),
+        "of everyone, deep": (Filters(None), DEEP),
+    }
+    # Beyond the fifth time PostgreSQL may keep one plan for all parameters: it has to be as good.
+    for _ in range(7):
+        for name, (filters, page) in lists.items():
+            async with plans.of_one_call():
+                found, total = await reads.page(filters, page)
+            assert bool(found) == (name != "active of a conversation")
+            plans.assert_indexed()
+            assert plans.read() <= 2 * total + 400, name
+        async with plans.of_one_call():
+            assert await reads.detail(session_id, ADA, UNTIL)
+        plans.assert_indexed()
+        assert len(plans.scanned()) == 3
+
+
+async def test_the_edges_of_a_users_statistics_are_read_by_index(engine: AsyncEngine, plans: Plans) -> None:
+    since = UNTIL - timedelta(days=60, minutes=-20)
+    for _ in range(7):
+        for question in (Question("user-3", None), Question("user-3", "persona-3"), Question(None, "persona-3")):
+            async with plans.of_one_call():
+                await tallies(Database(engine), question, Span(since, UNTIL - timedelta(minutes=7)), UNTIL)
+            plans.assert_indexed()
+
+
+async def test_a_sweep_reads_only_active_sessions(engine: AsyncEngine, plans: Plans) -> None:
+    store, timeouts = SweepStore(engine, SessionStore(engine)), Timeouts(24, {"persona-1": 2, "persona-2": 200})
+    for _ in range(7):
+        async with plans.of_one_call():
+            chunk = await store.time_out(sweep(as_of=UNTIL + timedelta(days=2)), timeouts, START, 500)
+            assert await store.count_stale(sweep(as_of=UNTIL), timeouts) == 0
+        assert chunk.transitions == []
+        plans.assert_indexed()
+        assert plans.read() == 0
+
+
+async def test_a_read_of_one_session_looks_into_its_own_month_only(engine: AsyncEngine, plans: Plans) -> None:
+    unknown = UUID(int=id_at(UNTIL - timedelta(days=40)).int | 7 << 76 | 1 << 63)
+    async with plans.of_one_call():
+        assert await SessionReads(Database(engine)).detail(unknown, ROOT, UNTIL) is None
+    assert plans.scanned() == ["chat_sessions_2026_10"]

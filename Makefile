@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka test-cluster n8n test-n8n check format lock bench bench-roundtrip bench-tracker
+.PHONY: help setup run test test-kafka test-cluster n8n test-n8n check format lock bench bench-roundtrip bench-tracker bench-queries bench-sweep bench-retention
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -56,7 +56,7 @@ lock: ## Resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --extra local --extra dev pyproject.toml -o requirements.lock
 
-bench: bench-roundtrip bench-tracker ## Every benchmark
+bench: bench-roundtrip bench-tracker bench-queries bench-sweep bench-retention ## Every benchmark
 
 bench-roundtrip: setup ## Messages/s and latency through the whole running system
 	@$(BIN)/python -m tests.benchmarks.roundtrip
@@ -66,3 +66,12 @@ BROKER ?= embedded
 
 bench-tracker: setup ## Events/s that trackers fold, beside the bare writing of the same rows (EVENTS=100000 BROKER=kafka)
 	@$(BIN)/python -m tests.benchmarks.tracker --events $(EVENTS) --broker $(BROKER)
+
+bench-queries: setup ## Reads on 100 thousand and on SESSIONS sessions (1 million; 10 million takes 15 minutes and 25 GB)
+	@$(BIN)/python -m tests.benchmarks.queries --large $(or $(SESSIONS),1000000)
+
+bench-sweep: setup ## The fold's rate while a sweep times out 200 thousand sessions
+	@$(BIN)/python -m tests.benchmarks.sweeping
+
+bench-retention: setup ## The longest stall of a writer while a month of SESSIONS sessions (1 million) is dropped
+	@$(BIN)/python -m tests.benchmarks.retention --sessions $(or $(SESSIONS),1000000)

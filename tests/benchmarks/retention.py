@@ -1,0 +1,95 @@
+"""`make bench-retention`: how long a writer has to wait while retention drops a month of a large database.
+
+A writer folds one message after the other, first alone, then while the oldest month is dropped. The last line is the
+longest that one of them took, over the second that it may.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import uvloop
+from prometheus_client import CollectorRegistry
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.database.engine import build_engine
+from services.database.migrate import migrate
+from services.database.partitions import next_month
+from services.runtime.faults import PassingFault
+from services.session_tracker.fold import Arrival
+from services.session_tracker.metrics import TrackerMetrics
+from services.session_tracker.retention import Retention
+from services.session_tracker.store import SessionStore
+from tests.benchmarks.queries import running, say
+from tests.benchmarks.seeding import Seed, seed
+from tests.sample_events import SessionEvents
+
+ALONE_SECONDS = 5.0
+RETRY_SECONDS = 0.5
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sessions", type=int, default=1_000_000, help="of the database, over four months")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="chat-sessions-bench-") as name, running(Path(name)) as (postgres, _, _):
+        await migrate(postgres.url())
+        until = datetime.now(UTC)
+        await seed(postgres.url(), Seed(options.sessions, until, rollups=False))
+        size = postgres.run_sql("SELECT pg_size_pretty(pg_database_size(current_database()))", "chat_sessions")
+        say(f"Seeded {options.sessions:,} sessions: {size}")
+        engine = build_engine(postgres.url(), pool_size=8)
+        alone, dropping, seconds = await stalls(engine, until)
+        months = postgres.run_sql(
+            "SELECT string_agg(to_char(month, 'YYYY-MM'), ' ') FROM dropped_months", "chat_sessions"
+        )
+        await engine.dispose()
+    print(f"alone           longest {alone * 1000:7.1f} ms a fold transaction")
+    print(f"while dropping  longest {dropping * 1000:7.1f} ms; {months} was dropped within {seconds:.1f} s")
+    print(f"retention ratio {dropping:.2f}")
+    return 0
+
+
+async def stalls(engine: AsyncEngine, until: datetime) -> tuple[float, float, float]:
+    """Return the longest fold transaction alone and while months are dropped, and how long dropping took."""
+    longest = 0.0
+
+    async def write() -> None:
+        nonlocal longest
+        store = SessionStore(engine)
+        while True:
+            began = time.perf_counter()
+            one = SessionEvents()
+            events = [one.sent(), one.succeeded()]
+            await store.fold([Arrival(event, event.occurred_at, 0, n) for n, event in enumerate(events)], {})
+            longest = max(longest, time.perf_counter() - began)
+
+    oldest = (until - timedelta(days=90)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    retention = Retention(engine, TrackerMetrics(CollectorRegistry()), keep=until - next_month(oldest))
+    writing = asyncio.create_task(write())
+    await asyncio.sleep(ALONE_SECONDS)
+    alone, longest = longest, 0.0
+    began = time.perf_counter()
+    while True:
+        try:
+            await retention.drop_due(until)
+        except PassingFault as fault:
+            say(str(fault))
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            break
+    seconds = time.perf_counter() - began
+    await asyncio.sleep(1)
+    writing.cancel()
+    with suppress(asyncio.CancelledError):
+        await writing
+    return alone, longest, seconds
+
+
+if __name__ == "__main__":
+    sys.exit(uvloop.run(main()))

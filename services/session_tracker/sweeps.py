@@ -30,7 +30,7 @@ WAIT_SECONDS = 20.0
 POLL_SECONDS = 0.2
 UNPACED_SECONDS = 1.0
 """A sweep that is done so soon disturbs nobody, and whoever asked for it is waiting."""
-REST = 5.0
+REST = 3.0
 """How long a longer sweep rests after a chunk, as a multiple of the chunk's own time: the fold needs the machine."""
 
 

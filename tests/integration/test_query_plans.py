@@ -23,6 +23,7 @@ from services.contracts import SessionStatus
 from services.database.engine import build_engine
 from services.database.partitions import id_at
 from services.database.tables import chat_sessions
+from services.local.postgres import EmbeddedPostgres
 from services.session_tracker.endings import START
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
@@ -91,19 +92,27 @@ class Plans:
         assert {name for name in partitions if not name.endswith("_2026_12")} == set()
 
 
+@pytest.fixture(scope="module")
+def seeded_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """The address of a database with sessions of four months, which no test changes."""
+    name = "seeded_for_plans"
+    postgres_server.run_sql(f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY file_copy")
+    asyncio.run(seed(postgres_server.url(name), Seed(15_000, UNTIL, personas=10)))
+    yield postgres_server.url(name)
+    postgres_server.run_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
-async def engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
-    await seed(postgres_url, Seed(20_000, UNTIL, personas=10))
-    await assert_counted(postgres_url)
-    engine = build_engine(postgres_url, pool_size=1)
+async def engine(seeded_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = build_engine(seeded_url, pool_size=1)
     yield engine
     await engine.dispose()
 
 
-async def assert_counted(database_url: str) -> None:
-    """Fail unless the seeder's rollups are what the tracker would have left: minutes of the last two days only."""
-    async with connected(database_url) as rows:
+async def test_what_is_seeded_is_counted_as_the_tracker_would_have(seeded_url: str) -> None:
+    async with connected(seeded_url) as rows:
         expected = await recounted(rows)
+        # Minutes are kept for two days.
         kept = {key for key in expected if key[0] != "minute" or key[2] >= UNTIL - timedelta(hours=48)}
         assert await counted(rows) == {key: expected[key] for key in kept}
 

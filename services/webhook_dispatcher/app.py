@@ -27,7 +27,7 @@ from services.webhook_dispatcher.results import Results
 from services.webhook_dispatcher.settings import DispatcherSettings
 from services.webhook_dispatcher.stops import Stops
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
 
 
 async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:

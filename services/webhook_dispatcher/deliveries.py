@@ -91,6 +91,11 @@ class Deliveries:
         gate = self._gates.get(persona_id)
         return gate is not None and gate.stuck()
 
+    def expire(self) -> None:
+        """End the waiting of messages whose deadline has passed. To be called every second or so."""
+        for gate in self._gates.values():
+            gate.expire()
+
     def measure(self) -> None:
         """Bring the gauges up to date."""
         for gate in self._gates.values():

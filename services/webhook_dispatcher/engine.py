@@ -116,7 +116,11 @@ class Engine:
         return next((fault for partition in self._partitions.values() if (fault := partition.not_ready())), None)
 
     def relieve(self) -> None:
-        """Let no persona that is stuck hold more than its share of a partition. To be called every second or so."""
+        """Let go of what waits too long, and of what is too much for a persona that is stuck.
+
+        To be called every second or so.
+        """
+        self._deliveries.expire()
         for partition in self._partitions.values():
             partition.relieve()
 

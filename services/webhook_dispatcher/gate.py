@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
+from typing import NamedTuple
 
 from services.contracts import FailureKind
 from services.contracts.replies import Reply
@@ -14,13 +15,19 @@ from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.slots import Slots, Turn
 
 
+class _Waiting(NamedTuple):
+    timeout_seconds: float
+    expires_at: float
+    """By the clock that stands still while the webhook gets on."""
+
+
 class Gate:
     """One persona's health, and those who wait for a slot to call it."""
 
     def __init__(self, persona_id: str, slots: Slots, metrics: DispatcherMetrics) -> None:
         self._slots = slots
         self._health = Health(slots.most)
-        self._waiting: OrderedDict[asyncio.Future[None], float] = OrderedDict()
+        self._waiting: OrderedDict[asyncio.Future[bool], _Waiting] = OrderedDict()
         self._probe: asyncio.TimerHandle | None = None
         self._state = BreakerState.CLOSED
         self._shown_state = metrics.breaker.labels(persona_id)
@@ -31,35 +38,52 @@ class Gate:
     async def enter(self, seconds_left: float, timeout_seconds: float) -> float | None:
         """Return, once a call may begin, how many of the seconds are left for it; None if they passed.
 
-        They pass only while the webhook is stuck: waiting for one that answers costs nothing. Whoever is let in tells
+        They pass only while the webhook is stuck: waiting for one that answers costs nothing. `expire` sees that they
+        passed. Whoever is let in tells
         by `note` or `abandoned` how the call ended.
         """
         if seconds_left <= 0:
             return None
         if not self._waiting and self._begin(timeout_seconds) is Turn.TAKEN:
             return seconds_left
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = timeout_seconds
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        expires_at = self._health.stuck_seconds(time.monotonic()) + seconds_left
+        self._waiting[turn] = _Waiting(timeout_seconds, expires_at)
         self._slots.want(self)
         try:
-            return await self._until_let_in(turn, seconds_left)
+            let_in = await turn
         except asyncio.CancelledError:
-            if turn.done():
+            if not turn.cancelled() and turn.result():
                 self.abandoned()
             raise
         finally:
             self._waiting.pop(turn, None)
+        left = expires_at - self._health.stuck_seconds(time.monotonic())
+        if let_in and left <= 0:
+            self.abandoned()
+        return left if let_in and left > 0 else None
 
     def offer(self) -> Turn:
         """Let in who waits longest, if the webhook takes a call and the process has room for it."""
-        if not self._waiting:
-            return Turn.NOT_NOW
-        first = next(iter(self._waiting))
-        turn = self._begin(self._waiting[first])
-        if turn is Turn.TAKEN:
-            del self._waiting[first]
-            first.set_result(None)
-        return turn
+        while self._waiting:
+            first = next(iter(self._waiting))
+            if first.cancelled():
+                del self._waiting[first]
+                continue
+            turn = self._begin(self._waiting[first].timeout_seconds)
+            if turn is Turn.TAKEN:
+                del self._waiting[first]
+                first.set_result(True)
+            return turn
+        return Turn.NOT_NOW
+
+    def expire(self) -> None:
+        """Send away those whose time has passed. To be called every second or so."""
+        now = self._health.stuck_seconds(time.monotonic())
+        for turn, waiting in list(self._waiting.items()):
+            if waiting.expires_at <= now and not turn.done():
+                del self._waiting[turn]
+                turn.set_result(False)
 
     def note(self, verdict: Reply | Accepted | Failed, began: float) -> None:
         """The call that began then (monotonic seconds) ended like this; its slot is free."""
@@ -81,19 +105,6 @@ class Gate:
     def measure(self) -> None:
         """Bring the gauge of the limit up to date."""
         self._shown_limit.set(self._health.limit)
-
-    async def _until_let_in(self, turn: asyncio.Future[None], seconds_left: float) -> float | None:
-        before = self._health.stuck_seconds(time.monotonic())
-        left = seconds_left
-        while left > 0:
-            # They cannot have passed earlier.
-            await asyncio.wait({turn}, timeout=left)
-            left = seconds_left - (self._health.stuck_seconds(time.monotonic()) - before)
-            if turn.done() and left > 0:
-                return left
-        if turn.done():
-            self.abandoned()
-        return None
 
     def _begin(self, timeout_seconds: float) -> Turn:
         if not self._slots.allows(self._health.running):

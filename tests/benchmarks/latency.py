@@ -23,6 +23,8 @@ from tests.benchmarks.rig import Rig, bench_message, bench_messages, running_rig
 from tests.integration.dispatching import add_persona
 
 CONVERSATIONS = 500
+KEPT_UP = 1.1
+"""The last result came so soon after the last message, as a share of the time that it took to send them all."""
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     with running_rig(options.broker) as rig, rig.webhook(answer_itself=True) as (url, _):
         asyncio.run(add_persona(rig.database_url, "bench", f"{url}/now"))
-        rate = uvloop.run(full_load(rig)) / 2
+        rate = uvloop.run(full_load(rig, options.seconds / 4)) / 2
         say(f"{rig.broker}, {rate:.0f} messages/s")
         ours, bare, ratios = Times(), Times(), []
         for number in range(options.rounds):
@@ -71,16 +73,22 @@ def main() -> None:
     print(f"latency ratio {statistics.median(ratios):.2f}")
 
 
-async def full_load(rig: Rig) -> float:
-    """Return how many messages a second the dispatcher works off while they are sent and read on the same machine."""
+async def full_load(rig: Rig, seconds: float) -> float:
+    """Return how many messages a second the dispatcher keeps up with, when they come one by one.
+
+    That is less than it works off in batches once they wait, and all else here shares the machine.
+    """
     with rig.dispatcher() as child:
         async with rig.results() as reader:
             await until_at_work(rig, reader)
-            for count in (2_000, 8_000):
-                publishing = asyncio.create_task(rig.publish(bench_messages(count, CONVERSATIONS)))
-                per_second, _ = await until_told(reader, count, child)
-                await publishing
-    return per_second
+            await rig.publish(bench_messages(8_000, CONVERSATIONS))
+            rate, _ = await until_told(reader, 8_000, child)
+            while True:
+                began = time.perf_counter()
+                await send(rig, reader, rate, seconds)
+                if time.perf_counter() - began < KEPT_UP * seconds + 0.2:
+                    return rate
+                rate *= 0.8
 
 
 async def turn(
@@ -103,7 +111,7 @@ async def turn(
 
 
 async def until_at_work(rig: Rig, reader: AIOKafkaConsumer) -> None:
-    """Return once a message is answered within a second: by then the loop has joined, and has done what was left."""
+    """Return once a message is answered within a second, and no more results come of what others had left."""
     async with asyncio.timeout(60):
         while True:
             message = bench_message("first")
@@ -111,12 +119,14 @@ async def until_at_work(rig: Rig, reader: AIOKafkaConsumer) -> None:
             give_up = time.monotonic() + 1
             while time.monotonic() < give_up:
                 if str(message.session_id) in await told_now(reader):
+                    while await told_now(reader, wait_ms=1_000):
+                        pass
                     return
 
 
-async def told_now(reader: AIOKafkaConsumer) -> dict[str, float]:
+async def told_now(reader: AIOKafkaConsumer, wait_ms: int = 100) -> dict[str, float]:
     """Return the sessions whose results came with the next fetch, and when."""
-    fetched = await reader.getmany(timeout_ms=100)
+    fetched = await reader.getmany(timeout_ms=wait_ms)
     return {
         header(record.headers, "ce_subject") or "": time.time() for records in fetched.values() for record in records
     }

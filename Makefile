@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka test-cluster n8n test-n8n check format lock bench bench-roundtrip bench-tracker bench-queries bench-sweep bench-retention
+.PHONY: help setup run test test-kafka test-cluster test-ledger n8n test-n8n check format lock bench bench-roundtrip \
+	bench-dispatcher bench-latency bench-neighbours bench-tracker bench-queries bench-sweep bench-retention
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -35,6 +36,9 @@ test-kafka: setup ## Every test that needs a broker, on Apache Kafka (Java 17 an
 test-cluster: setup ## Failures of a three-broker Apache Kafka under load (Java 17 and Maven; about 5 minutes)
 	@$(BIN)/python -m pytest tests/cluster
 
+test-ledger: setup ## 20,000 messages while dispatchers join, leave and die, as a ledger (about 2 minutes)
+	@$(BIN)/python -m pytest -s tests/ledger
+
 n8n: setup ## Install and run a real n8n (4 GB and several minutes the first time, outside this directory)
 	@exec $(BIN)/python -m services.local.n8n
 
@@ -56,7 +60,8 @@ lock: ## Resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --extra local --extra dev pyproject.toml -o requirements.lock
 
-bench: bench-roundtrip bench-tracker bench-queries bench-sweep bench-retention ## Every benchmark
+bench: bench-roundtrip bench-dispatcher bench-latency bench-neighbours bench-tracker bench-queries bench-sweep \
+	bench-retention ## Every benchmark
 
 bench-roundtrip: setup ## Messages/s and latency through the whole running system
 	@$(BIN)/python -m tests.benchmarks.roundtrip
@@ -66,6 +71,15 @@ BROKER ?= embedded
 
 bench-tracker: setup ## Events/s that trackers fold, beside the bare writing of the same rows (EVENTS=100000 BROKER=kafka)
 	@$(BIN)/python -m tests.benchmarks.tracker --events $(EVENTS) --broker $(BROKER)
+
+bench-dispatcher: setup ## Messages/s of one dispatcher, beside bare HTTP clients
+	@$(BIN)/python -m tests.benchmarks.dispatcher
+
+bench-latency: setup ## What the dispatcher adds to a call, beside a bare loop, at half its load
+	@$(BIN)/python -m tests.benchmarks.latency
+
+bench-neighbours: setup ## A persona's throughput beside one that hangs, and alone
+	@$(BIN)/python -m tests.benchmarks.neighbours
 
 bench-queries: setup ## Reads on 100 thousand and on SESSIONS sessions (1 million; 10 million takes 15 minutes and 25 GB)
 	@$(BIN)/python -m tests.benchmarks.queries --large $(or $(SESSIONS),1000000)

@@ -27,7 +27,7 @@ from services.webhook_dispatcher.results import Results
 from services.webhook_dispatcher.settings import DispatcherSettings
 from services.webhook_dispatcher.stops import Stops
 
-MEASURE_SECONDS = 1.0
+LOOK_SECONDS = 0.5
 
 
 async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
@@ -56,7 +56,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
         DeadLetters(producer, DISPATCHER_GROUP, consumer_metrics),
         metrics,
         shutdown,
-        most_held=settings.dispatcher_held_messages,
+        bounds=settings.held_bounds,
         drain_seconds=settings.rebalance_drain_seconds,
         stop_seconds=settings.dispatcher_stop_seconds,
     )
@@ -84,7 +84,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
         await stack.enter_async_context(n8n)
         await stack.enter_async_context(n8n_api)
         stack.push_async_callback(stops.close)
-        works = (server.serve(), personas.run(), deltas.run(), _measure(engine))
+        works = (server.serve(), personas.run(), deltas.run(), _look_after(engine))
         tasks = [asyncio.create_task(work) for work in works]
         stack.push_async_callback(end_background, server, tasks[0], tasks[1:])
         for task in tasks:
@@ -99,10 +99,11 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
         await shutdown.wait()
 
 
-async def _measure(engine: Engine) -> None:
+async def _look_after(engine: Engine) -> None:
     while True:
+        engine.relieve()
         engine.measure()
-        await asyncio.sleep(MEASURE_SECONDS)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from services.webhook_dispatcher.n8n import Exchange, N8n, unheard
 from services.webhook_dispatcher.personas import Persona, Personas
 from services.webhook_dispatcher.results import Results
 from services.webhook_dispatcher.retries import retry_delay
+from services.webhook_dispatcher.slots import Slots
 from services.webhook_dispatcher.tracking import Message, Phase
 
 _EXPIRED = "The message waited longer than a session may take: see whether dispatchers were down, and send it again."
@@ -30,6 +31,9 @@ _NO_CALLBACK_URL = (
 _DEADLINE = (
     "The webhook was not well until the message's deadline passed: check that n8n runs and answers, or raise the "
     "persona's deadlineSeconds."
+)
+_OVERLOADED = (
+    "Too many messages wait for a webhook that does not get on: check that n8n runs and answers, and send it again."
 )
 
 ResultType = TypeVar("ResultType", WebhookAttempted, WebhookSucceeded, WebhookFailed)
@@ -55,7 +59,7 @@ class Deliveries:
         self._results = results
         self._deltas = deltas
         self._metrics = metrics
-        self._slots = asyncio.Semaphore(max_calls)
+        self._slots = Slots(max_calls)
         self._timeout_hours = timeout_hours
         self._callback_urls = callback_urls
         self._gates: dict[str, Gate] = {}
@@ -64,23 +68,43 @@ class Deliveries:
         """Return True once the message is done: its result is acknowledged, or it is cancelled; False if released.
 
         To cancel a message set `message.cancelled`, then, unless it is QUEUED or PUBLISHING, cancel the task that runs
-        this: a running call is broken off and told as such. A task that is cancelled without that flag lets go of the
-        message and publishes nothing more.
+        this: a running call is broken off and told as such. To fail one that is QUEUED or WAITING as overloaded, set
+        `message.overloaded` likewise. A task that is cancelled without a flag lets go of the message and publishes
+        nothing more.
         """
         try:
             return await self._deliver(message)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not message.cancelled or message.released or task is None:
+            if not (message.cancelled or message.overloaded) or message.released or task is None:
                 raise
             task.uncancel()
             if message.phase is Phase.CALLING and message.course is not None:
                 message.phase = Phase.PUBLISHING
                 await self._tell_cancelled(message, message.course)
+            elif not message.cancelled:
+                await self._give_up(message, FailureKind.OVERLOADED, _OVERLOADED)
             return True
+
+    def stuck(self, persona_id: str) -> bool:
+        """Tell whether the persona's webhook does not get on: its calls hang, or its breaker is not closed."""
+        gate = self._gates.get(persona_id)
+        return gate is not None and gate.stuck()
+
+    def expire(self) -> None:
+        """End the waiting of messages whose deadline has passed. To be called every second or so."""
+        for gate in self._gates.values():
+            gate.expire()
+
+    def measure(self) -> None:
+        """Bring the gauges up to date."""
+        for gate in self._gates.values():
+            gate.measure()
 
     async def _deliver(self, message: Message) -> bool:
         message.phase = Phase.WAITING
+        if message.overloaded:
+            return await self._give_up(message, FailureKind.OVERLOADED, _OVERLOADED)
         if _expired(message, self._timeout_hours):
             return await self._give_up(message, FailureKind.EXPIRED, _EXPIRED)
         persona = await self._personas.get(message.event.persona_id)
@@ -94,23 +118,18 @@ class Deliveries:
         return await self._attempt_until_done(message, persona, self._gate(persona))
 
     async def _attempt_until_done(self, message: Message, persona: Persona, gate: Gate) -> bool:
-        deadline: float | None = None
+        seconds_left = persona.deadline_seconds
         while not message.released:
-            exchange: Exchange | None = None
-            async with self._slots:
-                # Waiting for the first slot is this process's doing and costs nothing of the deadline.
-                deadline = time.monotonic() + persona.deadline_seconds if deadline is None else deadline
-                seconds_left = deadline - time.monotonic()
-                if seconds_left > 0 and gate.admits():
-                    exchange = await self._call(message, persona, gate, seconds_left)
-            if exchange is None:
-                if await gate.wait(deadline):
-                    continue
+            let_in = await gate.enter(seconds_left, persona.timeout_seconds)
+            if let_in is None:
                 return await self._give_up(message, gate.kind, _DEADLINE)
+            deadline = time.monotonic() + let_in
+            exchange = await self._call(message, persona, gate, let_in)
             delay = await self._conclude(message, persona, gate, exchange, deadline)
             if delay is None or message.cancelled:
                 return True
             await asyncio.sleep(delay)
+            seconds_left = deadline - time.monotonic()
         return False
 
     async def _call(self, message: Message, persona: Persona, gate: Gate, seconds_left: float) -> Exchange:
@@ -151,7 +170,7 @@ class Deliveries:
     ) -> float | None:
         """Publish how a call ended. Return in how many seconds the next is due, None if there is none."""
         verdict = judge_call(exchange.outcome, message.callback)
-        gate.note(verdict)
+        gate.note(verdict, exchange.course.began)
         self._measure(persona.persona_id, verdict, exchange)
         now = datetime.now(UTC)
         told = _timings(exchange.course, exchange.duration_ms)
@@ -216,7 +235,7 @@ class Deliveries:
     def _gate(self, persona: Persona) -> Gate:
         gate = self._gates.get(persona.persona_id)
         if gate is None:
-            gate = self._gates[persona.persona_id] = Gate(persona.persona_id, self._metrics)
+            gate = self._gates[persona.persona_id] = Gate(persona.persona_id, self._slots, self._metrics)
         return gate
 
     def _callback_url(self, message: Message) -> str | None:

@@ -14,6 +14,7 @@ from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.partition import Partition
 from services.webhook_dispatcher.stops import Stops
+from services.webhook_dispatcher.window import Bounds
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Engine:
         metrics: DispatcherMetrics,
         shutdown: Shutdown,
         *,
-        most_held: int,
+        bounds: Bounds,
         drain_seconds: float,
         stop_seconds: float,
     ) -> None:
@@ -45,7 +46,7 @@ class Engine:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._shutdown = shutdown
-        self._most_held = most_held
+        self._bounds = bounds
         self._drain_seconds = drain_seconds
         self._stop_seconds = stop_seconds
         self._partitions: dict[int, Partition] = {}
@@ -62,7 +63,7 @@ class Engine:
                 self._dead_letters,
                 self._metrics,
                 self._shutdown,
-                most_held=self._most_held,
+                bounds=self._bounds,
             )
             for topic, number in partitions
             if topic == MESSAGES.name
@@ -114,8 +115,18 @@ class Engine:
         """Return why partitions do not get on, None if they do."""
         return next((fault for partition in self._partitions.values() if (fault := partition.not_ready())), None)
 
+    def relieve(self) -> None:
+        """Let go of what waits too long, and of what is too much for a persona that is stuck.
+
+        To be called every second or so.
+        """
+        self._deliveries.expire()
+        for partition in self._partitions.values():
+            partition.relieve()
+
     def measure(self) -> None:
         """Bring the gauges up to date."""
+        self._deliveries.measure()
         for number, partition in self._partitions.items():
             self._metrics.held.labels(str(number)).set(partition.held)
             self._metrics.paused.labels(str(number)).set(partition.paused)

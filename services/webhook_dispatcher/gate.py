@@ -1,65 +1,137 @@
-"""The way to one persona's webhook: open or closed by its circuit breaker."""
+"""The way to one persona's webhook: who waits gets a turn in the order of arrival."""
 
 import asyncio
-import contextlib
 import time
+from collections import OrderedDict
+from typing import NamedTuple
 
 from services.contracts import FailureKind
 from services.contracts.replies import Reply
-from services.webhook_dispatcher.breaker import Breaker
+from services.webhook_dispatcher.breaker import BreakerState
 from services.webhook_dispatcher.callbacks import Accepted
 from services.webhook_dispatcher.delivery import Failed
+from services.webhook_dispatcher.health import Health
 from services.webhook_dispatcher.metrics import DispatcherMetrics
+from services.webhook_dispatcher.slots import Slots, Turn
+
+
+class _Waiting(NamedTuple):
+    timeout_seconds: float
+    expires_at: float
+    """By the clock that stands still while the webhook gets on."""
 
 
 class Gate:
-    """One persona's breaker, and those who wait for it."""
+    """One persona's health, and those who wait for a slot to call it."""
 
-    def __init__(self, persona_id: str, metrics: DispatcherMetrics) -> None:
-        self._breaker = Breaker()
-        self._changed = asyncio.Event()
-        self._shown = metrics.breaker.labels(persona_id)
+    def __init__(self, persona_id: str, slots: Slots, metrics: DispatcherMetrics) -> None:
+        self._slots = slots
+        self._health = Health(slots.most)
+        self._waiting: OrderedDict[asyncio.Future[bool], _Waiting] = OrderedDict()
+        self._probe: asyncio.TimerHandle | None = None
+        self._state = BreakerState.CLOSED
+        self._shown_state = metrics.breaker.labels(persona_id)
+        self._shown_limit = metrics.limit.labels(persona_id)
         self.kind = FailureKind.OVERLOADED
         """The last kind of failure by which the webhook showed that it is not well."""
 
-    def admits(self) -> bool:
-        """Tell whether a call may begin now; if so, tell by `note` or `abandoned` how it ended."""
-        before = self._breaker.state
-        admitted = self._breaker.admits(time.monotonic())
-        if self._breaker.state is not before:
-            self._tell()
-        return admitted
+    async def enter(self, seconds_left: float, timeout_seconds: float) -> float | None:
+        """Return, once a call may begin, how many of the seconds are left for it; None if they passed.
 
-    def note(self, verdict: Reply | Accepted | Failed) -> None:
-        """A call ended like this."""
-        before = self._breaker.state
+        They pass only while the webhook is stuck: waiting for one that answers costs nothing. `expire` sees that they
+        passed. Whoever is let in tells
+        by `note` or `abandoned` how the call ended.
+        """
+        if seconds_left <= 0:
+            return None
+        if not self._waiting and self._begin(timeout_seconds) is Turn.TAKEN:
+            return seconds_left
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        expires_at = self._health.stuck_seconds(time.monotonic()) + seconds_left
+        self._waiting[turn] = _Waiting(timeout_seconds, expires_at)
+        self._slots.want(self)
+        try:
+            let_in = await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled() and turn.result():
+                self.abandoned()
+            raise
+        finally:
+            self._waiting.pop(turn, None)
+        left = expires_at - self._health.stuck_seconds(time.monotonic())
+        if let_in and left <= 0:
+            self.abandoned()
+        return left if let_in and left > 0 else None
+
+    def offer(self) -> Turn:
+        """Let in who waits longest, if the webhook takes a call and the process has room for it."""
+        while self._waiting:
+            first = next(iter(self._waiting))
+            if first.cancelled():
+                del self._waiting[first]
+                continue
+            turn = self._begin(self._waiting[first].timeout_seconds)
+            if turn is Turn.TAKEN:
+                del self._waiting[first]
+                first.set_result(True)
+            return turn
+        return Turn.NOT_NOW
+
+    def expire(self) -> None:
+        """Send away those whose time has passed. To be called every second or so."""
+        now = self._health.stuck_seconds(time.monotonic())
+        for turn, waiting in list(self._waiting.items()):
+            if waiting.expires_at <= now and not turn.done():
+                del self._waiting[turn]
+                turn.set_result(False)
+
+    def note(self, verdict: Reply | Accepted | Failed, began: float) -> None:
+        """The call that began then (monotonic seconds) ended like this; its slot is free."""
+        unwell = isinstance(verdict, Failed) and verdict.unwell
         if isinstance(verdict, Failed) and verdict.unwell:
             self.kind = verdict.kind
-            self._breaker.failed(time.monotonic())
-        else:
-            self._breaker.succeeded()
-        if self._breaker.state is not before:
-            self._tell()
+        self._health.ended(began, time.monotonic(), unwell=unwell)
+        self._leave()
 
     def abandoned(self) -> None:
-        """A call was broken off from here."""
-        before = self._breaker.state
-        self._breaker.abandoned()
-        if self._breaker.state is not before:
-            self._tell()
+        """A call was broken off from here; its slot is free."""
+        self._health.abandoned(time.monotonic())
+        self._leave()
 
-    async def wait(self, deadline: float) -> bool:
-        """Return True when it is worth asking again, False once the deadline (monotonic seconds) has passed."""
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return False
-        pause = self._breaker.seconds_until_probe(time.monotonic())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(left if pause is None else min(left, pause)):
-                await self._changed.wait()
-        return time.monotonic() < deadline
+    def stuck(self) -> bool:
+        """Tell whether the webhook does not get on at all: its breaker is open, or its calls hang."""
+        return self._health.stuck(time.monotonic())
 
-    def _tell(self) -> None:
-        self._shown.set(self._breaker.state.value)
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def measure(self) -> None:
+        """Bring the gauge of the limit up to date."""
+        self._shown_limit.set(self._health.limit)
+
+    def _begin(self, timeout_seconds: float) -> Turn:
+        if not self._slots.allows(self._health.running):
+            return Turn.BEYOND_SHARE
+        now = time.monotonic()
+        if not self._health.begin(now, timeout_seconds):
+            self._ask_again_later(now)
+            return Turn.NOT_NOW
+        self._show_state()
+        self._slots.take()
+        return Turn.TAKEN
+
+    def _leave(self) -> None:
+        self._show_state()
+        self._slots.give_back()
+        self._slots.want(self)
+
+    def _show_state(self) -> None:
+        if self._state is not self._health.state:
+            self._state = self._health.state
+            self._shown_state.set(self._state.value)
+
+    def _ask_again_later(self, now: float) -> None:
+        pause = self._health.seconds_until_probe(now)
+        if pause is not None and self._probe is None:
+            self._probe = asyncio.get_running_loop().call_later(pause, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._probe = None
+        self._slots.want(self)

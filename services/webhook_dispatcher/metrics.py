@@ -32,13 +32,19 @@ class DispatcherMetrics:
             ["persona"],
             registry=registry,
         )
+        self.limit = Gauge(
+            "chat_webhook_calls_limit",
+            "Calls that a persona's webhook may run at the same time, as found by trying",
+            ["persona"],
+            registry=registry,
+        )
         self.retries = Counter(
             "chat_webhook_retries", "Failed calls that are made again", ["persona", "kind"], registry=registry
         )
         self.finished = Counter(
             "chat_dispatcher_finished_messages",
-            "Messages that need no more work, by how they ended: called, known (done before), cancelled, refused "
-            "(dead-lettered), other-group",
+            "Messages that need no more work, by how they ended: called, known (done before), cancelled, overloaded, "
+            "refused (dead-lettered), other-group",
             ["end"],
             registry=registry,
         )

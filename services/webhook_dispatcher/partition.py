@@ -24,11 +24,16 @@ from services.webhook_dispatcher.catch_up import CatchUp, cancel_request, ended_
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.stops import Stops
-from services.webhook_dispatcher.tracking import KnownSessions, Message, Offsets, Phase
+from services.webhook_dispatcher.tracking import KnownSessions, Message, Phase
+from services.webhook_dispatcher.window import Bounds, Window
 
 RETRY_SECONDS = 1.0
 LATER_OLD_IDS_MS = 30_000
 """How much further back than needed is read, so that ids minted at about the same time need no second reading."""
+
+
+_BREAKABLE = frozenset({Phase.WAITING, Phase.CALLING})
+"""The phases in which a cancel breaks off what a conversation's task does."""
 
 
 class Conversation:
@@ -40,7 +45,7 @@ class Conversation:
 
 
 class Partition:
-    """One partition that this process was given. `most_held` bounds what is taken and not finished."""
+    """One partition that this process was given. `bounds` are of what is taken and not finished."""
 
     def __init__(
         self,
@@ -52,7 +57,7 @@ class Partition:
         metrics: DispatcherMetrics,
         shutdown: Shutdown,
         *,
-        most_held: int,
+        bounds: Bounds,
     ) -> None:
         self.topic = TopicPartition(MESSAGES.name, number)
         self._consumer = consumer
@@ -61,8 +66,7 @@ class Partition:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._shutdown = shutdown
-        self._most_held = most_held
-        self._offsets = Offsets()
+        self._window = Window(bounds)
         self._known = KnownSessions()
         self._reader = CatchUp(consumer, number)
         self._waiting: deque[Message] = deque()
@@ -72,7 +76,6 @@ class Partition:
         self._learning: asyncio.Task[None] | None = None
         self._catching_up = True
         self._paused = True
-        self._full = False
         self._released = False
 
     def open(self) -> None:
@@ -82,7 +85,7 @@ class Partition:
     @property
     def held(self) -> int:
         """Records that are taken and not finished."""
-        return len(self._offsets)
+        return len(self._window)
 
     @property
     def paused(self) -> bool:
@@ -91,7 +94,7 @@ class Partition:
 
     def committable(self) -> int | None:
         """Return the lowest offset that is not done; None before the first record."""
-        return self._offsets.committable()
+        return self._window.committable()
 
     def not_ready(self) -> str | None:
         """Return why the partition does not get on, None if it does."""
@@ -99,11 +102,9 @@ class Partition:
 
     def take_message(self, record: RawRecord) -> None:
         """Begin with a record of `chat.messages.v1`."""
-        if not self._offsets.take(record.offset):
+        if not self._window.take(record.offset, len(record.value or b"")):
             return
-        if not self._full and len(self._offsets) >= self._most_held:
-            self._full = True
-            self._regulate()
+        self._regulate()
         if meant_for_another_group(record, DISPATCHER_GROUP):
             self._finish(record.offset, "other-group")
             return
@@ -134,6 +135,16 @@ class Partition:
             self._cancel(request)
             self._stops.cancelled(request)
         self._reader.handled(record)
+
+    def relieve(self) -> None:
+        """Fail the latest messages of personas that do not get on and hold more than their share of the window."""
+        if self._released:
+            return
+        for persona_id in self._window.all_beyond_share():
+            latest = reversed(list(self._under_way.values()))
+            while self._is_too_much(persona_id) and (message := next(latest, None)) is not None:
+                if message.event.persona_id == persona_id and not message.overloaded:
+                    self._overload(message)
 
     def release(self) -> set[asyncio.Task[None]]:
         """Begin nothing more; let go of all that waits. Return the tasks of what cannot be let go at once."""
@@ -193,6 +204,9 @@ class Partition:
         if conversation is None:
             conversation = self._conversations[conversation_id] = Conversation()
         conversation.messages.append(message)
+        self._window.hold(message.offset, message.event.persona_id)
+        if self._is_too_much(message.event.persona_id):
+            self._overload(message)
         if conversation.task is None:
             conversation.task = asyncio.create_task(self._work(conversation_id, conversation))
             self._shutdown.watch(conversation.task)
@@ -203,7 +217,7 @@ class Partition:
             if not message.cancelled and not await self._deliveries.deliver(message):
                 return
             conversation.messages.popleft()
-            self._end(message, "cancelled" if message.cancelled else "called")
+            self._end(message, _ending(message))
         if not conversation.messages:
             del self._conversations[conversation_id]
 
@@ -218,8 +232,26 @@ class Partition:
         if conversation.messages[0] is not message:
             conversation.messages.remove(message)
             self._end(message, "cancelled")
-        elif conversation.task is not None and message.phase in {Phase.WAITING, Phase.CALLING}:
+        elif conversation.task is not None and message.phase in _BREAKABLE and not message.overloaded:
             conversation.task.cancel()
+
+    def _is_too_much(self, persona_id: str) -> bool:
+        return self._window.beyond_share(persona_id) and self._deliveries.stuck(persona_id)
+
+    def _overload(self, last: Message) -> None:
+        """Fail a message at once, and before it what waits in its conversation for the same persona.
+
+        A call that runs comes to its end first: a conversation's messages end in their order.
+        """
+        conversation = self._conversations[last.event.conversation_id]
+        for message in conversation.messages:
+            if message.event.persona_id == last.event.persona_id and message.phase in {Phase.QUEUED, Phase.WAITING}:
+                message.overloaded = True
+                self._window.let_go(message.offset)
+                if message.phase is Phase.WAITING and conversation.task is not None:
+                    conversation.task.cancel()
+            if message is last:
+                break
 
     def _end(self, message: Message, end: str) -> None:
         del self._under_way[message.session_id]
@@ -238,13 +270,11 @@ class Partition:
 
     def _finish(self, offset: int, end: str) -> None:
         self._metrics.finished.labels(end).inc()
-        self._offsets.finish(offset)
-        if self._full and len(self._offsets) <= self._most_held // 2:
-            self._full = False
-            self._regulate()
+        self._window.finish(offset)
+        self._regulate()
 
     def _regulate(self) -> None:
-        pause = self._catching_up or self._full
+        pause = self._catching_up or self._window.full
         if pause is self._paused or self._released:
             return
         self._paused = pause
@@ -256,3 +286,9 @@ class Partition:
     def _learn(self, learning: Coroutine[None, None, None]) -> None:
         self._learning = asyncio.create_task(learning)
         self._shutdown.watch(self._learning)
+
+
+def _ending(message: Message) -> str:
+    if message.cancelled:
+        return "cancelled"
+    return "overloaded" if message.overloaded else "called"

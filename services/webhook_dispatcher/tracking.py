@@ -1,8 +1,10 @@
 """What the dispatcher keeps in mind of one partition: pure bookkeeping, no I/O.
 
-`Offsets` knows from where to go on, `KnownSessions` which sessions need no call, `Message` what is under way.
+`Offsets` knows from where to go on, `KnownSessions` which sessions need no call, `Message` what is under way; how much
+may be held is in `window`.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from uuid import UUID
@@ -40,6 +42,8 @@ class Message:
     traceparent: str
     phase: Phase = Phase.QUEUED
     cancelled: bool = False
+    overloaded: bool = False
+    """Its persona holds too much and does not get on: it is failed in its turn, without another call."""
     released: bool = False
     """Its partition is going to another process: no new call may begin."""
     attempt: int = 0
@@ -69,7 +73,9 @@ class Offsets:
     """Which records of a partition are not finished; they arrive in order and finish in any."""
 
     def __init__(self) -> None:
-        self._unfinished: dict[int, None] = {}
+        self._unfinished: set[int] = set()
+        self._order: deque[int] = deque()
+        """Ascending; the first is unfinished."""
         self._next: int | None = None
 
     def __len__(self) -> int:
@@ -80,17 +86,26 @@ class Offsets:
         """Begin with a record; False if it was taken before."""
         if self._next is not None and offset < self._next:
             return False
-        self._unfinished[offset] = None
+        self._unfinished.add(offset)
+        self._order.append(offset)
         self._next = offset + 1
         return True
 
     def finish(self, offset: int) -> None:
         """The record needs no more work."""
-        del self._unfinished[offset]
+        self._unfinished.remove(offset)
+        while self._order and self._order[0] not in self._unfinished:
+            self._order.popleft()
+
+    @property
+    def span(self) -> int:
+        """How many offsets lie between the lowest unfinished record and the last one taken, both included."""
+        first = self.committable()
+        return 0 if first is None or self._next is None else self._next - first
 
     def committable(self) -> int | None:
         """Return the lowest unfinished offset, from which a restart would go on; None before the first record."""
-        return next(iter(self._unfinished), self._next)
+        return self._order[0] if self._order else self._next
 
 
 class KnownSessions:

@@ -105,8 +105,10 @@ async def dispatcher(bootstrap: str, database_url: str, **changes: Any) -> Async
 
 
 @contextmanager
-def dispatcher_process(bootstrap: str, database_url: str, log_path: Path, reaper: Reaper) -> Iterator[ChildProcess]:
-    """A dispatcher in a process of its own."""
+def dispatcher_process(
+    bootstrap: str, database_url: str, log_path: Path, reaper: Reaper, **changes: str
+) -> Iterator[ChildProcess]:
+    """A dispatcher in a process of its own; `changes` are of its environment."""
     environment = {
         "PATH": os.defpath,
         "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -118,6 +120,7 @@ def dispatcher_process(bootstrap: str, database_url: str, log_path: Path, reaper
         "EGRESS_ALLOW_CIDRS": "127.0.0.0/8",
         "OPS_PORT": str(free_port()),
         "LOG_FORMAT": "text",
+        **changes,
     }
     command = [sys.executable, "-W", "error", "-c", RUN_DISPATCHER]
     child = start_process("dispatcher", command, environment=environment, log_path=log_path, reaper=reaper)

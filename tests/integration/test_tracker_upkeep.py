@@ -2,9 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -17,6 +19,7 @@ from services.contracts.ids import new_id
 from services.database.engine import build_engine
 from services.database.partitions import first_id, id_at, month_of, next_month
 from services.database.rollups import KEPT, MERGED_SHARD, Granularity, bucket_of
+from services.runtime.faults import PassingFault
 from services.session_tracker import upkeep
 from services.session_tracker.drift import DRIFT, parameters
 from services.session_tracker.fold import Arrival
@@ -33,6 +36,17 @@ HOUR = timedelta(hours=1)
 EARLIER = datetime(2020, 1, 1, tzinfo=UTC)
 
 
+T = TypeVar("T")
+
+
+async def once_it_passes(work: Callable[[], Awaitable[T]]) -> T:
+    """Do it as the tracker does: again after a passing fault, such as a deadlock of a fold with the merging."""
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(PassingFault):
+                return await work()
+
+
 @dataclass(slots=True)
 class Kept:
     """A database with sessions, and the clock of its upkeep."""
@@ -43,14 +57,13 @@ class Kept:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     async def fold(self, events: Sequence[TrackedEvent], partition: int = 0) -> None:
-        await SessionStore(self.engine).fold(
-            [Arrival(e, e.occurred_at, partition, n) for n, e in enumerate(events)], {}
-        )
+        arrivals = [Arrival(e, e.occurred_at, partition, n) for n, e in enumerate(events)]
+        await once_it_passes(lambda: SessionStore(self.engine).fold(arrivals, {}))
 
     async def look(self) -> int:
         """Look at the next hours; return the drift found."""
         self.now += timedelta(seconds=upkeep.RUN_SECONDS)
-        return (await run(self.engine, self.now)).drift
+        return (await once_it_passes(lambda: run(self.engine, self.now))).drift
 
     async def look_at(self, hours_ago: float, count: int) -> int:
         """Look at so many hours, from the one on in which it was so long ago; return the drift found."""

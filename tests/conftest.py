@@ -22,7 +22,7 @@ from services.local.reaper import Reaper, start_reaper
 from services.runtime.settings import KafkaSettings
 from services.runtime.topics import create_topics
 from tests.e2e.local_stack import Up, start_up
-from tests.engine import empty, empty_what_was_used, on_apache_kafka
+from tests.engine import empty, on_apache_kafka
 
 
 def pytest_report_header() -> str:
@@ -39,8 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _needs_a_broker(item: pytest.Item) -> bool:
-    brokers = {"broker", "empty_broker", "bootstrap"}
-    return not brokers.isdisjoint(getattr(item, "fixturenames", ())) or item.path.parent.name == "e2e"
+    fixtures = getattr(item, "fixturenames", ())
+    return "broker" in fixtures or "empty_broker" in fixtures or item.path.parent.name == "e2e"
 
 
 class _FileByFile(LoadScopeScheduling):
@@ -102,13 +102,10 @@ def empty_broker(request: pytest.FixtureRequest, tmp_path: Path, reaper: Reaper)
 
 
 @pytest.fixture
-def bootstrap(request: pytest.FixtureRequest) -> str:
+def bootstrap(empty_broker: str) -> str:
     """The bootstrap address of a broker with the system's topics and nothing in them."""
-    address: str = request.getfixturevalue("broker" if on_apache_kafka() else "empty_broker")
-    if on_apache_kafka():
-        asyncio.run(empty_what_was_used(address))
-    asyncio.run(_create_topics(address))
-    return address
+    asyncio.run(_create_topics(empty_broker))
+    return empty_broker
 
 
 async def _create_topics(address: str) -> None:

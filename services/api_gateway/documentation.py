@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from services.api_gateway import answer_models as shape
+from services.api_gateway import examples
 from services.api_gateway.bodies import CancelBody, CleanupBody, MessageBody
 from services.api_gateway.persona_bodies import PersonaBody
 
@@ -17,37 +18,6 @@ SHOWN_MODELS: list[type[BaseModel]] = [
 ]  # fmt: skip
 TAKEN_MODELS: list[type[BaseModel]] = [MessageBody, CancelBody, CleanupBody, PersonaBody]
 
-_ID = "01976f3e-8a00-7cc3-98c4-dc0c0c07398f"
-_WHEN = "2026-11-22T12:00:00Z"
-_SESSION = {
-    "id": _ID, "conversationId": "c-42", "personaId": "support", "userId": "ada", "sessionId": _ID,
-    "status": "COMPLETED", "startedAt": _WHEN, "endedAt": "2026-11-22T12:00:01.250Z",
-    "lastActivityAt": "2026-11-22T12:00:01.250Z", "metadata": {"userAgent": "curl/8.5.0", "ipAddress": "192.0.2.7"},
-    "errorMessage": None, "failureKind": None, "attempts": 1, "responseMs": 1250, "version": 2, "resumedFrom": None,
-    "templateId": None, "deadlineAt": None,
-}  # fmt: skip
-_CANCELLED = {**_SESSION, "status": "CANCELLED", "responseMs": None}
-_COUNTS = {
-    "total": 120, "active": 3,
-    "byStatus": {"ACTIVE": 3, "COMPLETED": 108, "FAILED": 6, "TIMEOUT": 1, "CANCELLED": 2}, "successRate": 0.9,
-    "responseMs": {"average": 1310.5, "p50": 1190.2, "p95": 2480.7, "p99": 4120.3},
-    "failures": {"http-5xx": 4, "timeout": 2},
-}  # fmt: skip
-_STATISTICS = {
-    **_COUNTS,
-    "groups": [{"key": "support", **_COUNTS}],
-    "series": [{"from": "2026-11-22T00:00:00Z", **_COUNTS}],
-}
-_PERSONA = {
-    "personaId": "support", "webhookUrl": "https://n8n.example.com/webhook/support", "timeoutSeconds": 10,
-    "maxAttempts": 3, "deadlineSeconds": 60, "firstByteSeconds": None, "idleSeconds": 30, "idempotent": False,
-    "callbackSeconds": None, "sessionTimeoutHours": None, "hasAuth": True, "hasSigningKeys": True,
-    "n8nApiUrl": None, "hasN8nApiKey": False, "createdAt": _WHEN, "updatedAt": _WHEN,
-}  # fmt: skip
-_SWEEP = {
-    "sweepId": _ID, "requestedBy": "root", "asOf": _WHEN, "maxAgeHours": 24, "dryRun": False, "timedOut": 17,
-    "failedChunks": 0, "finishedAt": _WHEN,
-}  # fmt: skip
 _PROBLEMS = {
     400: "A field, a parameter or a header is not what this call takes; `errors` names each",
     401: "No valid token",
@@ -131,16 +101,16 @@ SEND_MESSAGE = _call(
     "repeats of the request, byte for byte, are one session for 24 hours. If Kafka does not acknowledge, 503 "
     "`not-acknowledged` carries the `sessionId`, and the outcome is unknown.",
     {
-        200: ("The session has ended within `wait`", "EndedSession", {**_SESSION, "reply": "You said: hello"}),
+        200: ("The session has ended within `wait`", "EndedSession", {**examples.SESSION, "reply": "You said: hello"}),
         202: (
             "Accepted; `Location` is the session",
             "Accepted",
             {
-                "sessionId": _ID,
+                "sessionId": examples.ID,
                 "conversationId": "c-42",
                 "personaId": "support",
                 "status": "ACTIVE",
-                "startedAt": _WHEN,
+                "startedAt": examples.WHEN,
             },
         ),
     },
@@ -156,8 +126,7 @@ SEND_MESSAGE = _call(
 LIST_SESSIONS = _call(
     "List sessions",
     "One's own, newest first; an admin may name a user. `q` finds text in the error message, whatever the case.",
-    {200: ("One page", "SessionList", {"items": [_SESSION], "nextCursor": None, "total": 1, "totalCapped": False,
-                                       "limit": 50, "offset": 0})},
+    {200: ("One page", "SessionList", examples.SESSIONS)},
     parameters=(
         _STATUS,
         _OF_PERSONA,
@@ -173,9 +142,7 @@ LIST_SESSIONS = _call(
 LIST_CONVERSATION = _call(
     "List a conversation's sessions",
     "The ACTIVE ones, unless `status` asks for others.",
-    {200: ("One page", "SessionList", {"items": [{**_SESSION, "status": "ACTIVE", "endedAt": None, "responseMs": None}],
-                                       "nextCursor": None, "total": 1, "totalCapped": False, "limit": 50,
-                                       "offset": 0})},
+    {200: ("One page", "SessionList", examples.ACTIVE_SESSIONS)},
     parameters=(_CONVERSATION, _STATUS, *_PAGE),
 )  # fmt: skip
 GET_SESSION = _call(
@@ -186,9 +153,9 @@ GET_SESSION = _call(
         "The session",
         "SessionDetail",
         {
-            **_SESSION,
-            "messages": [{"role": "user", "content": "hello", "createdAt": _WHEN}],
-            "timeline": [{"type": "MessageSent", "at": _WHEN, "late": False}],
+            **examples.SESSION,
+            "messages": [{"role": "user", "content": "hello", "createdAt": examples.WHEN}],
+            "timeline": [{"type": "MessageSent", "at": examples.WHEN, "late": False}],
             "durationMs": 1250,
         },
     )},
@@ -199,11 +166,9 @@ CANCEL_SESSION = _call(
     "Cancel a session",
     "Answers with what really became of it. The body may be left out.",
     {
-        200: ("The session is CANCELLED", "Session", _CANCELLED),
-        202: ("The tracker has not told yet; look at `Location`", "Session", {**_SESSION, "status": "ACTIVE"}),
-        409: ("It had ended otherwise; `session` is the current one", "ProblemDetails",
-              {"type": "about:blank", "title": "Conflict", "status": 409, "code": "already-ended",
-               "detail": "The session had already ended as COMPLETED; nothing was cancelled.", "session": _SESSION}),
+        200: ("The session is CANCELLED", "Session", examples.CANCELLED),
+        202: ("The tracker has not told yet; look at `Location`", "Session", {**examples.SESSION, "status": "ACTIVE"}),
+        409: ("It had ended otherwise; `session` is the current one", "ProblemDetails", examples.ALREADY_ENDED),
     },
     parameters=(_SESSION_ID,),
     problems=(404, 408, 413),
@@ -213,7 +178,7 @@ GET_STATISTICS = _call(
     "Get statistics",
     "Of the sessions that started within the range: one's own, for an admin everyone's or those of one user. Exact for "
     "any range; percentiles are within 2 %.",
-    {200: ("The statistics", "Statistics", _STATISTICS)},
+    {200: ("The statistics", "Statistics", examples.STATISTICS)},
     parameters=(
         _OF_PERSONA,
         _parameter("userId", "query", NAME, "Sessions of this user (others than oneself: admins)"),
@@ -238,8 +203,12 @@ CLEAN_UP = _call(
     "Time out inactive sessions",
     "For admins. Waits some seconds for the sweep to end.",
     {
-        200: ("The sweep has ended", "Sweep", _SWEEP),
-        202: ("It goes on; look at `Location`", "SweepAsked", {"sweepId": _ID, "asOf": _WHEN, "dryRun": False}),
+        200: ("The sweep has ended", "Sweep", examples.SWEEP),
+        202: (
+            "It goes on; look at `Location`",
+            "SweepAsked",
+            {"sweepId": examples.ID, "asOf": examples.WHEN, "dryRun": False},
+        ),
     },
     problems=(403, 408, 413),
     body=(CleanupBody, {"maxAgeHours": 24}, False),
@@ -247,7 +216,7 @@ CLEAN_UP = _call(
 GET_CLEANUP = _call(
     "Look at a cleanup",
     "For admins. It has ended when `finishedAt` is set.",
-    {200: ("The sweep", "Sweep", _SWEEP)},
+    {200: ("The sweep", "Sweep", examples.SWEEP)},
     parameters=(_parameter("sweepId", "path", UUID, "As the POST answered it"),),
     problems=(403, 404),
 )
@@ -255,7 +224,7 @@ PUT_PERSONA = _call(
     "Make or replace a persona",
     "For admins. The address is checked against the egress rules at once. Credentials are encrypted and never shown; "
     "a PUT without `auth` or `signingKeys` removes them.",
-    {200: ("The persona", "Persona", _PERSONA)},
+    {200: ("The persona", "Persona", examples.PERSONA)},
     parameters=(_PERSONA_ID,),
     problems=(403, 408, 413),
     body=(
@@ -270,7 +239,7 @@ PUT_PERSONA = _call(
 GET_PERSONA = _call(
     "Get a persona",
     "For admins.",
-    {200: ("The persona", "Persona", _PERSONA)},
+    {200: ("The persona", "Persona", examples.PERSONA)},
     parameters=(_PERSONA_ID,),
     problems=(403, 404),
 )
@@ -284,7 +253,7 @@ DELETE_PERSONA = _call(
 LIST_PERSONAS = _call(
     "List personas",
     "For admins, by id.",
-    {200: ("One page", "PersonaList", {"items": [_PERSONA], "nextCursor": None})},
+    {200: ("One page", "PersonaList", {"items": [examples.PERSONA], "nextCursor": None})},
     parameters=(_PAGE[1], _parameter("cursor", "query", TEXT, "The nextCursor of the page before")),
     problems=(403,),
 )
@@ -295,7 +264,7 @@ POST_CALLBACK = _call(
     "`error` fails the session as `workflow-error`. The first post of a session counts, and its repeats change "
     "nothing. A session that ended meanwhile stays as it is: the post is then in its timeline, marked late. A body "
     "that is no reply is 400 and changes nothing.",
-    {202: ("Kafka has the reply", "CallbackTaken", {"sessionId": _ID})},
+    {202: ("Kafka has the reply", "CallbackTaken", {"sessionId": examples.ID})},
     parameters=(_parameter("token", "path", TEXT, "The last part of the callbackUrl"),),
     problems=(404, 408, 410, 413),
 )

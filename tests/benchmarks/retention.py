@@ -30,6 +30,8 @@ from tests.benchmarks.seeding import Seed, seed
 from tests.sample_events import SessionEvents
 
 ALONE_SECONDS = 5.0
+AFTER_SECONDS = 1.0
+"""The writer goes on for, so that a stall that began with the last step is measured whole."""
 RETRY_SECONDS = 0.5
 
 
@@ -84,7 +86,7 @@ async def stalls(engine: AsyncEngine, until: datetime) -> tuple[float, float, fl
         else:
             break
     seconds = time.perf_counter() - began
-    await asyncio.sleep(1)
+    await asyncio.sleep(AFTER_SECONDS)
     writing.cancel()
     with suppress(asyncio.CancelledError):
         await writing

@@ -70,6 +70,7 @@ async def test_an_older_id_makes_the_partition_learn_from_further_back(bootstrap
 
 async def test_a_stop_lets_running_calls_end_and_commits_them(bootstrap: str, postgres_url: str) -> None:
     async def answer(call: Call) -> bytes:
+        # As a webhook that takes its time: every conversation's first call still runs when the stop begins.
         await asyncio.sleep(1)
         return await echo(call)
 

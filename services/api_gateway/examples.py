@@ -1,0 +1,39 @@
+"""What the OpenAPI document shows as answers: one session, persona, sweep and set of statistics, told throughout."""
+
+ID = "01976f3e-8a00-7cc3-98c4-dc0c0c07398f"
+WHEN = "2026-11-22T12:00:00Z"
+SESSION = {
+    "id": ID, "conversationId": "c-42", "personaId": "support", "userId": "ada", "sessionId": ID,
+    "status": "COMPLETED", "startedAt": WHEN, "endedAt": "2026-11-22T12:00:01.250Z",
+    "lastActivityAt": "2026-11-22T12:00:01.250Z", "metadata": {"userAgent": "curl/8.5.0", "ipAddress": "192.0.2.7"},
+    "errorMessage": None, "failureKind": None, "attempts": 1, "responseMs": 1250, "version": 2, "resumedFrom": None,
+    "templateId": None, "deadlineAt": None,
+}  # fmt: skip
+SESSIONS = {"items": [SESSION], "nextCursor": None, "total": 1, "totalCapped": False, "limit": 50, "offset": 0}
+ACTIVE_SESSIONS = {**SESSIONS, "items": [{**SESSION, "status": "ACTIVE", "endedAt": None, "responseMs": None}]}
+ALREADY_ENDED = {
+    "type": "about:blank", "title": "Conflict", "status": 409, "code": "already-ended",
+    "detail": "The session had already ended as COMPLETED; nothing was cancelled.", "session": SESSION,
+}  # fmt: skip
+CANCELLED = {**SESSION, "status": "CANCELLED", "responseMs": None}
+COUNTS = {
+    "total": 120, "active": 3,
+    "byStatus": {"ACTIVE": 3, "COMPLETED": 108, "FAILED": 6, "TIMEOUT": 1, "CANCELLED": 2}, "successRate": 0.9,
+    "responseMs": {"average": 1310.5, "p50": 1190.2, "p95": 2480.7, "p99": 4120.3},
+    "failures": {"http-5xx": 4, "timeout": 2},
+}  # fmt: skip
+STATISTICS = {
+    **COUNTS,
+    "groups": [{"key": "support", **COUNTS}],
+    "series": [{"from": "2026-11-22T00:00:00Z", **COUNTS}],
+}
+PERSONA = {
+    "personaId": "support", "webhookUrl": "https://n8n.example.com/webhook/support", "timeoutSeconds": 10,
+    "maxAttempts": 3, "deadlineSeconds": 60, "firstByteSeconds": None, "idleSeconds": 30, "idempotent": False,
+    "callbackSeconds": None, "sessionTimeoutHours": None, "hasAuth": True, "hasSigningKeys": True,
+    "n8nApiUrl": None, "hasN8nApiKey": False, "createdAt": WHEN, "updatedAt": WHEN,
+}  # fmt: skip
+SWEEP = {
+    "sweepId": ID, "requestedBy": "root", "asOf": WHEN, "maxAgeHours": 24, "dryRun": False, "timedOut": 17,
+    "failedChunks": 0, "finishedAt": WHEN,
+}  # fmt: skip

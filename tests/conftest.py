@@ -1,6 +1,7 @@
 """What every test may ask for: a real broker, a real PostgreSQL, the whole running system."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,16 @@ from services.runtime.settings import KafkaSettings
 from services.runtime.topics import create_topics
 from tests.e2e.local_stack import Up, start_up
 from tests.engine import empty, on_apache_kafka
+
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 4 * 2**30
+
+
+def pytest_configure() -> None:
+    """Keep the test run's files in memory where there is room: brokers wait for the disk at each topic they make."""
+    if "TMPDIR" not in os.environ and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES:
+        os.environ["TMPDIR"] = str(_MEMORY)
+        tempfile.tempdir = None  # so that it is looked up again
 
 
 def pytest_report_header() -> str:

@@ -1,10 +1,12 @@
 """How a process is told to stop: by a signal, or by a bug that it must not survive."""
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import uvloop
 
@@ -12,14 +14,17 @@ logger = logging.getLogger(__name__)
 
 YOUNG_OBJECTS = 200_000
 """New objects between two searches for reference cycles."""
+LAST_SECONDS = 15.0
+"""How long a process may take to end after a bug."""
 
 
 class Shutdown:
     """One flag that the whole process waits on."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_bug: Callable[[], None] = lambda: None) -> None:
         self._requested = asyncio.Event()
         self._bug: BaseException | None = None
+        self._on_bug = on_bug
 
     def request(self) -> None:
         """Ask for an orderly stop."""
@@ -30,6 +35,7 @@ class Shutdown:
         if self._bug is None:
             self._bug = bug
             logger.critical("A bug stops this process: %r", bug, exc_info=bug)
+            self._on_bug()
         self._requested.set()
 
     def watch(self, task: asyncio.Task[object]) -> None:
@@ -55,15 +61,19 @@ class Shutdown:
             self.fail(error)
 
 
-def run(main: Callable[[Shutdown], Awaitable[None]]) -> int:
-    """Run `main` in an event loop until it returns; SIGINT and SIGTERM request its shutdown. Return the exit code."""
+def run(main: Callable[[Shutdown], Awaitable[None]], *, last_seconds: float = LAST_SECONDS) -> int:
+    """Run `main` in an event loop until it returns; SIGINT and SIGTERM request its shutdown. Return the exit code.
+
+    After a bug, whatever may hang then, the process ends within `last_seconds`.
+    """
 
     # A batch makes tens of thousands of objects and hardly a cycle: looking for cycles took a third of the CPU.
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
 
     async def supervised() -> int:
-        shutdown = Shutdown()
+        # A thread of its own sees to it: the event loop may be what hangs.
+        shutdown = Shutdown(on_bug=partial(faulthandler.dump_traceback_later, last_seconds, exit=True))
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, shutdown.request)

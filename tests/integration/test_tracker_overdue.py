@@ -35,7 +35,7 @@ from tests.integration.tracker_process import (
 from tests.recount import assert_rollups_exact
 from tests.sample_events import SessionEvents
 
-DEADLINE = datetime.now(UTC) + timedelta(minutes=10)
+DEADLINE = datetime.now(UTC) + timedelta(hours=10)
 
 
 @dataclass(frozen=True, slots=True)

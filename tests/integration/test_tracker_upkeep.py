@@ -219,7 +219,8 @@ async def test_without_sessions_there_is_nothing_to_look_at(kept: Kept) -> None:
 
 
 async def test_the_drift_is_told_as_a_metric(kept: Kept) -> None:
-    await folded(kept, [0.001], random.Random(7))
+    this_hour = (NOW - datetime.now(UTC)) / HOUR
+    await folded(kept, [this_hour], random.Random(7))
     await kept.rows.execute("UPDATE session_rollups SET active = active + 2 WHERE granularity = 'hour'")
     registry = CollectorRegistry()
     keeping = asyncio.create_task(upkeep.keep_rollups(kept.engine, TrackerMetrics(registry)))

@@ -51,7 +51,7 @@ def test_an_error_is_a_failure_that_the_workflow_reports(error: object) -> None:
     assert isinstance(event, WebhookFailed)
     assert event.failure_kind is FailureKind.WORKFLOW_ERROR
     assert event.error_message.startswith("The workflow reported that it failed (it says: ")
-    admit(event, NOW)
+    admit(event, datetime.now(UTC))
 
 
 @pytest.mark.parametrize(

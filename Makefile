@@ -31,7 +31,7 @@ test: setup ## Every test: on the embedded broker and, where Java and Maven are,
 	@if $(BIN)/python -m tests.engine; then $(MAKE) --no-print-directory test-kafka; fi
 
 test-kafka: setup ## Every test that needs a broker, on Apache Kafka (Java 17 and Maven)
-	@TEST_ENGINE=kafka $(PYTEST) -n 3
+	@TEST_ENGINE=kafka $(PYTEST) -n 3 tests/e2e tests/integration
 
 test-cluster: setup ## Failures of a three-broker Apache Kafka under load (Java 17 and Maven; about 5 minutes)
 	@$(BIN)/python -m pytest tests/cluster

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from services.local.apache_kafka import BRIEF
 from services.local.processes import free_port
 from services.local.reaper import is_alive
 from tests.engine import on_apache_kafka
@@ -59,6 +60,7 @@ def start_up(
     command += ["--port", str(free_port()), *options]
     if on_apache_kafka() and "--kafka" not in options:
         command += ["--broker", "kafka"]
+        environment = {**environment, "JDK_JAVA_OPTIONS": " ".join(BRIEF)}
     with output.open("ab") as file:
         popen = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **environment})
 

@@ -57,6 +57,12 @@ class RealN8n:
         self.process.stop(_STOP_SECONDS)
 
 
+def default_n8n_directory() -> Path:
+    """Where n8n keeps its data unless told otherwise."""
+    # Beside that of `up`, not in it: whoever deletes that to begin anew keeps their workflows.
+    return default_data_directory().with_name("chat-sessions-n8n")
+
+
 def start_n8n(
     directory: Path,
     artifacts: N8nArtifacts,
@@ -140,7 +146,7 @@ def main() -> int:
     """Run n8n until SIGINT or SIGTERM; 1 after a failure, which was shown in plain words."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=_PORT, help="where to listen on 127.0.0.1")
-    parser.add_argument("--data-dir", type=Path, default=default_data_directory() / "n8n", help="what n8n keeps")
+    parser.add_argument("--data-dir", type=Path, default=default_n8n_directory(), help="what n8n keeps")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_stop)
@@ -181,9 +187,10 @@ def _run(directory: Path, port: int, reaper: Reaper) -> NoReturn:
 def _greet(url: str, directory: Path) -> None:
     credentials = kept_credentials(directory)
     _say(
-        f"\nn8n is ready: {url} (open it in a browser to see and change the workflows)\n"
+        f"\nn8n is ready: {url} (open it in a browser to see and change the workflows;\n"
+        "it asks for an owner account first, which stays on this machine)\n"
         f"Webhooks at {url}/webhook/: {', '.join(workflow_paths(WORKFLOWS))}\n\n"
-        f"Point the personas at it, in another terminal:\n  chat-sessions up --n8n {url}\n\n"
+        f"Point the personas at it, in another terminal:\n  .venv/bin/chat-sessions up --n8n {url}\n\n"
         f"header-auth wants the header {credentials.header_name}; its value, and what basic-auth and jwt-auth want, "
         f"is in {directory / 'webhook-credentials.json'}.\n"
         f"The log is {directory / 'n8n.log'}. Ctrl-C stops n8n."

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.local.n8n import WORKFLOWS
+from services.local.data_directory import default_data_directory
+from services.local.n8n import WORKFLOWS, default_n8n_directory
 from services.local.n8n_answers import WEBHOOKS
 from services.local.n8n_artifacts import N8nMissingError, n8n_artifacts
 from services.local.n8n_workflows import kept_credentials, workflow_paths
@@ -95,3 +96,7 @@ def test_a_failed_installation_says_so_and_leaves_nothing(tmp_path: Path, reaper
 def test_without_a_checkout_there_is_no_recipe(tmp_path: Path, reaper: Reaper) -> None:
     with pytest.raises(N8nMissingError, match="from a checkout"):
         n8n_artifacts(tmp_path / "install.log", reaper, print, {}, tmp_path)
+
+
+def test_deleting_what_up_keeps_leaves_the_workflows_of_n8n() -> None:
+    assert not default_n8n_directory().is_relative_to(default_data_directory())

@@ -121,14 +121,19 @@ class BatchConsumer:
             self._shutdown.watch(task)
 
     async def stop(self) -> None:
-        """Stop intake, let the work finish as at a revocation, commit, and leave the group."""
+        """Stop intake, let the work finish as at a revocation, commit, and leave the group.
+
+        What does not finish in time, Kafka or PostgreSQL being away, is broken off: it is read and done again.
+        """
         self._stopping = True
         consumer = self._subscriber.consumer
         for task in self._tasks:
             task.cancel()
         if consumer is not None:
             async with self._busy:
-                await self._line.empty()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._line.empty(), LEAVE_SECONDS)
+                await self._line.abandon()
                 if self._shutdown.exit_code == 0:
                     await self._work.revoked(self._ours)
                     await self._unless_kafka_is_away(self._commit(consumer))
@@ -212,15 +217,12 @@ class BatchConsumer:
         self._shutdown.fail(error)
 
     async def _unless_kafka_is_away(self, leaving: Coroutine[object, object, None]) -> None:
-        """Do this last thing as long as there is hope: without Kafka aiokafka's commit waits for ever.
-
-        Its stop can also end as if it had been cancelled. What was not committed is read again.
-        """
+        """Do this last thing, though not for ever as aiokafka would; what was not committed is read again."""
         task = asyncio.create_task(leaving)
         await asyncio.wait([task], timeout=LEAVE_SECONDS)
         task.cancel()
         (outcome,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(outcome, asyncio.CancelledError):
+        if isinstance(outcome, asyncio.CancelledError):  # aiokafka's stop can end so by itself, too
             logger.warning("The consumer could not leave %s in order: Kafka does not answer.", self._group_id)
         elif outcome is not None:
             raise outcome

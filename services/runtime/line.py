@@ -54,6 +54,13 @@ class Line:
         if self._going_back is not None:
             await self._going_back
 
+    async def abandon(self) -> None:
+        """Break off what batches are on the line: none of them comes to its end."""
+        broken_off = list(self._running)
+        for task in broken_off:
+            task.cancel()
+        await asyncio.gather(*broken_off, return_exceptions=True)
+
     async def empty(self) -> None:
         """Return once no batch is on the line any more, and none is to go back for."""
         while self._running:

@@ -132,3 +132,15 @@ async def test_a_bug_halts_the_line_for_good() -> None:
     assert set(works.log) == {"first 1", "second 1", "first 2"}
     assert [repr(bug) for bug in works.bugs] == ["KeyError('a bug')"]
     assert (works.finished, works.again) == (1, [])
+
+
+async def test_what_is_broken_off_comes_to_no_end() -> None:
+    works = Works()
+    works.hold["second 1"] = asyncio.Event()
+    works.line.enter([1])
+    works.line.enter([2])
+    await works.until(lambda: "first 2" in works.log and "second 1" in works.log)
+    await works.line.abandon()
+    await works.line.empty()
+    assert (works.finished, works.bugs, works.again) == (0, [], [])
+    assert "second 2" not in works.log

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 import time
+from datetime import datetime
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from services.contracts import BadRecord, CancelRequested, WebhookAttempted, WebhookFailed, WebhookSucceeded
+from services.contracts import BadRecord, CancelRequested, WebhookAttempted, WebhookFailed, WebhookSucceeded, admit
 from services.contracts.admission import CLOCK_SKEW
 from services.contracts.codec import decode, header
 from services.contracts.session import AttemptOutcome
@@ -98,15 +99,18 @@ class CatchUp:
             await self._step()
         end = self._consumer.highwater(partition)
         settled_at: float | None = None
-        while self._handled[partition] < end:
-            await self._step()
-            # Records at the end may be gone (retention): then the position gets there and nothing is handed over.
+        while True:
+            # Both are asked: what was fetched before the seek may be handed over after it, and lies at the end.
             if await self._consumer.position(partition) < end:
                 settled_at = None
+            elif self._handled[partition] >= end:
+                return
+            # Records at the end may be gone (retention): then the position gets there and nothing is handed over.
             elif settled_at is None:
                 settled_at = time.monotonic()
             elif time.monotonic() - settled_at > SETTLED_SECONDS:
                 return
+            await self._step()
 
     async def _step(self) -> None:
         self._progress.clear()
@@ -124,12 +128,12 @@ class CatchUp:
 def ended_session(record: RawRecord) -> UUID | None:
     """Return the session that a record of results says needs no more call, None for all other records.
 
-    What no service can read tells nothing; the tracker dead-letters it.
+    Of an event that ends its session the headers are enough: a partition may hold a week of them.
     """
     ce_type = header(record.headers, "ce_type")
     if ce_type in _TERMINAL:
         with contextlib.suppress(ValueError):
-            return UUID(header(record.headers, "ce_subject"))
+            return UUID(header(record.headers, "ce_subject") or "")
     elif ce_type == WebhookAttempted.ce_type and b'"accepted"' in (record.value or b""):
         with contextlib.suppress(BadRecord):
             event = decode(record.topic, record.headers, record.value)
@@ -138,10 +142,14 @@ def ended_session(record: RawRecord) -> UUID | None:
     return None
 
 
-def cancel_request(record: RawRecord) -> CancelRequested | None:
-    """Return the cancel that a record of control carries, None for all other records."""
+def cancel_request(record: RawRecord, now: datetime) -> CancelRequested | None:
+    """Return the cancel that a record of control carries; None for all other records, and what may not be admitted.
+
+    The tracker dead-letters the latter, so their sessions go on.
+    """
     with contextlib.suppress(BadRecord):
         event = decode(record.topic, record.headers, record.value)
         if isinstance(event, CancelRequested):
+            admit(event, now)
             return event
     return None

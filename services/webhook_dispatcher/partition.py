@@ -131,7 +131,8 @@ class Partition:
 
     def take_control(self, record: RawRecord) -> None:
         """Act on a record of `chat.control.v1`."""
-        if not meant_for_another_group(record, DISPATCHER_GROUP) and (request := cancel_request(record)) is not None:
+        ours = not meant_for_another_group(record, DISPATCHER_GROUP)
+        if ours and (request := cancel_request(record, datetime.now(UTC))) is not None:
             self._cancel(request)
             self._stops.cancelled(request)
         self._reader.handled(record)

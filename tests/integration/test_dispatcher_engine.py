@@ -7,8 +7,15 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from uuid import UUID
 
-from services.contracts import AttemptOutcome, FailureKind, MessageSent, WebhookAttempted, WebhookFailed
-from services.contracts.topics import DISPATCHER_GROUP, MESSAGES, dead_letter_topic
+from services.contracts import (
+    AttemptOutcome,
+    CancelRequested,
+    FailureKind,
+    MessageSent,
+    WebhookAttempted,
+    WebhookFailed,
+)
+from services.contracts.topics import CONTROL, DISPATCHER_GROUP, MESSAGES, RESULTS, dead_letter_topic
 from services.runtime.dead_letters import REASON_HEADER, REPLAY_GROUP_HEADER
 from tests.integration.dispatching import (
     add_persona,
@@ -226,6 +233,19 @@ async def test_bad_neighbours_are_dead_lettered_and_the_good_ones_called(bootstr
         b"no-type": 1,
         b"no-body": 1,
     }
+
+
+async def test_what_tells_nothing_on_results_and_control_stops_nothing(bootstrap: str, postgres_url: str) -> None:
+    session = SessionEvents(conversation="c1")
+    for topic, kind in ((RESULTS, WebhookFailed), (CONTROL, CancelRequested)):
+        ce_type = ("ce_type", kind.ce_type.encode())
+        headers = [[ce_type], [ce_type, ("ce_subject", None)], [ce_type, ("ce_subject", b"x")], [("ce_type", None)]]
+        await send(bootstrap, topic.name, [Sent(b"{", b"c1", each) for each in headers])
+    async with webhook_server() as webhook, dispatcher(bootstrap, postgres_url):
+        await add_persona(postgres_url, "p1", webhook.url("p1"))
+        await publish_events(bootstrap, [session.sent()])
+        await until_all_committed(bootstrap)
+    assert webhook.sessions() == [session.session_id]
 
 
 async def test_a_message_older_than_a_session_may_be_is_failed_as_expired(bootstrap: str, postgres_url: str) -> None:

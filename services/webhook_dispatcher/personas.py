@@ -26,8 +26,9 @@ logger = logging.getLogger(__name__)
 REFRESH_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 
+POSTGRES_FAULTS = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""What a query may raise; while connecting, the driver's own errors can come without SQLAlchemy's around them."""
 _OUR_OWN_FAULT = (ProgrammingError, DataError, NotSupportedError)
-_AWAY = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Personas:
         self._engine = engine
         self._secrets_key = secrets_key
         self._known: dict[str, Persona] = {}
+        self._rows: dict[str, Row[tuple[object, ...]]] = {}
+        """What each was read from: one that did not change is not decrypted again."""
         self._asked: dict[str, asyncio.Future[Persona | None]] = {}
         self._wanted = asyncio.Event()
         self._fault: str | None = None
@@ -108,7 +111,7 @@ class Personas:
             return True
         try:
             found = await self._select(persona_ids)
-        except _AWAY as error:
+        except POSTGRES_FAULTS as error:
             if isinstance(error, _OUR_OWN_FAULT):
                 raise
             if self._fault is None:
@@ -120,19 +123,21 @@ class Personas:
             self._learn(persona_id, found.get(persona_id))
         return True
 
-    def _learn(self, persona_id: str, persona: Persona | None) -> None:
-        if persona is None:
+    def _learn(self, persona_id: str, row: Row[tuple[object, ...]] | None) -> None:
+        if row is None:
             self._known.pop(persona_id, None)
-        else:
-            self._known[persona_id] = persona
+            self._rows.pop(persona_id, None)
+        elif self._rows.get(persona_id) != row:
+            self._known[persona_id] = read_persona(row, self._secrets_key)
+            self._rows[persona_id] = row
         if (asked := self._asked.pop(persona_id, None)) is not None:
-            asked.set_result(persona)
+            asked.set_result(self._known.get(persona_id))
 
-    async def _select(self, persona_ids: Sequence[str]) -> dict[str, Persona]:
+    async def _select(self, persona_ids: Sequence[str]) -> dict[str, Row[tuple[object, ...]]]:
         ids = bindparam("ids", list(persona_ids), type_=ARRAY(Text))
         async with self._engine.connect() as connection:
             rows = await connection.execute(select(personas).where(personas.c.persona_id == any_(ids)))
-            return {row.persona_id: read_persona(row, self._secrets_key) for row in rows}
+            return {row.persona_id: row for row in rows}
 
 
 class _Basic(BaseModel):

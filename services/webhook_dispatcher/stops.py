@@ -5,8 +5,6 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.contracts import CancelRequested, SessionStatus
@@ -14,7 +12,7 @@ from services.database.tables import chat_sessions, session_events
 from services.runtime.shutdown import Shutdown
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.n8n_api import N8nApi, N8nApiRefused
-from services.webhook_dispatcher.personas import Personas
+from services.webhook_dispatcher.personas import POSTGRES_FAULTS, Personas
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +65,7 @@ class Stops:
         try:
             async with asyncio.timeout(SECONDS):
                 outcome = await self._outcome(request)
-        except (N8nApiRefused, DBAPIError, PoolTimeoutError, OSError, TimeoutError) as error:
+        except (N8nApiRefused, *POSTGRES_FAULTS) as error:
             outcome = "failed"
             logger.warning("The execution of session %s was not stopped: %r", request.session_id, error)
         if outcome is not None:

@@ -25,11 +25,13 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self._failures = 0
         self._opened_at = 0.0
+        self._probed_at = 0.0
 
     def admits(self, now: float) -> bool:
         """Tell whether a call may begin now. True in half-open makes that call the probe: tell how it ended."""
         if self.state is BreakerState.OPEN and now >= self._opened_at + OPEN_SECONDS:
             self.state = BreakerState.HALF_OPEN
+            self._probed_at = now
             return True
         return self.state is BreakerState.CLOSED
 
@@ -44,14 +46,18 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self._failures = 0
 
-    def failed(self, now: float) -> None:
-        """A call showed that the webhook is not well."""
+    def failed(self, began: float, now: float) -> None:
+        """The call that began then showed that the webhook is not well."""
         self._failures += 1
-        if self.state is BreakerState.HALF_OPEN or (self.state is BreakerState.CLOSED and self._failures >= FAILURES):
+        if self._is_probe(began) or (self.state is BreakerState.CLOSED and self._failures >= FAILURES):
             self.state = BreakerState.OPEN
             self._opened_at = now
 
-    def abandoned(self) -> None:
-        """A call ended without telling anything: if it was the probe, the next call is."""
-        if self.state is BreakerState.HALF_OPEN:
+    def abandoned(self, began: float) -> None:
+        """The call that began then ended without telling anything: if it was the probe, the next call is."""
+        if self._is_probe(began):
             self.state = BreakerState.OPEN
+
+    def _is_probe(self, began: float) -> bool:
+        # Calls from before it opened may run on beside the probe.
+        return self.state is BreakerState.HALF_OPEN and began >= self._probed_at

@@ -156,7 +156,7 @@ class Deliveries:
                 callback_url=self._callback_url(message),
             )
         except asyncio.CancelledError:
-            gate.abandoned()
+            gate.abandoned(course.began)
             raise
         finally:
             delta_writer.flush()

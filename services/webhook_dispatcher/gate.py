@@ -39,8 +39,7 @@ class Gate:
         """Return, once a call may begin, how many of the seconds are left for it; None if they passed.
 
         They pass only while the webhook is stuck: waiting for one that answers costs nothing. `expire` sees that they
-        passed. Whoever is let in tells
-        by `note` or `abandoned` how the call ended.
+        passed. Whoever is let in tells by `note` or `abandoned` how the call ended.
         """
         if seconds_left <= 0:
             return None
@@ -54,13 +53,13 @@ class Gate:
             let_in = await turn
         except asyncio.CancelledError:
             if not turn.cancelled() and turn.result():
-                self.abandoned()
+                self.abandoned(time.monotonic())
             raise
         finally:
             self._waiting.pop(turn, None)
         left = expires_at - self._health.stuck_seconds(time.monotonic())
         if let_in and left <= 0:
-            self.abandoned()
+            self.abandoned(time.monotonic())
         return left if let_in and left > 0 else None
 
     def offer(self) -> Turn:
@@ -87,15 +86,14 @@ class Gate:
 
     def note(self, verdict: Reply | Accepted | Failed, began: float) -> None:
         """The call that began then (monotonic seconds) ended like this; its slot is free."""
-        unwell = isinstance(verdict, Failed) and verdict.unwell
-        if isinstance(verdict, Failed) and verdict.unwell:
-            self.kind = verdict.kind
-        self._health.ended(began, time.monotonic(), unwell=unwell)
+        trouble = verdict.kind if isinstance(verdict, Failed) and verdict.unwell else None
+        self.kind = trouble or self.kind
+        self._health.ended(began, time.monotonic(), unwell=trouble is not None)
         self._leave()
 
-    def abandoned(self) -> None:
-        """A call was broken off from here; its slot is free."""
-        self._health.abandoned(time.monotonic())
+    def abandoned(self, began: float) -> None:
+        """The call that began then was broken off from here; its slot is free."""
+        self._health.abandoned(began, time.monotonic())
         self._leave()
 
     def stuck(self) -> bool:

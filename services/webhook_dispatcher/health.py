@@ -47,7 +47,7 @@ class Health:
         """The call that began then ended; `unwell` if it showed that the webhook is not well."""
         self._observe(now)
         if unwell:
-            self._breaker.failed(now)
+            self._breaker.failed(began, now)
             self._bulkhead.unwell()
         else:
             if self.state is not BreakerState.CLOSED:
@@ -56,10 +56,10 @@ class Health:
             self._bulkhead.answered(began, now)
         self._observe(now)
 
-    def abandoned(self, now: float) -> None:
-        """A call was broken off from here."""
+    def abandoned(self, began: float, now: float) -> None:
+        """The call that began then was broken off from here."""
         self._observe(now)
-        self._breaker.abandoned()
+        self._breaker.abandoned(began)
         self._bulkhead.abandoned()
         self._observe(now)
 

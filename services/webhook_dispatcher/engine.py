@@ -26,7 +26,8 @@ class Engine:
     """Works on the partitions that this process is given.
 
     Guarantees: messages of a conversation are called in turn; an offset is done only when the broker has acknowledged
-    the result of it and of all before it; once `revoked` has returned, nothing is published for those partitions.
+    the result of it and of all before it; once `revoked` has returned, nothing more is begun or handed to the producer
+    for those partitions.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Engine:
             for topic, number in partitions
             if topic == MESSAGES.name
         }
+        self._metrics.held.clear()
+        self._metrics.paused.clear()
         for partition in self._partitions.values():
             partition.open()
 

@@ -82,12 +82,16 @@ class Dispatcher:
 
     async def metric(self, line: str) -> float:
         """The value of one line of `/metrics`; 0 where it, or the process, is absent."""
+        found = await self.metrics(line + " ")
+        return float(found[0].rpartition(" ")[2]) if found else 0.0
+
+    async def metrics(self, beginning: str) -> list[str]:
+        """The lines of `/metrics` that begin so; none where the process is absent."""
         try:
             exposed = (await ask(self.ops_port, "/metrics")).text
         except httpx.TransportError:
-            return 0.0
-        found = [entry for entry in exposed.splitlines() if entry.startswith(line + " ")]
-        return float(found[0].rpartition(" ")[2]) if found else 0.0
+            return []
+        return [line for line in exposed.splitlines() if line.startswith(beginning)]
 
 
 @asynccontextmanager

@@ -167,6 +167,12 @@ async def test_two_dispatchers_share_the_work_and_leave_without_a_trace(bootstra
                 return await second.metric('chat_dispatcher_finished_messages_total{end="called"}') > 100
 
             await until(at_work, "the second was at work")
+
+            async def each_shows_its_own() -> bool:
+                shown = [await running.metrics("chat_dispatcher_held_messages{") for running in (first, second)]
+                return [len(lines) for lines in shown] == [4, 4]
+
+            await until(each_shows_its_own, "each dispatcher showed its own partitions and no others")
         await publishing
         told = await until_ended(bootstrap, len(sent))
         await until_all_committed(bootstrap)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from datetime import UTC, datetime
 
@@ -16,8 +17,10 @@ logger = logging.getLogger(__name__)
 
 TOGETHER_SECONDS = 0.05
 """What arrives within this time is one record."""
-MOST_WAITING_BYTES = 8 * 1024 * 1024
-"""Of text that Kafka has not taken yet; what comes beyond is dropped."""
+MOST_WAITING_BYTES = 16 * 1024 * 1024
+"""Of pieces that Kafka has not taken yet; what comes beyond is dropped."""
+PIECE_BYTES = 1536
+"""What a piece takes beside its text, which mostly is a few words."""
 
 
 class Deltas:
@@ -37,11 +40,12 @@ class Deltas:
 
     def offer(self, delta: ReplyDelta, traceparent: str) -> None:
         """Publish the delta, or drop it where too many wait; returns at once and never raises."""
-        if self._waiting_bytes + len(delta.text) > MOST_WAITING_BYTES:
+        size = _size(delta)
+        if self._waiting_bytes + size > MOST_WAITING_BYTES:
             self._dropped.inc()
             return
         self._waiting.append((delta, traceparent))
-        self._waiting_bytes += len(delta.text)
+        self._waiting_bytes += size
         self._offered.set()
 
     async def run(self) -> None:
@@ -50,7 +54,7 @@ class Deltas:
             self._offered.clear()
             while self._waiting:
                 delta, traceparent = self._waiting.popleft()
-                self._waiting_bytes -= len(delta.text)
+                self._waiting_bytes -= _size(delta)
                 await self._publish(delta, traceparent)
             await self._offered.wait()
 
@@ -122,3 +126,7 @@ class DeltaWriter:
             index=self._index,
             text=text,
         )
+
+
+def _size(delta: ReplyDelta) -> int:
+    return PIECE_BYTES + sys.getsizeof(delta.text)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from services.contracts import ReplyDelta, WebhookAttempted, WebhookSucceeded, decode
@@ -16,7 +17,7 @@ from services.local.processes import free_port
 from services.local.reaper import Reaper
 from services.runtime.kafka import build_courier
 from services.webhook_dispatcher.delivery import judge
-from services.webhook_dispatcher.deltas import MOST_WAITING_BYTES, Deltas
+from services.webhook_dispatcher.deltas import MOST_WAITING_BYTES, PIECE_BYTES, Deltas
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from tests.integration.calling import TRACEPARENT, call, chunk, head, resets, sends, talker
 from tests.integration.dispatching import add_persona, dispatcher, ended, results_of
@@ -161,13 +162,24 @@ async def test_without_kafka_pieces_are_dropped_and_the_reply_is_read(tmp_path: 
         await courier.stop()
 
 
-async def test_what_waits_for_kafka_is_bounded() -> None:
+@pytest.mark.parametrize(
+    ("piece", "most"),
+    [
+        ("x" * (MOST_WAITING_BYTES // 3), 2),
+        ("☂" * (MOST_WAITING_BYTES // 6), 2),
+        ("x", MOST_WAITING_BYTES // PIECE_BYTES),
+    ],
+)
+async def test_what_waits_for_kafka_is_bounded(piece: str, most: int) -> None:
     metrics = DispatcherMetrics(CollectorRegistry())
     courier = build_courier(settings_for("127.0.0.1:1"))
     told = Deltas(courier, metrics)  # that does not run
-    for _ in range(3):
-        writer = told.writer(SessionEvents().sent(), 1, TRACEPARENT)
-        writer.hear("x" * (MOST_WAITING_BYTES // 2))
+    writer = told.writer(SessionEvents().sent(), 1, TRACEPARENT)
+    dropped = metrics.deltas.labels("dropped")._value
+    offered = 0
+    while not dropped.get():
+        writer.hear(piece)
         writer.flush()
-    assert metrics.deltas.labels("dropped")._value.get() == 1
+        offered += 1
+    assert 0.9 * most <= offered - 1 <= most
     await courier.stop()

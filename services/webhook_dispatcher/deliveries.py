@@ -105,12 +105,10 @@ class Deliveries:
         message.phase = Phase.WAITING
         if message.overloaded:
             return await self._give_up(message, FailureKind.OVERLOADED, _OVERLOADED)
-        if _expired(message, self._timeout_hours):
-            return await self._give_up(message, FailureKind.EXPIRED, _EXPIRED)
         persona = await self._personas.get(message.event.persona_id)
         if persona is None:
             return await self._give_up(message, FailureKind.UNKNOWN_PERSONA, _UNKNOWN_PERSONA)
-        # Finding the persona takes as long as PostgreSQL is away.
+        # Not before: finding the persona takes as long as PostgreSQL is away.
         if _expired(message, min(self._timeout_hours, persona.session_timeout_hours or self._timeout_hours)):
             return await self._give_up(message, FailureKind.EXPIRED, _EXPIRED)
         if persona.callback_seconds is not None and self._callback_urls is None:

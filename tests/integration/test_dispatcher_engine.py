@@ -251,9 +251,16 @@ async def test_what_tells_nothing_on_results_and_control_stops_nothing(bootstrap
 async def test_a_message_older_than_a_session_may_be_is_failed_as_expired(bootstrap: str, postgres_url: str) -> None:
     hour_ago = UUID(int=(int((time.time() - 3600) * 1000) << 80) | (7 << 76) | (2 << 62))
     sent = SessionEvents(session_id=hour_ago).sent()
-    async with webhook_server() as webhook, dispatcher(bootstrap, postgres_url, chat_session_timeout_hours=0.5):
+    to_nobody = SessionEvents(session_id=UUID(int=hour_ago.int + 1), persona="nobody").sent()
+    async with (
+        webhook_server() as webhook,
+        dispatcher(bootstrap, postgres_url, chat_session_timeout_hours=0.5) as running,
+    ):
         await add_persona(postgres_url, "p1", webhook.url("p1"))
-        await publish_events(bootstrap, [sent])
-        told = await ended(bootstrap, sent.session_id)
-    assert getattr(told, "failure_kind", None) is FailureKind.EXPIRED
+        await publish_events(bootstrap, [sent, to_nobody])
+        told = [await ended(bootstrap, message.session_id) for message in (sent, to_nobody)]
+        # What names a persona that does not exist makes no label, however old it is.
+        assert not any("nobody" in line for line in await running.metrics("chat_webhook_attempts_total"))
+    kinds = [getattr(event, "failure_kind", None) for event in told]
+    assert kinds == [FailureKind.EXPIRED, FailureKind.UNKNOWN_PERSONA]
     assert webhook.calls == []

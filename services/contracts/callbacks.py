@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 PATH = "/api/callbacks/"
 """Of the gateway; the token follows."""
 MAX_TOKEN_CHARACTERS = 4096
-"""Room for the longest ids, every character of which takes four bytes."""
+"""Room for the longest ids, even of characters that JSON writes as six bytes."""
 
 
 class Callback(NamedTuple):

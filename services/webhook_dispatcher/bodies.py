@@ -17,6 +17,7 @@ class IncomingBody:
         self.stream: Stream | None = None
         self.too_large = False
         self._undecided = may_stream
+        self._blank = True
 
     @property
     def over(self) -> bool:
@@ -29,7 +30,9 @@ class IncomingBody:
             self.raw += piece[: max(0, KEPT_OF_STREAM - len(self.raw))]
             return self.stream.feed(piece)
         self.raw += piece
-        if self._undecided and b"\n" in piece and self._streams():
+        # All of it is looked at no more than twice, even if it comes as line feed after line feed.
+        self._blank = self._blank and piece.isspace()
+        if self._undecided and not self._blank and b"\n" in piece and self._streams():
             self.stream = Stream()
             return self.stream.feed(bytes(self.raw))
         self.too_large = len(self.raw) > MAX_BODY_BYTES

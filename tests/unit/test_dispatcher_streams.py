@@ -1,6 +1,7 @@
 """Streaming answers, taken in pieces of any size."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -109,6 +110,18 @@ def test_a_stream_without_a_reply(body: bytes, kind: FailureKind) -> None:
 @pytest.mark.parametrize("body", [b'{\n"reply": "hi"}', b'{"type": "item",\n"reply": "hi"}', b'\n\n{"reply":\n"hi"}'])
 def test_other_answers_of_several_lines_are_no_streams(body: bytes) -> None:
     assert read(body) == (Reply("hi"), [])
+
+
+def test_line_feeds_one_by_one_are_not_looked_at_again_and_again() -> None:
+    body = IncomingBody(may_stream=True)
+    began = time.process_time()
+    for _ in range(MAX_BODY_BYTES):
+        assert body.feed(b"\n") == ""
+    # Looking at all of it each time takes more than half a minute.
+    assert time.process_time() - began < 10
+    assert not body.over
+    assert body.feed(lines(BEGIN)) == ""
+    assert body.stream is not None
 
 
 def test_an_answer_that_failed_is_no_stream() -> None:

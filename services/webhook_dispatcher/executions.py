@@ -22,9 +22,9 @@ def execution_id(answer: Answer) -> str | None:
     None where it tells none, or something that can be no id.
     """
     if answer.execution_header is not None:
-        return _plausible(answer.execution_header, answer.secrets)
+        return plausible(answer.execution_header, answer.secrets)
     if answer.stream is not None:
-        return _plausible(answer.stream.execution_id, answer.secrets)
+        return plausible(answer.stream.execution_id, answer.secrets)
     if _FIELD.encode() not in answer.body:
         return None
     try:
@@ -32,9 +32,10 @@ def execution_id(answer: Answer) -> str | None:
     except (ValueError, RecursionError):
         return None
     value = value[0] if isinstance(value, list) and value else value
-    return _plausible(value.get(_FIELD), answer.secrets) if isinstance(value, dict) else None
+    return plausible(value.get(_FIELD), answer.secrets) if isinstance(value, dict) else None
 
 
-def _plausible(value: object, secrets: tuple[str, ...]) -> str | None:
+def plausible(value: object, secrets: tuple[str, ...]) -> str | None:
+    """Return the id that this is, None where it can be none."""
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     return text if _ID.fullmatch(text) and text not in secrets else None

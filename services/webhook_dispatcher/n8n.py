@@ -24,7 +24,7 @@ from services.runtime.egress import EgressRules, UrlRefused, check_url
 from services.webhook_dispatcher.addresses import AddressRefused, CheckedResolver
 from services.webhook_dispatcher.bodies import MAX_BODY_BYTES, IncomingBody
 from services.webhook_dispatcher.course import Course
-from services.webhook_dispatcher.executions import EXECUTION_HEADER, execution_id
+from services.webhook_dispatcher.executions import EXECUTION_HEADER, execution_id, plausible
 from services.webhook_dispatcher.outcomes import Answer, NoAnswer, Trouble
 from services.webhook_dispatcher.personas import Persona
 
@@ -212,13 +212,17 @@ async def _read(
         return NoAnswer(Trouble.NOT_HTTP, f"it answered the status {response.status}")
     if (response.content_length or 0) > MAX_BODY_BYTES:
         return _too_large(response)
-    headers = response.headers
+    course, headers = patience.course, response.headers
+    # At once: a call that is broken off before its end tells it too, and what it started can be stopped.
+    course.execution_id = plausible(headers.get(EXECUTION_HEADER), secrets)
     encoding = headers.get("content-encoding")
     body = IncomingBody(may_stream=response.status in _SUCCESS and encoding in {None, "", "identity"})
     async for piece in response.content.iter_any():
-        patience.course.heard(time.monotonic())
+        course.heard(time.monotonic())
         patience.go_on()
         _tell(hear, body.feed(piece))
+        if body.stream is not None and course.execution_id is None:
+            course.execution_id = plausible(body.stream.execution_id, secrets)
         if body.over:
             response.close()
             break

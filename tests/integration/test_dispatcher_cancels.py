@@ -2,7 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from services.contracts import AttemptOutcome, WebhookAttempted
+from tests.integration.calling import chunk, head, talker
 from tests.integration.dispatching import (
     add_persona,
     dispatcher,
@@ -34,6 +37,35 @@ async def test_a_cancel_closes_the_socket_of_the_running_call(bootstrap: str, po
     (told,) = await results_of(bootstrap, first.session_id)
     assert isinstance(told, WebhookAttempted)
     assert (told.outcome, told.attempt) == (AttemptOutcome.CANCELLED, 1)
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        head(transfer_encoding="chunked", x_n8n_execution_id="233"),
+        head(transfer_encoding="chunked") + chunk(b'{"type":"begin","metadata":{"executionId":"233"}}\n'),
+    ],
+    ids=["header", "line"],
+)
+async def test_a_cancelled_call_tells_the_execution_that_its_answer_has_named(
+    bootstrap: str, postgres_url: str, beginning: bytes
+) -> None:
+    session, began = SessionEvents(), asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(beginning)
+        began.set()
+        await reader.read()
+
+    async with talker(talk) as server, dispatcher(bootstrap, postgres_url):
+        await add_persona(postgres_url, "p1", server.url)
+        await publish_events(bootstrap, [session.sent()])
+        await asyncio.wait_for(began.wait(), 20)
+        await publish_events(bootstrap, [session.cancelled()])
+        await until_all_committed(bootstrap)
+    (told,) = await results_of(bootstrap, session.session_id)
+    assert isinstance(told, WebhookAttempted)
+    assert (told.outcome, told.execution_id) == (AttemptOutcome.CANCELLED, "233")
 
 
 async def test_a_cancelled_message_that_waits_is_never_called(bootstrap: str, postgres_url: str) -> None:

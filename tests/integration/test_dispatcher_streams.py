@@ -16,10 +16,12 @@ from services.local.broker import start_broker
 from services.local.processes import free_port
 from services.local.reaper import Reaper
 from services.runtime.kafka import build_courier
+from services.webhook_dispatcher.course import Limit
 from services.webhook_dispatcher.delivery import judge
 from services.webhook_dispatcher.deltas import MOST_WAITING_BYTES, PIECE_BYTES, Deltas
 from services.webhook_dispatcher.metrics import DispatcherMetrics
-from tests.integration.calling import TRACEPARENT, call, chunk, head, resets, sends, talker
+from services.webhook_dispatcher.outcomes import NoAnswer, Trouble
+from tests.integration.calling import TRACEPARENT, call, chunk, hangs, head, resets, sends, talker
 from tests.integration.dispatching import add_persona, dispatcher, ended, results_of
 from tests.integration.kafka_log import eventually, read_all, settings_for
 from tests.integration.tracker_process import publish_events, until
@@ -137,6 +139,14 @@ async def test_a_new_attempt_begins_the_reply_anew(bootstrap: str, postgres_url:
     [failed, _] = await results_of(bootstrap, sent.session_id)
     assert isinstance(failed, WebhookAttempted)
     assert failed.first_byte_ms is not None
+
+
+async def test_a_stream_that_stops_tells_which_execution_it_was_of() -> None:
+    begin = b'{"type":"begin","metadata":{"executionId":233}}\n'
+    async with talker(sends(HEAD + chunk(begin), then=hangs)) as server:
+        exchange = await call(server.url, idle_seconds=0.2)
+    assert exchange.outcome == NoAnswer(Trouble.NOT_IN_TIME, exchange.course.limit_text(Limit.IDLE))
+    assert exchange.course.execution_id == "233"
 
 
 async def test_without_kafka_pieces_are_dropped_and_the_reply_is_read(tmp_path: Path, reaper: Reaper) -> None:

@@ -4,8 +4,8 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,10 @@ async def dispatcher(bootstrap: str, database_url: str, **changes: Any) -> Async
             await serving
 
 
-@contextmanager
-def dispatcher_process(
+@asynccontextmanager
+async def dispatcher_process(
     bootstrap: str, database_url: str, log_path: Path, reaper: Reaper, **changes: str
-) -> Iterator[ChildProcess]:
+) -> AsyncIterator[ChildProcess]:
     """A dispatcher in a process of its own; `changes` are of its environment."""
     environment = {
         "PATH": os.defpath,
@@ -132,7 +132,8 @@ def dispatcher_process(
         yield child
     finally:
         if child.exit_code() is None:
-            child.stop(15)
+            # In a thread: a test's webhook must go on answering meanwhile.
+            await asyncio.to_thread(child.stop, 15)
 
 
 def messages(conversations: int, each: int) -> list[MessageSent]:

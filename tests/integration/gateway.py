@@ -21,7 +21,7 @@ from services.api_gateway.settings import GatewaySettings
 from services.contracts import Event, SessionStatus, decode, new_id
 from services.contracts.ids import id_time
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS, Topic
-from services.database.partitions import create_partitions, month_of
+from services.database.partitions import create_partitions, id_at, month_of
 from services.database.tables import chat_sessions, fold_progress
 from services.runtime.ops import http_server
 from services.runtime.settings import KafkaSettings
@@ -192,6 +192,20 @@ async def until(
     return answer
 
 
+@contextlib.asynccontextmanager
+async def caught_up_gateway(bootstrap: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    """A gateway that is ready, with everything that was ever sent folded."""
+    async with running_gateway(bootstrap, postgres_url) as gateway:
+        await ready(gateway)
+        await gateway.folded(datetime.now(UTC) + timedelta(minutes=1))
+        yield gateway
+
+
+async def until_waiters(gateway: Gateway, count: int) -> None:
+    """Return once so many requests wait for a session."""
+    await until(lambda: gateway.http.get("/metrics"), lambda answer: f"chat_waiters {count:.1f}" in answer.text)
+
+
 async def ready(gateway: Gateway) -> None:
     """Return once the gateway can publish."""
     await until(lambda: gateway.http.get("/health/ready"), lambda answer: answer.status_code == 200)
@@ -202,3 +216,8 @@ async def make_topics(bootstrap: str) -> None:
 
 
 LONG_AGO = timedelta(hours=1)
+
+
+def old_id(minutes: int = 0) -> UUID:
+    """The id of a session that began an hour, and some minutes, ago."""
+    return UUID(int=id_at(datetime.now(UTC) - LONG_AGO - timedelta(minutes=minutes)).int | new_id().int & (1 << 80) - 1)

@@ -126,13 +126,13 @@ async def test_a_kill_loses_nothing_and_repeats_only_what_ran(
     sent = messages(conversations=50, each=10)
     async with webhook_server(answer) as webhook:
         await add_persona(postgres_url, "p1", webhook.url("p1"))
-        with dispatcher_process(bootstrap, postgres_url, tmp_path / "killed.log", reaper) as killed:
+        async with dispatcher_process(bootstrap, postgres_url, tmp_path / "killed.log", reaper) as killed:
             await publish_events(bootstrap, sent)
             await eventually(lambda: len(webhook.calls) >= 150, "150 calls were made")
             killed.kill_group()
             in_flight = len(running)
             called = len(webhook.calls)
-        with dispatcher_process(bootstrap, postgres_url, tmp_path / "next.log", reaper):
+        async with dispatcher_process(bootstrap, postgres_url, tmp_path / "next.log", reaper):
             told = await until_ended(bootstrap, len(sent))
             await until_all_committed(bootstrap)
     terminal = Counter(event.session_id for event in told)

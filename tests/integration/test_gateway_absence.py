@@ -18,7 +18,7 @@ from services.local.postgres import start_postgres
 from services.local.processes import free_port
 from services.local.reaper import Reaper
 from services.runtime.topics import TopicsNotCreated
-from tests.integration.gateway import ADA, BOB, ROOT, Gateway, make_topics, ready, running_gateway, until
+from tests.integration.gateway import ADA, BOB, ROOT, Gateway, make_topics, ready, running_gateway, until, until_waiters
 from tests.integration.kafka_log import admin
 
 ON_EMBEDDED = {"kafka_idempotence": False}
@@ -68,7 +68,7 @@ def risen_broker(port: int, directory: Path, reaper: Reaper) -> Iterator[str]:
     try:
         yield again.bootstrap
     finally:
-        again.process.stop(5)
+        again.process.stop(0)  # it keeps nothing
 
 
 async def make_topics_before_the_gateway_does(bootstrap: str) -> None:
@@ -94,7 +94,7 @@ async def test_the_gateway_starts_before_kafka(session_directory: Path, reaper: 
         await make_topics(broker.bootstrap)
         await ready(gateway)
         assert (await gateway.send()).status_code == 202
-    broker.process.stop(5)
+    broker.process.stop(0)  # it keeps nothing
 
 
 async def test_while_postgres_is_away_only_unkeyed_messages_pass(
@@ -137,7 +137,7 @@ async def test_who_waits_is_answered_when_the_gateway_stops(broker: str, postgre
     async with running_gateway(broker, postgres_url) as gateway:
         await ready(gateway)
         waiting = asyncio.create_task(gateway.send("c-stop", wait=60))
-        await until(lambda: gateway.http.get("/metrics"), lambda answer: "chat_waiters 1.0" in answer.text)
+        await until_waiters(gateway, 1)
         gateway.changes.stop()
         async with asyncio.timeout(5):
             assert (await waiting).status_code == 202

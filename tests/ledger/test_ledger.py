@@ -78,20 +78,20 @@ async def test_dispatchers_that_join_leave_and_die(
         def calls(share: float) -> Callable[[], bool]:
             return lambda: len(webhook.calls) >= share * len(sent)
 
-        with await start("first") as first:
+        async with await start("first") as first:
             await publish_events(bootstrap, sent)
             await eventually(calls(0.05), "the first was at work", 60)
-            with await start("second") as second:
+            async with await start("second") as second:
                 await eventually(lambda: working(book, "second"), "the second was at work", 60)
                 await eventually(calls(0.4), "two fifths were called", 120)
                 first.kill_group()
                 # Whatever the killed one had finished is in Kafka by now, and it can add nothing.
                 told = {e.session_id for e in await results(bootstrap) if not isinstance(e, WebhookAttempted)}
                 in_flight = {session for session, by in book.called_by.items() if "first" in by} - told
-                with await start("third") as third:
+                async with await start("third") as third:
                     await eventually(lambda: working(book, "third"), "the third was at work", 60)
                     await eventually(calls(0.6), "three fifths were called", 120)
-                    with await start("fourth") as fourth:
+                    async with await start("fourth") as fourth:
                         await eventually(lambda: working(book, "fourth"), "the fourth was at work", 60)
                         await eventually(calls(0.8), "four fifths were called", 120)
                         # In a thread: the webhook must go on answering meanwhile.

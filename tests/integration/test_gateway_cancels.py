@@ -1,0 +1,84 @@
+"""Cancelling a session, and what is answered."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.api_gateway.answer_models import Session
+from services.contracts import CancelRequested, SessionStatus
+from services.contracts.topics import CONTROL
+from services.database.tables import audit_log
+from tests.integration.gateway import (
+    ADA,
+    ROOT,
+    Gateway,
+    caught_up_gateway,
+)
+
+
+@pytest.fixture
+async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with caught_up_gateway(broker, postgres_url) as running:
+        yield running
+
+
+async def test_cancel_answers_what_really_became_of_it(gateway: Gateway) -> None:
+    session_id = await gateway.add_session(conversation_id="c-cancel", persona_id="slow")
+    async with gateway.log_of(CONTROL, "c-cancel") as log:
+        body = {"reason": "asked twice"}
+        path = f"/api/chat-sessions/{session_id}/cancel"
+        cancelling = asyncio.create_task(gateway.http.patch(path, headers=ADA, json=body))
+        event = await log.next()
+        assert isinstance(event, CancelRequested)
+        assert (event.session_id, event.conversation_id, event.persona_id) == (session_id, "c-cancel", "slow")
+        assert (event.user_id, event.requested_by, event.reason) == ("ada", "ada", "asked twice")
+        await gateway.end_session(session_id, SessionStatus.CANCELLED)
+        answer = await cancelling
+        assert (answer.status_code, answer.json()["status"]) == (200, "CANCELLED")
+        Session.model_validate(answer.json())
+        again = await gateway.http.patch(path, headers=ADA)
+        assert (again.status_code, again.json()["status"]) == (200, "CANCELLED")
+        assert await log.is_silent()
+
+
+async def test_cancel_of_a_session_that_ends_otherwise_is_409_with_the_session(gateway: Gateway) -> None:
+    session_id = await gateway.add_session(conversation_id="c-late")
+    path = f"/api/chat-sessions/{session_id}/cancel"
+    async with gateway.log_of(CONTROL, "c-late") as log:
+        cancelling = asyncio.create_task(gateway.http.patch(path, headers=ADA))
+        await log.next()
+        await gateway.end_session(session_id, SessionStatus.COMPLETED)
+        for answer in (await cancelling, await gateway.http.patch(path, headers=ADA)):
+            assert (answer.status_code, answer.json()["code"]) == (409, "already-ended")
+            assert answer.json()["session"]["status"] == "COMPLETED"
+            assert answer.json()["session"]["sessionId"] == str(session_id)
+        assert await log.is_silent()
+
+
+async def test_cancel_that_the_tracker_has_not_told_of_is_202(gateway: Gateway) -> None:
+    session_id = await gateway.add_session()
+    answer = await gateway.http.patch(f"/api/chat-sessions/{session_id}/cancel", headers=ADA, json={})
+    assert (answer.status_code, answer.json()["status"]) == (202, "ACTIVE")
+    assert answer.headers["location"] == f"/api/chat-sessions/{session_id}"
+
+
+async def test_cancel_with_a_wrong_body_is_refused(gateway: Gateway) -> None:
+    path = f"/api/chat-sessions/{await gateway.add_session()}/cancel"
+    for body in ({"reason": "x" * 2049}, {"reason": 1}, {"why": "x"}, {"reason": "a\0"}):
+        answer = await gateway.http.patch(path, headers=ADA, json=body)
+        assert answer.status_code == 400, body
+        assert answer.json()["errors"][0]["field"] == next(iter(body))
+
+
+async def test_an_admins_cancel_is_audited(gateway: Gateway) -> None:
+    session_id = await gateway.add_session(conversation_id="c-admin")
+    async with gateway.log_of(CONTROL, "c-admin") as log:
+        cancelling = asyncio.create_task(gateway.http.patch(f"/api/chat-sessions/{session_id}/cancel", headers=ROOT))
+        event = await log.next()
+        await gateway.end_session(session_id, SessionStatus.CANCELLED)
+        assert (await cancelling).status_code == 200
+    assert isinstance(event, CancelRequested)
+    assert (event.user_id, event.requested_by) == ("ada", "root")
+    [entry] = await gateway.rows(audit_log)
+    assert (entry.actor, entry.action, entry.target) == ("root", "session.cancel", str(session_id))

@@ -1,0 +1,63 @@
+"""Cleaning up: a sweep that an admin asks for."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import insert
+
+from services.contracts import TimeoutSweep
+from services.contracts.topics import SWEEPS
+from services.database.tables import audit_log, sweeps
+from tests.integration.gateway import (
+    ADA,
+    ROOT,
+    Gateway,
+    caught_up_gateway,
+)
+
+
+@pytest.fixture
+async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with caught_up_gateway(broker, postgres_url) as running:
+        yield running
+
+
+async def test_cleanup_asks_for_a_sweep_and_tells_what_it_did(gateway: Gateway) -> None:
+    path = "/api/chat-sessions/cleanup"
+    async with gateway.log_of(SWEEPS) as log:
+        # As the documented command sends it: no content type of JSON.
+        headers = {**ROOT, "content-type": "application/x-www-form-urlencoded"}
+        asking = asyncio.create_task(gateway.http.post(path, headers=headers, content=b'{"maxAgeHours": 24}'))
+        event = await log.next()
+    assert isinstance(event, TimeoutSweep)
+    assert (event.event_id, event.max_age_hours, event.requested_by) == (event.sweep_id, 24, "root")
+    row = {"sweep_id": event.sweep_id, "requested_by": "root", "as_of": event.as_of, "max_age_hours": 24}
+    finished = {"dry_run": False, "timed_out": 17, "finished_at": datetime.now(UTC)}
+    await gateway.execute(insert(sweeps).values(**row, **finished))
+    answer = await asking
+    assert answer.status_code == 200
+    assert (answer.json()["sweepId"], answer.json()["timedOut"]) == (str(event.sweep_id), 17)
+    looked_up = await gateway.get(f"{path}/{event.sweep_id}", ROOT)
+    assert looked_up.json() == answer.json()
+    assert [entry.action for entry in await gateway.rows(audit_log)] == ["cleanup"]
+
+
+async def test_a_cleanup_that_takes_longer_is_202_with_where_to_look(gateway: Gateway) -> None:
+    answer = await gateway.http.post("/api/chat-sessions/cleanup", headers=ROOT, json={"dryRun": True})
+    assert (answer.status_code, answer.json()["dryRun"]) == (202, True)
+    assert (await gateway.get(answer.headers["location"], ROOT)).status_code == 404
+
+
+async def test_a_wrong_cleanup_is_refused(gateway: Gateway) -> None:
+    for body in ({"maxAgeHours": 0}, {"maxAgeHours": "24"}, {"dryRun": 1}, {"hours": 1}):
+        answer = await gateway.http.post("/api/chat-sessions/cleanup", headers=ROOT, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid-body"), body
+
+
+async def test_only_an_admin_cleans_up(gateway: Gateway) -> None:
+    answer = await gateway.http.post("/api/chat-sessions/cleanup", headers=ADA, json={})
+    assert (answer.status_code, answer.json()["code"]) == (403, "admin-only")
+    [entry] = await gateway.rows(audit_log)
+    assert (entry.actor, entry.action, entry.outcome) == ("ada", "cleanup", "refused")

@@ -8,7 +8,7 @@ from typing import Any
 
 from services.contracts.admission import MAX_REPLY_BYTES, storable
 
-CHUNK_TYPES = frozenset({"begin", "item", "end", "error", "keepalive"})
+_CHUNK_TYPES = frozenset({"begin", "item", "end", "error", "keepalive"})
 REPLY_KEYS = ("reply", "output", "text", "message")
 """Where an object keeps its reply, the first of these that is there and not null; n8n's own lines have none of them."""
 MAX_LINE_BYTES = 512 * 1024
@@ -25,7 +25,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.ended = False
-        """Something began, and all of it ended."""
+        """An end came, and nothing that began is open."""
         self.failed = False
         """n8n told of an error; `error` is what it said, perhaps nothing."""
         self.error = ""
@@ -112,16 +112,11 @@ class Stream:
 
 
 def opens_stream(line: bytes) -> bool:
-    """Tell whether an answer with this first line is a stream."""
-    return read_chunk(line) is not None
-
-
-def read_chunk(line: bytes) -> dict[str, Any] | None:
-    """Return the line of a stream; None for anything else, such as a reply with a `type` of its own."""
+    """Tell whether an answer with this first line is a stream: a reply may have a `type` of its own."""
     chunk = _parsed(line)
-    if chunk is None or not isinstance(kind := chunk.get("type"), str) or kind not in CHUNK_TYPES:
-        return None
-    return None if any(key in chunk for key in REPLY_KEYS) else chunk
+    if chunk is None or not isinstance(kind := chunk.get("type"), str) or kind not in _CHUNK_TYPES:
+        return False
+    return not any(key in chunk for key in REPLY_KEYS)
 
 
 def whole_stream(body: bytes) -> Stream | None:

@@ -14,7 +14,8 @@ class DispatcherMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.attempts = Counter(
             "chat_webhook_attempts",
-            "Webhook calls that ended, by outcome: replied, accepted, cancelled, or the failure kind",
+            "Webhook calls that ended, and messages given up without one, by outcome: replied, accepted, cancelled, or "
+            "the failure kind",
             ["persona", "outcome"],
             registry=registry,
         )

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 5.0
 RETRY_SECONDS = 0.5
+LOOK_UP_SECONDS = 10.0
+"""A PostgreSQL that takes longer, or has gone without a word, counts as away."""
 
 POSTGRES_FAULTS = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 """What a query may raise; while connecting, the driver's own errors can come without SQLAlchemy's around them."""
@@ -110,7 +112,8 @@ class Personas:
         if not persona_ids:
             return True
         try:
-            found = await self._select(persona_ids)
+            async with asyncio.timeout(LOOK_UP_SECONDS):
+                found = await self._select(persona_ids)
         except POSTGRES_FAULTS as error:
             if isinstance(error, _OUR_OWN_FAULT):
                 raise

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import jwt
+import pytest
 from cryptography.fernet import Fernet
 from standardwebhooks.webhooks import Webhook
 
@@ -14,6 +15,7 @@ from services.contracts import FailureKind, WebhookAttempted, WebhookFailed, Web
 from services.database.migrate import migrate
 from services.local.postgres import start_postgres
 from services.local.reaper import Reaper
+from services.webhook_dispatcher import personas
 from services.webhook_dispatcher.breaker import FAILURES
 from tests.integration.dispatching import (
     add_persona,
@@ -23,7 +25,7 @@ from tests.integration.dispatching import (
     until_ended,
 )
 from tests.integration.kafka_log import eventually
-from tests.integration.tracker_process import publish_events, until
+from tests.integration.tracker_process import connected, publish_events, until
 from tests.integration.webhook_server import Call, echo, http, webhook_server
 from tests.sample_events import SessionEvents
 
@@ -167,6 +169,25 @@ async def test_while_postgres_is_away_the_known_serve_and_the_unknown_wait(
         assert isinstance(await ended(bootstrap, unknown.session_id), WebhookSucceeded)
         await running.until_ready()
     postgres.stop()
+
+
+async def test_a_postgres_that_does_not_answer_is_away_as_well(
+    bootstrap: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(personas, "LOOK_UP_SECONDS", 0.5)
+    sent = SessionEvents().sent()
+    async with webhook_server() as webhook, dispatcher(bootstrap, postgres_url) as running:
+        await add_persona(postgres_url, "p1", webhook.url("p1"))
+        await running.until_ready()
+        async with connected(postgres_url) as rows, rows.transaction():
+            await rows.execute("LOCK personas")
+            await publish_events(bootstrap, [sent])
+
+            async def told() -> bool:
+                return (await running.problems() or {}).keys() == {"personas"}
+
+            await until(told, "readiness told that personas cannot be read")
+        assert isinstance(await ended(bootstrap, sent.session_id), WebhookSucceeded)
 
 
 async def test_an_address_that_turns_private_is_refused_when_it_is_called(bootstrap: str, postgres_url: str) -> None:

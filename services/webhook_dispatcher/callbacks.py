@@ -7,7 +7,6 @@ from services.contracts.callbacks import Callback
 from services.contracts.replies import Reply
 from services.webhook_dispatcher.delivery import Failed, judge
 from services.webhook_dispatcher.outcomes import Answer, NoAnswer
-from services.webhook_dispatcher.personas import Persona
 from services.webhook_dispatcher.tracking import Message
 
 
@@ -20,12 +19,12 @@ class Accepted:
     """Until when the reply may be posted."""
 
 
-def callback_of(message: Message, persona: Persona, now: datetime, longest: timedelta) -> Callback | None:
-    """Return the callback of the call that begins `now`; None where the persona's answer is its reply.
+def callback_of(message: Message, seconds: float | None, now: datetime, longest: timedelta) -> Callback | None:
+    """Return the callback of the call that begins `now`; None without `seconds`: the persona's answer is its reply.
 
-    Its deadline is at most `longest` away: after that, a sweep may end the session.
+    Its deadline is `seconds` away, and at most `longest`: after that, a sweep may end the session.
     """
-    if persona.callback_seconds is None:
+    if seconds is None:
         return None
     sent = message.event
     return Callback(
@@ -35,7 +34,7 @@ def callback_of(message: Message, persona: Persona, now: datetime, longest: time
         user_id=sent.user_id,
         attempt=message.attempt,
         called_at=now,
-        deadline_at=now + min(timedelta(seconds=persona.callback_seconds), longest),
+        deadline_at=now + min(timedelta(seconds=seconds), longest),
     )
 
 

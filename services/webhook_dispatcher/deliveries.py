@@ -140,7 +140,7 @@ class Deliveries:
             persona.idle_seconds,
         )
         longest = timedelta(hours=persona.session_timeout_hours or self._timeout_hours)
-        message.callback = callback_of(message, persona, datetime.now(UTC), longest)
+        message.callback = callback_of(message, persona.callback_seconds, datetime.now(UTC), longest)
         self._metrics.in_flight.inc()
         delta_writer = self._deltas.writer(message.event, message.attempt, message.traceparent)
         try:

@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError
 
 from services.api_gateway.metrics import GatewayMetrics
 from services.contracts import Event, encode
+from services.runtime.connection import disconnect
 from services.runtime.kafka import NotAcknowledged, publish
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,6 @@ ACKNOWLEDGE_SECONDS = 5.0
 PRODUCER_TIMEOUT_MS = 4_500
 """Ends the producer's own tries before a request gives up on it."""
 PROBE_SECONDS = 2.0
-STOP_SECONDS = 8.0
 
 
 class Publisher:
@@ -62,13 +62,8 @@ class Publisher:
 
     async def stop(self) -> None:
         """Send what is on its way, and close the connections."""
-        if not self._reached.is_set():
-            return
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._producer.stop()
-        except (KafkaError, TimeoutError) as error:
-            logger.warning("The producer did not stop in order: %r", error)
+        if self._reached.is_set():
+            await disconnect(self._producer)
 
     async def _reach(self) -> None:
         if self._reached.is_set():

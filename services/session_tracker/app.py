@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS, SWEEPS, SWEEPS_GROUP, TRACKER_GROUP
 from services.database.engine import build_engine
-from services.runtime.connection import connect
+from services.runtime.connection import connect, disconnect
 from services.runtime.consumer import BatchConsumer
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
@@ -104,7 +104,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
     ]
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(engine.dispose)
-        stack.push_async_callback(producer.stop)
+        stack.push_async_callback(disconnect, producer)
         tasks = [asyncio.create_task(coroutine) for coroutine in background]
         others = tasks[1:]
         stack.push_async_callback(end_background, server, tasks[0], others)

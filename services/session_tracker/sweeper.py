@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 from services.contracts.codec import encode
 from services.contracts.events import TimeoutSweep
 from services.contracts.ids import derived_id
-from services.runtime.connection import connect
+from services.runtime.connection import connect, disconnect
 from services.runtime.kafka import NotAcknowledged, build_producer, publish
 from services.runtime.logs import configure_logs
 from services.runtime.ops import http_server, ops_app
@@ -96,7 +96,7 @@ async def serve(settings: SweeperSettings, shutdown: Shutdown) -> None:
     finally:
         server.should_exit = True
         await serving
-        await producer.stop()
+        await disconnect(producer)
 
 
 def main() -> int:

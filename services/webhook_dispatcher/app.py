@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from services.contracts.topics import DISPATCHER_GROUP
 from services.database.engine import build_engine
-from services.runtime.connection import connect
+from services.runtime.connection import connect, disconnect
 from services.runtime.consumer import BatchConsumer
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
@@ -79,8 +79,8 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     server = http_server(ops_app(checks, registry), settings.ops_host, settings.ops_port)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(database.dispose)
-        stack.push_async_callback(producer.stop)
-        stack.push_async_callback(courier.stop)
+        stack.push_async_callback(disconnect, producer)
+        stack.push_async_callback(disconnect, courier)
         await stack.enter_async_context(n8n)
         await stack.enter_async_context(n8n_api)
         stack.push_async_callback(stops.close)

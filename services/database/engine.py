@@ -1,8 +1,9 @@
 """Connections to PostgreSQL."""
 
+import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-_DRIVER = "postgresql+asyncpg://"
+_CONNECT_SECONDS = 5.0
 
 
 def build_engine(
@@ -15,28 +16,21 @@ def build_engine(
     settings = {"application_name": "chat-sessions"}
     if statement_timeout_ms is not None:
         settings["statement_timeout"] = str(statement_timeout_ms)
+
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(asyncpg_url(database_url), server_settings=settings, timeout=_CONNECT_SECONDS)
+
+    # The driver reads the URL itself: SQLAlchemy knows neither `sslmode` nor several hosts.
     return create_async_engine(
-        sqlalchemy_url(database_url),
+        "postgresql+asyncpg://",
+        async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=pre_ping,
-        connect_args={"server_settings": settings, "timeout": 5},
     )
 
 
-def sqlalchemy_url(database_url: str) -> str:
-    """Return the URL with the driver that SQLAlchemy needs, whichever of the two forms it was given in."""
-    return _DRIVER + _without_scheme(database_url)
-
-
 def asyncpg_url(database_url: str) -> str:
-    """Return the URL as asyncpg reads it, whichever of the two forms it was given in."""
-    return "postgresql://" + _without_scheme(database_url)
-
-
-def _without_scheme(database_url: str) -> str:
-    scheme, separator, rest = database_url.partition("://")
-    if not separator or scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
-        raise ValueError("DATABASE_URL must begin with postgresql:// or postgresql+asyncpg://.")
-    return rest
+    """Return the URL as asyncpg reads it: with SQLAlchemy's name of the driver taken out."""
+    return database_url.replace("postgresql+asyncpg://", "postgresql://", 1)

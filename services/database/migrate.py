@@ -6,8 +6,6 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 
-from services.database.engine import sqlalchemy_url
-
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -20,5 +18,5 @@ def alembic_config(database_url: str) -> Config:
     """Return Alembic's configuration for this database, without any file."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["database_url"] = sqlalchemy_url(database_url)
+    config.attributes["database_url"] = database_url
     return config

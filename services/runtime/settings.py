@@ -1,6 +1,7 @@
 """What all processes read from the environment. Each service adds its own settings in its `settings.py`."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Literal, Self, TypeVar
@@ -15,6 +16,13 @@ from services.runtime.egress import EgressRules
 from services.runtime.kafka_security import KafkaSecuritySettings
 
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
+
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[^\s@/?#:,\[\]]*)(:\d{1,5})?"
+_DATABASE_URL = re.compile(
+    rf"(postgres|postgresql|postgresql\+asyncpg)://([^\s@/?#]*@)?{_HOST}(,{_HOST})*"
+    r"(/[^\s?#]*)?(\?[^\s=&#]+=[^\s&#]*(&[^\s=&#]+=[^\s&#]*)*)?"
+)
+"""What the driver can read: its own complaint about anything else may show a part of the password."""
 
 
 class WrongSettings(Exception):
@@ -52,8 +60,18 @@ class PostgresSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     database_url: SecretStr = Field(
-        SecretStr("postgresql+asyncpg://chat_sessions@127.0.0.1/chat_sessions"), description="PostgreSQL, as a URL"
+        SecretStr("postgresql+asyncpg://chat_sessions@127.0.0.1/chat_sessions"),
+        description="PostgreSQL, as a URL; `?sslmode=…` and the like as libpq has them",
     )
+
+    @field_validator("database_url")
+    @classmethod
+    def _readable(cls, url: SecretStr) -> SecretStr:
+        if not _DATABASE_URL.fullmatch(url.get_secret_value()):
+            raise ValueError(
+                "it must be like postgresql://USER:PASSWORD@HOST:5432/DATABASE, special characters written as %XX"
+            )
+        return url
 
 
 class PersonaSettings(BaseSettings):

@@ -50,6 +50,20 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:se%40cret@host/database",
+        "postgres://host",
+        "postgresql+asyncpg://user@/database?host=/run/postgresql",
+        "postgresql://user@one:5432,[::1]:5433/database?sslmode=verify-full&sslrootcert=/etc/ca.pem",
+    ],
+)
+def test_the_forms_of_a_database_url(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert load(PostgresSettings).database_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
     ("name", "value", "settings"),
     [
         ("KAFKA_SESSION_TIMEOUT_MS", "sometimes", KafkaSettings),
@@ -57,6 +71,12 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("KAFKA_REBALANCE_TIMEOUT_MS", "600001", KafkaSettings),
         ("KAFKA_IDEMPOTENCE", "perhaps", KafkaSettings),
         ("LOG_LEVEL", "LOUD", OpsSettings),
+        ("DATABASE_URL", "chat_sessions", PostgresSettings),
+        ("DATABASE_URL", "mysql://user:secret@host/database", PostgresSettings),
+        ("DATABASE_URL", "postgresql://user:se/cret@host/database", PostgresSettings),
+        ("DATABASE_URL", "postgresql://user:se@cret@host/database", PostgresSettings),
+        ("DATABASE_URL", "postgresql://user:secret@host:port/database", PostgresSettings),
+        ("DATABASE_URL", "postgresql://user:secret@host/database?sslmode", PostgresSettings),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_it_and_does_not_show_it(

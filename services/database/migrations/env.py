@@ -4,9 +4,8 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
+from services.database.engine import build_engine
 from services.database.tables import metadata
 
 _LOCK = 0x6D69_6772  # "migr"
@@ -20,7 +19,7 @@ def _run(connection: Connection) -> None:
 
 
 async def _migrate() -> None:
-    engine = create_async_engine(context.config.attributes["database_url"], poolclass=NullPool)
+    engine = build_engine(context.config.attributes["database_url"], pool_size=1)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_run)

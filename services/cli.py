@@ -127,6 +127,7 @@ def sweeper() -> None:
 @app.command(rich_help_panel="Tools")
 def migrate(data_dir: DataDirectoryOption = None) -> None:
     """Bring the database to the newest schema and create missing topics. Safe to repeat."""
+    from services.database.migrate import NotMigrated  # noqa: PLC0415
     from services.database.migrate import migrate as migrate_database  # noqa: PLC0415
     from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
     from services.runtime.topics import TopicsNotCreated, create_topics  # noqa: PLC0415
@@ -139,9 +140,7 @@ def migrate(data_dir: DataDirectoryOption = None) -> None:
     with chosen_target(data_dir):
         try:
             created = asyncio.run(both())
-        except OSError as error:
-            raise CommandError(f"PostgreSQL cannot be reached ({error}): check DATABASE_URL.") from error
-        except TopicsNotCreated as error:
+        except (NotMigrated, TopicsNotCreated) as error:
             raise CommandError(str(error)) from error
     typer.echo(f"The schema is the newest; topics created: {', '.join(created) or 'none, all were there'}.")
 

@@ -13,8 +13,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from services.runtime.faults import PassingFault
 
-SQLSTATES_OF_ABSENCE = ("08", "53", "57")
-"""Classes of SQLSTATE for connections lost, resources exhausted, and the server or an operator stepping in."""
+SQLSTATES_OF_ABSENCE = ("08", "28", "3D", "53", "57")
+"""Classes of SQLSTATE for connections lost or refused, resources exhausted, and an operator stepping in."""
 
 
 class DatabaseAway(PassingFault):

@@ -6,6 +6,7 @@ from services.commands.target import CommandError
 from services.database.engine import build_engine
 from services.runtime.kafka import NotAcknowledged, build_producer
 from services.runtime.settings import KafkaSettings, PostgresSettings
+from services.session_tracker.faults import PostgresAway, postgres_faults
 from services.session_tracker.recovery import recover
 
 
@@ -14,12 +15,13 @@ async def send_again(kafka: KafkaSettings, postgres: PostgresSettings) -> int:
     producer = build_producer(kafka)
     engine = build_engine(postgres.database_url.get_secret_value(), pool_size=1)
     try:
-        await producer.start()
-        return await recover(engine, producer)
+        with postgres_faults():
+            await producer.start()
+            return await recover(engine, producer)
     except (KafkaError, NotAcknowledged) as error:
         raise CommandError(f"Kafka does not take the messages ({error}): check KAFKA_BOOTSTRAP_SERVERS.") from error
-    except OSError as error:
-        raise CommandError(f"PostgreSQL cannot be reached ({error}): check DATABASE_URL.") from error
+    except PostgresAway as error:
+        raise CommandError(f"{error} Check DATABASE_URL.") from error
     finally:
         await producer.stop()
         await engine.dispose()

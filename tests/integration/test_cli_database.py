@@ -1,0 +1,45 @@
+"""What PostgreSQL refuses a tool is one line that says what to check, and no password."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from services.local.postgres import EmbeddedPostgres
+from tests.integration.kafka_log import settings_for
+
+
+@pytest.mark.parametrize("command", ["migrate", "recover"])
+@pytest.mark.parametrize(
+    ("user", "database", "told"),
+    [
+        ("nobody:secret", "chat_sessions", 'role "nobody" does not exist'),
+        ("chat_sessions:secret", "missing", 'database "missing" does not exist'),
+        ("guest:secret", "postgres", "permission denied"),
+    ],
+)
+def test_a_refusal_is_one_line(
+    postgres_server: EmbeddedPostgres, broker: str, command: str, user: str, database: str, told: str
+) -> None:
+    postgres_server.run_sql("DO $$ BEGIN CREATE ROLE guest LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
+    kafka = settings_for(broker)
+    environment = {
+        "PATH": os.defpath,
+        "KAFKA_BOOTSTRAP_SERVERS": broker,
+        "KAFKA_IDEMPOTENCE": str(kafka.kafka_idempotence),
+        "DATABASE_URL": postgres_server.url(database).replace("chat_sessions@", f"{user}@"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli", command],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    error = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(error) == 1
+    assert error[0].endswith((" Check DATABASE_URL.", "check DATABASE_URL and what its user may do."))
+    if command == "recover" and database == "postgres":
+        told = "run `chat-sessions migrate`"
+    assert told in error[0]
+    assert "secret" not in done.stderr
+    assert "Traceback" not in done.stderr

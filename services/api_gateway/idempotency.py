@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, bindparam, delete, select, update
+from sqlalchemy import BindParameter, Delete, bindparam, delete, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -18,6 +18,8 @@ from services.database.tables import idempotency_keys
 KEPT = timedelta(hours=24)
 RESEND_AFTER = timedelta(seconds=5)
 """How long an unpublished request is taken to be still under way."""
+PURGED_AT_ONCE = 5_000
+"""Keys deleted by one statement: well within the time that a statement may take."""
 
 _KEYS = idempotency_keys.c
 
@@ -91,10 +93,13 @@ class IdempotencyKeys:
             await connection.execute(_PUBLISHED, {"of_user": request.user_id, "of_key": request.key, "now": now})
 
     async def purge(self, now: datetime) -> int:
-        """Delete keys older than a day; return how many."""
-        async with self._database.statements() as connection:
-            gone = await connection.execute(delete(idempotency_keys).where(_KEYS.created_at < now - KEPT))
-        return gone.rowcount
+        """Delete keys older than a day, the oldest first and some at a time; return how many."""
+        total, gone = 0, PURGED_AT_ONCE
+        while gone == PURGED_AT_ONCE:
+            async with self._database.statements() as connection:
+                gone = (await connection.execute(_PURGE, {"before": now - KEPT})).rowcount
+            total += gone
+        return total
 
     async def _insert(self, request: KeyedRequest, now: datetime) -> Ticket | None:
         fresh = {
@@ -128,7 +133,21 @@ def _insert_or_replace_expired() -> ReturningInsert[UUID, UUID]:
     return statement.returning(_KEYS.session_id, _KEYS.event_id)
 
 
+def _purge() -> Delete:
+    """Return the statement that deletes the oldest keys; those that another gateway deletes are left to it."""
+    before: BindParameter[datetime] = bindparam("before", type_=_KEYS.created_at.type)
+    oldest = (
+        select(_KEYS.user_id, _KEYS.key)
+        .where(_KEYS.created_at < before)
+        .order_by(_KEYS.created_at)
+        .limit(PURGED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    return delete(idempotency_keys).where(tuple_(_KEYS.user_id, _KEYS.key).in_(oldest))
+
+
 _INSERT = _insert_or_replace_expired()
+_PURGE = _purge()
 _PUBLISHED = (
     update(idempotency_keys)
     .where(_KEYS.user_id == bindparam("of_user"), _KEYS.key == bindparam("of_key"))

@@ -163,6 +163,7 @@ idempotency_keys = Table(
     Column("publishedAt", Time, key="published_at"),
     PrimaryKeyConstraint("user_id", "key"),
 )
+Index(None, idempotency_keys.c.created_at)
 
 fold_progress = Table(
     "fold_progress",

@@ -62,9 +62,9 @@ class Gateway:
         path = f"/api/conversations/{conversation}/messages" + (f"?wait={wait}" if wait is not None else "")
         return await self.http.post(path, headers=headers, json={"personaId": "echo", "message": "hello", **body})
 
-    async def execute(self, statement: Any) -> Any:
+    async def execute(self, statement: Any, rows: Any = None) -> Any:
         async with self.engine.begin() as connection:
-            return await connection.execute(statement)
+            return await connection.execute(statement, rows)
 
     async def rows(self, table: Any) -> list[Any]:
         async with self.engine.connect() as connection:

@@ -8,9 +8,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import insert, update
 
+from services.api_gateway.database import Database
+from services.api_gateway.idempotency import PURGED_AT_ONCE, IdempotencyKeys
 from services.contracts import MessageSent, SessionStatus, new_id
 from services.contracts.ids import id_time
 from services.contracts.topics import MESSAGES
+from services.database.engine import build_engine
 from services.database.tables import conversations, idempotency_keys, messages
 from tests.integration.gateway import ADA, BOB, Gateway, ready, running_gateway
 
@@ -232,6 +235,22 @@ async def test_a_key_is_free_again_after_a_day(gateway: Gateway) -> None:
     other = await gateway.send("c-1", keyed(), message="other")
     assert other.status_code == 202
     assert other.json()["sessionId"] != first.json()["sessionId"]
+
+
+async def test_old_keys_are_purged_however_many(gateway: Gateway, postgres_url: str) -> None:
+    now, old = datetime.now(UTC), PURGED_AT_ONCE + 1
+    ids = {"body_hash": b"", "session_id": new_id(), "event_id": new_id(), "sent_at": now}
+    ages = [*([timedelta(hours=24, seconds=1)] * old), timedelta(hours=23)]
+    rows = [
+        {"user_id": "u", "key": str(number), "route": "POST", "created_at": now - age, **ids}
+        for number, age in enumerate(ages)
+    ]
+    await gateway.execute(insert(idempotency_keys), rows)
+    engine = build_engine(postgres_url, pre_ping=False)
+    keys = IdempotencyKeys(Database(engine))
+    assert sum(await asyncio.gather(keys.purge(now), keys.purge(now))) == old
+    await engine.dispose()
+    assert [row.key for row in await gateway.rows(idempotency_keys)] == [str(old)]
 
 
 @pytest.mark.parametrize("key", ["", "k" * 129])

@@ -113,6 +113,7 @@ def upgrade() -> None:
         sa.Column("publishedAt", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("userId", "key", name="pk_idempotency_keys"),
     )
+    op.create_index("ix_idempotency_keys_createdAt", "idempotency_keys", ["createdAt"], unique=False)
     op.create_table(
         "maintenance_progress",
         sa.Column("task", sa.Text(), nullable=False),
@@ -211,6 +212,7 @@ def downgrade() -> None:
     op.drop_table("rollup_checks")
     op.drop_table("personas")
     op.drop_table("maintenance_progress")
+    op.drop_index("ix_idempotency_keys_createdAt", table_name="idempotency_keys")
     op.drop_table("idempotency_keys")
     op.drop_table("fold_progress")
     op.drop_table("dropped_months")

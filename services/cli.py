@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote
 
-import httpx
 import typer
 
 from services.commands import dead_letters, personas
@@ -21,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode="markdown",
     help="Chat session management for n8n personas. `up` runs everything on this machine; in production run "
     "`migrate` once and as many `gateway`, `dispatcher`, `tracker` and `sweeper` processes as needed.",
 )
@@ -219,8 +219,6 @@ def main() -> None:
         command()
     except CommandError as error:
         sys.exit(f"Error: {error}")
-    except httpx.HTTPError as error:
-        sys.exit(f"Error: The gateway cannot be reached ({type(error).__name__}): is it running, and where it should?")
 
 
 if __name__ == "__main__":

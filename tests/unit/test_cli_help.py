@@ -14,8 +14,8 @@ from services.local.data_directory import default_data_directory
 ROOT = Path(__file__).parents[2]
 
 
-def help_of(*command: str) -> str:
-    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+def help_of(*command: str, columns: int = 200) -> str:
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "dumb"}
     done = subprocess.run(
         [sys.executable, "-m", "services.cli", *command, "--help"],
         env=environment,
@@ -32,6 +32,11 @@ def test_flags_have_no_type(command: tuple[str, ...]) -> None:
     told = help_of(*command)
     assert "--help" in told
     assert "<bool>" not in told
+
+
+def test_paragraphs_fill_the_terminal() -> None:
+    lines = [line.strip() for line in help_of("up", columns=80).splitlines()]
+    assert "sessions again; Apache Kafka keeps its records, and goes on where it was." in lines
 
 
 def test_up_tells_the_directory_that_it_would_use() -> None:

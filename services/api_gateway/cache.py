@@ -26,11 +26,3 @@ class BoundedCache(Generic[K, V]):
         self._entries[key] = value
         if len(self._entries) > self._limit:
             del self._entries[next(iter(self._entries))]
-
-    def drop(self, key: K) -> None:
-        """Forget the entry, if it is there."""
-        self._entries.pop(key, None)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._entries.clear()

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+MAX_WAIT_SECONDS = 60.0
+"""The longest `?wait=`."""
 LOOK_AGAIN_SECONDS = 1.0
 
 

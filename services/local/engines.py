@@ -11,8 +11,7 @@ from services.local.kafka_artifacts import KafkaArtifacts
 from services.local.postgres import EmbeddedPostgres, start_postgres
 from services.local.processes import ChildProcess, free_port
 from services.local.reaper import Reaper
-from services.local.restarts import GiveUp, after_death
-from services.local.supervisor import KeepsDyingError
+from services.local.supervisor import Deaths
 
 
 class Engines:
@@ -21,11 +20,10 @@ class Engines:
     def __init__(self, directory: DataDirectory, reaper: Reaper, say: Callable[[str], None]) -> None:
         self._directory = directory
         self._reaper = reaper
-        self._say = say
         self._broker: EmbeddedBroker | None = None
         self._kafka: ApacheKafka | None = None
         self._postgres: EmbeddedPostgres | None = None
-        self._deaths: dict[str, list[float]] = {}
+        self._deaths = Deaths(say)
 
     def start_postgres(self) -> str:
         """Start PostgreSQL; gives the address of its database, the same at every start."""
@@ -86,15 +84,7 @@ class Engines:
     def note_death(self, name: str) -> None:
         """Tell of an engine's death and wait before its next start; KeepsDyingError if it died too often."""
         child = next(child for child in self._children() if child.name == name)
-        code = child.finish(0)
-        now = time.monotonic()
-        deaths = self._deaths.setdefault(name, [])
-        deaths.append(now)
-        decision = after_death(deaths, now, code)
-        if isinstance(decision, GiveUp):
-            raise KeepsDyingError(f"{name} {decision.reason}. Its last lines:\n{child.last_lines(20)}")
-        self._say(f"{name} ended with exit code {code}; it starts again in {decision.delay_seconds:.2g} s.")
-        time.sleep(decision.delay_seconds)
+        time.sleep(self._deaths.note(child, child.finish(0), time.monotonic()))
 
     def stop(self) -> None:
         """Stop the brokers, then PostgreSQL."""

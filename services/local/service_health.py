@@ -71,9 +71,7 @@ def _lags(client: httpx.Client, tracker: Program) -> bool:
         metrics = client.get(f"{tracker.ops_url}/metrics").text
     except httpx.HTTPError:
         return False
-    return any(
-        float(lag) > 0 for lag in re.findall(r"^chat_consumer_lag_records\{[^}]*\} (\S+)$", metrics, re.MULTILINE)
-    )
+    return any(float(lag) > 0 for lag in _LAG.findall(metrics))
 
 
 def _problem(client: httpx.Client, program: Program) -> str | None:

@@ -24,6 +24,24 @@ class KeepsDyingError(Exception):
     """A process ends again and again; the message names it and shows its last lines."""
 
 
+class Deaths:
+    """Remembers who died when, and so decides what follows; `say` gets a line for each death."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._times: dict[str, list[float]] = {}
+
+    def note(self, child: ChildProcess, code: int, now: float) -> float:
+        """Note a death at `now` (monotonic); gives the seconds until its next start. Raises KeepsDyingError."""
+        times = self._times.setdefault(child.name, [])
+        times.append(now)
+        decision = after_death(times, now, code)
+        if isinstance(decision, GiveUp):
+            raise KeepsDyingError(f"{child.name} {decision.reason}. Its last lines:\n{child.last_lines(20)}")
+        self._say(f"{child.name} ended with exit code {code}; it starts again in {decision.delay_seconds:.2g} s.")
+        return decision.delay_seconds
+
+
 class Supervisor:
     """Runs programs by name until told to stop them.
 
@@ -36,7 +54,7 @@ class Supervisor:
         self._say = say
         self._programs: dict[str, Program] = {}
         self._running: dict[str, ChildProcess] = {}
-        self._deaths: dict[str, list[float]] = {}
+        self._deaths = Deaths(say)
         self._due: dict[str, float] = {}
 
     def start(self, program: Program) -> None:
@@ -89,10 +107,4 @@ class Supervisor:
         # Workers of a killed server would keep its port.
         child.kill_group()
         del self._running[name]
-        deaths = self._deaths.setdefault(name, [])
-        deaths.append(now)
-        decision = after_death(deaths, now, code)
-        if isinstance(decision, GiveUp):
-            raise KeepsDyingError(f"{name} {decision.reason}. Its last lines:\n{child.last_lines(20)}")
-        self._say(f"{name} ended with exit code {code}; it starts again in {decision.delay_seconds:.2g} s.")
-        self._due[name] = now + decision.delay_seconds
+        self._due[name] = now + self._deaths.note(child, code, now)

@@ -25,7 +25,7 @@ from services.api_gateway.problems import Problem
 from services.api_gateway.publishing import Publisher
 from services.api_gateway.rates import RateLimit
 from services.api_gateway.reads import SessionReads
-from services.api_gateway.waits import until_told
+from services.api_gateway.waits import MAX_WAIT_SECONDS, until_told
 from services.contracts import MessageSent, SessionStatus, admit, new_id
 from services.contracts.ids import id_time
 from services.runtime.egress import Network
@@ -33,8 +33,6 @@ from services.runtime.kafka import NotAcknowledged
 from services.runtime.tracing import continued
 
 logger = logging.getLogger(__name__)
-
-MAX_WAIT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,11 @@ from services.api_gateway.problems import Problem, no_such_session
 from services.api_gateway.progress import found_or_decided
 from services.api_gateway.publishing import Publisher
 from services.api_gateway.reads import SessionReads
-from services.api_gateway.waits import until_told
+from services.api_gateway.waits import MAX_WAIT_SECONDS, until_told
 from services.contracts import CancelRequested, SessionStatus, admit, new_id
 from services.runtime.kafka import NotAcknowledged
 from services.runtime.tracing import continued
 
-MAX_WAIT_SECONDS = 60.0
 CANCEL_SECONDS = 5.0
 
 

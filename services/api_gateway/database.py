@@ -17,8 +17,16 @@ SQLSTATES_OF_ABSENCE = ("08", "28", "3D", "53", "57")
 """Classes of SQLSTATE for connections lost or refused, resources exhausted, and an operator stepping in."""
 
 
+_STOPPED = "57014"
+"""The SQLSTATE of a statement that was stopped, as `statement_timeout` does."""
+
+
 class DatabaseAway(PassingFault):
     """PostgreSQL cannot be asked at the moment."""
+
+
+class StatementStopped(DatabaseAway):
+    """PostgreSQL worked on a statement for too long and stopped it: the same again is likely to end alike."""
 
 
 class Database:
@@ -66,14 +74,17 @@ def _faults() -> Iterator[None]:
     except (PoolTimeoutError, OSError, TimeoutError, InterfaceError, asyncpg.InterfaceError) as error:
         raise DatabaseAway("PostgreSQL cannot be reached at the moment; try again.") from error
     except (DBAPIError, asyncpg.PostgresError) as error:
-        if not _means_absence(error):
+        state = _sqlstate(error)
+        if state == _STOPPED:
+            raise StatementStopped(
+                "PostgreSQL took too long and was stopped: ask for less, such as a shorter range."
+            ) from error
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        if not lost and not state.startswith(SQLSTATES_OF_ABSENCE):
             raise
         raise DatabaseAway("PostgreSQL does not answer at the moment; try again.") from error
 
 
-def _means_absence(error: DBAPIError | asyncpg.PostgresError) -> bool:
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
+def _sqlstate(error: DBAPIError | asyncpg.PostgresError) -> str:
     # While connecting, the driver's own errors come without SQLAlchemy's around them.
-    state = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", None)
-    return str(state or "").startswith(SQLSTATES_OF_ABSENCE)
+    return getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", None) or ""

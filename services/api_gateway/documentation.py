@@ -29,7 +29,7 @@ _PROBLEMS = {
     413: "The body is larger than the 256 KiB (of a callback 512 KiB) that a call takes",
     422: "The Idempotency-Key belongs to another request",
     429: "Too many requests; Retry-After says when to try again",
-    503: "Kafka, PostgreSQL or the tracker is not there at the moment, or session endpoints are turned off",
+    503: "Kafka, PostgreSQL or the tracker is not there at the moment or too slow, or session endpoints are turned off",
 }
 
 TEXT = {"type": "string"}

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from services.api_gateway.database import DatabaseAway
+from services.api_gateway.database import DatabaseAway, StatementStopped
 from services.contracts import NotAdmitted
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ def answer_problems(app: Starlette) -> None:
     app.add_exception_handler(Problem, _told)
     app.add_exception_handler(NotAdmitted, _not_admitted)
     app.add_exception_handler(DatabaseAway, _database_away)
+    app.add_exception_handler(StatementStopped, _statement_stopped)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
@@ -98,6 +99,10 @@ async def _not_admitted(_: Request, error: Exception) -> Response:
 
 async def _database_away(_: Request, error: Exception) -> Response:
     return problem_response(Problem(503, "database-away", str(error), headers={"retry-after": "1"}))
+
+
+async def _statement_stopped(_: Request, error: Exception) -> Response:
+    return problem_response(Problem(503, "too-slow", str(error)))
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
+from services.api_gateway import app
 from services.contracts import MessageSent
 from services.contracts.topics import MESSAGES, TOPICS
 from services.database.migrate import migrate
@@ -131,6 +132,17 @@ async def test_while_postgres_is_away_only_unkeyed_messages_pass(
         again = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "off"})
         assert (await gateway.get("/api/chat-sessions")).status_code == 200
     again.stop()
+
+
+async def test_a_question_that_takes_too_long_is_not_to_be_asked_again(
+    broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "STATEMENT_TIMEOUT_MS", 200)
+    async with running_gateway(broker, postgres_url) as gateway, gateway.engine.begin() as other:
+        await other.execute(text("LOCK TABLE chat_sessions IN ACCESS EXCLUSIVE MODE"))
+        answer = await gateway.get("/api/chat-sessions")
+        assert (answer.status_code, answer.json()["code"]) == (503, "too-slow")
+        assert "retry-after" not in answer.headers
 
 
 async def test_who_waits_is_answered_when_the_gateway_stops(broker: str, postgres_url: str) -> None:

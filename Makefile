@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka test-cluster test-ledger n8n test-n8n check format lock bench bench-roundtrip \
-	bench-dispatcher bench-latency bench-neighbours bench-tracker bench-queries bench-sweep bench-retention
+BENCHES := bench-roundtrip bench-dispatcher bench-latency bench-neighbours bench-tracker bench-queries bench-sweep \
+	bench-retention
+.PHONY: help setup run test test-kafka test-cluster test-ledger n8n test-n8n check format lock bench $(BENCHES)
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -60,8 +61,7 @@ lock: ## Resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --extra local --extra dev pyproject.toml -o requirements.lock
 
-bench: bench-roundtrip bench-dispatcher bench-latency bench-neighbours bench-tracker bench-queries bench-sweep \
-	bench-retention ## Every benchmark
+bench: $(BENCHES) ## Every benchmark
 
 bench-roundtrip: setup ## Messages/s and latency through the whole running system
 	@$(BIN)/python -m tests.benchmarks.roundtrip

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import jwt
 import pytest
@@ -141,6 +142,8 @@ async def test_the_document_tells_every_call_with_an_example(gateway: Gateway) -
         assert method == "DELETE" or "example" in best["content"]["application/json"], path
         if "requestBody" in call:
             assert {"example", "examples"} & call["requestBody"]["content"]["application/json"].keys()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert {path for _, path in calls if f"{path}`" not in readme} == set()
     known = set(document["components"]["schemas"])
     assert {
         ref.partition('"')[0] for ref in (str(document).replace("'", '"')).split("#/components/schemas/")[1:]

@@ -80,6 +80,8 @@ def up(
     """
     if broker != "embedded" and kafka is not None:
         raise CommandError("Give either --broker, to start one here, or --kafka, where one runs.")
+    if n8n is not None and not n8n.startswith(("http://", "https://")):
+        raise CommandError("--n8n must be a URL such as http://127.0.0.1:5678.")
     try:
         from rich.console import Console  # noqa: PLC0415
 

@@ -79,3 +79,20 @@ def test_a_wrong_setting_names_the_processes_that_would_not_start(monkeypatch: p
     assert wrong_level[0].startswith("LOG_LEVEL is wrong: ")
     assert wrong_level[1] == [*PROCESSES]
     assert wrong_secret == ("JWT_SECRET is wrong: it needs at least 32 bytes.", ["gateway"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(("--n8n", "localhost:5678"), "--n8n must be a URL"), (("--broker", "kafka", "--kafka", "x:1"), "Give either")],
+)
+def test_options_of_up_that_cannot_be_are_one_line(options: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli", "up", "--data-dir", str(tmp_path / "none"), *options],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"Error: {told}")
+    assert not (tmp_path / "none").exists()

@@ -196,6 +196,9 @@ def _error_message(event: LifecycleEvent) -> str | None:
 
 def _spoken(hours: float) -> str:
     if hours >= 1:
-        return f"{hours:g} hours"
-    minutes = hours * 60
-    return f"{minutes:.3g} minutes" if minutes >= 1 else f"{minutes * 60:.2g} seconds"
+        told, unit = f"{hours:g}", "hour"
+    elif hours * 60 >= 1:
+        told, unit = f"{hours * 60:.3g}", "minute"
+    else:
+        told, unit = f"{hours * 3600:.2g}", "second"
+    return f"{told} {unit}" if told == "1" else f"{told} {unit}s"

@@ -107,7 +107,8 @@ def test_a_failed_session_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hours", "told"), [(24.0, "24 hours"), (1.5, "1.5 hours"), (0.5, "30 minutes"), (0.0001, "0.36 seconds")]
+    ("hours", "told"),
+    [(24.0, "24 hours"), (1.0, "1 hour"), (0.5, "30 minutes"), (1 / 60, "1 minute"), (0.0001, "0.36 seconds")],
 )
 def test_a_swept_session_ends_when_the_sweep_was_due(hours: float, told: str) -> None:
     events, due = SessionEvents(), sweep(max_age_hours=hours)

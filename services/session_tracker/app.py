@@ -31,7 +31,7 @@ from services.session_tracker.months import Months
 from services.session_tracker.overdue import OverdueCallbacks
 from services.session_tracker.overdue_store import OverdueStore
 from services.session_tracker.retention import Retention
-from services.session_tracker.settings import TrackerSettings
+from services.session_tracker.settings import PRODUCER_TIMEOUT_MS, TrackerSettings
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.sweeps import Sweeps
@@ -50,7 +50,8 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
     registry = CollectorRegistry()
     consumer_metrics, metrics = ConsumerMetrics(registry), TrackerMetrics(registry)
     engine = build_engine(settings.database_url.get_secret_value(), pool_size=8, pre_ping=False)
-    producer, broker = build_producer(settings), build_broker(settings)
+    producer = build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS)
+    broker = build_broker(settings)
     store, months = SessionStore(engine), Months(engine)
     tracker = Tracker(
         store,

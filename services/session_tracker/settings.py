@@ -5,6 +5,9 @@ from pydantic import Field, field_validator
 from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
 from services.runtime.settings import KafkaSettings, OpsSettings, PostgresSettings
 
+PRODUCER_TIMEOUT_MS = 15_000
+"""How long Kafka may take to acknowledge: a process that is to stop while Kafka is away waits no longer."""
+
 
 class TrackerSettings(KafkaSettings, PostgresSettings, OpsSettings):
     """Of `chat-sessions tracker`."""

@@ -21,7 +21,7 @@ from services.runtime.logs import configure_logs
 from services.runtime.ops import http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
-from services.session_tracker.settings import SweeperSettings
+from services.session_tracker.settings import PRODUCER_TIMEOUT_MS, SweeperSettings
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Sweeper:
 async def serve(settings: SweeperSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
     registry = CollectorRegistry()
-    producer = build_producer(settings)
+    producer = build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS)
     sweeper = Sweeper(producer, timedelta(hours=settings.chat_session_cleanup_interval), registry)
     server = http_server(ops_app({"publishing": sweeper.not_ready}, registry), settings.ops_host, settings.ops_port)
     serving = asyncio.create_task(server.serve(), name="ops")

@@ -201,6 +201,8 @@ class FieldError(Shape):
 
     field: str
     message: str
+    position: int | None = Field(None, description="Of a filter: how many characters of it stand before the place")
+    allowed: list[str] | None = Field(None, description="What could stand there")
 
 
 class ProblemDetails(BaseModel):

@@ -44,7 +44,7 @@ from services.runtime.shutdown import Shutdown, run
 logger = logging.getLogger(__name__)
 
 POOL_SIZE = 10
-STATEMENT_TIMEOUT_MS = 10_000
+STATEMENT_TIMEOUT_MS = 5_000
 PURGE_SECONDS = 3600.0
 KEY_FETCH_SECONDS = 5.0
 CLOSE_SECONDS = 5.0

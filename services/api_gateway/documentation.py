@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from services.api_gateway import answer_models as shape
 from services.api_gateway import examples
 from services.api_gateway.bodies import CancelBody, CleanupBody, MessageBody
+from services.api_gateway.filters.grammar import MAX_CHARACTERS
+from services.api_gateway.filters.meaning import FIELDS, METADATA
 from services.api_gateway.persona_bodies import PersonaBody
 
 REF = "#/components/schemas/{model}"
@@ -82,17 +84,41 @@ def _call(
 _CONVERSATION = _parameter("conversationId", "path", NAME, "Chosen by the application")
 _SESSION_ID = _parameter("sessionId", "path", UUID, "As the POST answered it")
 _PERSONA_ID = _parameter("personaId", "path", NAME, "Chosen by the admin")
+_Q = _parameter(
+    "q",
+    "query",
+    {"type": "string", "minLength": 1, "maxLength": MAX_CHARACTERS, "examples": [examples.FILTER]},
+    "Terms `field:value`, ANDed; `OR`, parentheses, `-` or `NOT`; `>`, `>=`, `<`, `<=` and `low..high` for numbers and "
+    'times; `"quoted text"` is looked for in error messages, whatever the case. Fields: '
+    + ", ".join(f"`{name}`" for name in FIELDS if name != METADATA)
+    + ", `metadata.KEY`; `user` for admins. At most 50 values, 10 levels deep. Beside other parameters both hold.",
+)
 _STATUS = _parameter("status", "query", TEXT, "One or more statuses, separated by commas")
 _FROM = _parameter("from", "query", TIME, "Started at this time or later, to the millisecond; UTC without a zone")
 _TO = _parameter("to", "query", TIME, "Started before this time")
 _OF_PERSONA = _parameter("personaId", "query", NAME, "Sessions with this persona")
+_SORT = _parameter(
+    "sort",
+    "query",
+    {"enum": ["-startedAt", "startedAt", "-responseMs"], "default": "-startedAt"},
+    "Newest, oldest or slowest first; slowest within a range of at most 31 days",
+)
+_FILTER = (
+    _Q,
+    _STATUS,
+    _OF_PERSONA,
+    _parameter("conversationId", "query", NAME, "Sessions of this conversation"),
+    _parameter("userId", "query", NAME, "Sessions of this user, `*` for everyone's (admins)"),
+    _FROM,
+    _TO,
+)
 _PAGE = (
-    _parameter("sort", "query", {"enum": ["-startedAt", "startedAt"], "default": "-startedAt"}, "Newest first"),
+    _SORT,
     _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "Of one page"),
     _parameter(
         "offset", "query", {"type": "integer", "minimum": 0, "maximum": 10_000, "default": 0}, "For small pages"
     ),
-    _parameter("cursor", "query", TEXT, "The nextCursor of the page before; works at any depth"),
+    _parameter("cursor", "query", TEXT, "The nextCursor of the page before, of the same filter and sort; at any depth"),
 )
 
 SEND_MESSAGE = _call(
@@ -125,18 +151,10 @@ SEND_MESSAGE = _call(
 )
 LIST_SESSIONS = _call(
     "List sessions",
-    "One's own, newest first; an admin may name a user. `q` finds text in the error message, whatever the case.",
+    "One's own, newest first; an admin may ask for a user's, or for everyone's. A filter that means nothing is 400 "
+    "`invalid-filter` with the place and what could stand there. A query that takes over 5 s is 503 `too-slow`.",
     {200: ("One page", "SessionList", examples.SESSIONS)},
-    parameters=(
-        _STATUS,
-        _OF_PERSONA,
-        _parameter("conversationId", "query", NAME, "Sessions of this conversation"),
-        _parameter("userId", "query", NAME, "Sessions of this user (admins)"),
-        _FROM,
-        _TO,
-        _parameter("q", "query", {"type": "string", "minLength": 1, "maxLength": 200}, "Text in the error message"),
-        *_PAGE,
-    ),
+    parameters=(*_FILTER, *_PAGE),
     problems=(403,),
 )  # fmt: skip
 LIST_CONVERSATION = _call(
@@ -177,9 +195,10 @@ CANCEL_SESSION = _call(
 GET_STATISTICS = _call(
     "Get statistics",
     "Of the sessions that started within the range: one's own, for an admin everyone's or those of one user. Exact for "
-    "any range; percentiles are within 2 %.",
+    "any range; percentiles are within 2 %. Of `q` they take `persona`, `user` and `startedAt`, each once.",
     {200: ("The statistics", "Statistics", examples.STATISTICS)},
     parameters=(
+        _Q,
         _OF_PERSONA,
         _parameter("userId", "query", NAME, "Sessions of this user (others than oneself: admins)"),
         _FROM,

@@ -2,6 +2,7 @@
 
 ID = "01976f3e-8a00-7cc3-98c4-dc0c0c07398f"
 WHEN = "2026-11-22T12:00:00Z"
+FILTER = 'status:(FAILED OR TIMEOUT) persona:support responseMs:>2000 -metadata.env:dev "not found"'
 SESSION = {
     "id": ID, "conversationId": "c-42", "personaId": "support", "userId": "ada", "sessionId": ID,
     "status": "COMPLETED", "startedAt": WHEN, "endedAt": "2026-11-22T12:00:01.250Z",

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 from uuid import UUID
@@ -11,9 +11,10 @@ from uuid import UUID
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from services.api_gateway.filters import values
 from services.api_gateway.problems import Problem, invalid_parameter
 from services.contracts import NotAdmitted
-from services.contracts.admission import EARLIEST, admit_id, admit_text
+from services.contracts.admission import admit_id, admit_text
 
 E = TypeVar("E", bound=StrEnum)
 B = TypeVar("B", bound=BaseModel)
@@ -69,17 +70,15 @@ class Query:
         raise invalid_parameter(name, f"It must be a number of seconds from 0 to {most:g}.")
 
     def time(self, name: str) -> datetime | None:
-        """Return an ISO 8601 time in UTC, taken as UTC where it names no zone; none before 2020."""
+        """Return an ISO 8601 time in UTC, taken as UTC where it names no zone; within 2020 to 9998."""
         value = self._values.get(name)
         if value is None:
             return None
         try:
             # An unescaped plus sign of a zone arrives as a space.
-            time = datetime.fromisoformat(value.replace(" ", "+") if "T" in value else value)
-            time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-        except (ValueError, OverflowError):
-            raise invalid_parameter(name, "It must be an ISO 8601 time such as 2026-11-22T12:00:00Z.") from None
-        return max(time, EARLIEST)
+            return values.time(value.replace(" ", "+") if "T" in value else value)
+        except ValueError as error:
+            raise invalid_parameter(name, str(error)) from None
 
     def choice(self, name: str, allowed: Sequence[str]) -> str | None:
         """Return one of the allowed words."""

@@ -5,14 +5,15 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, ColumnElement, Select, func, literal_column, select, true
+from sqlalchemy import JSON, ColumnElement, Select, func, literal_column, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database
-from services.api_gateway.listing import CAP, Filters, Page
+from services.api_gateway.filters.sql import condition
+from services.api_gateway.listing import CAP, NO_RESPONSE, Page, Sort
+from services.api_gateway.selection import Selection
 from services.contracts.session import MessageRole, SessionStatus
-from services.database.partitions import id_at
 from services.database.tables import chat_sessions, messages, session_events
 
 Json = dict[str, Any]
@@ -61,13 +62,18 @@ class SessionReads:
             "durationMs": max(0, int(took.total_seconds() * 1000)),
         }
 
-    async def page(self, filters: Filters, page: Page) -> tuple[list[Json], int]:
+    async def page(self, selection: Selection, page: Page) -> tuple[list[Json], int]:
         """Return the sessions of one page, one more than asked for if there are more, and the count up to the cap."""
-        conditions = _conditions(filters)
         async with self.database.statements() as connection:
-            rows = (await connection.execute(_counted_page(conditions, page))).mappings().all()
+            rows = (await connection.execute(_counted_page(_conditions(selection), page))).mappings().all()
         found = [{name: value for name, value in row.items() if name != _TOTAL} for row in rows]
         return [session for session in found if session["sessionId"] is not None], rows[0][_TOTAL]
+
+    async def following(self, selection: Selection, page: Page) -> list[Json]:
+        """Return the sessions of one page, and not how many there are."""
+        async with self.database.statements() as connection:
+            rows = await connection.execute(_page(_conditions(selection), page, page.limit))
+            return [dict(row) for row in rows.mappings()]
 
 
 async def _session(
@@ -110,38 +116,48 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
-    column = chat_sessions.c
-    conditions: list[ColumnElement[bool]] = []
-    if filters.user_id is not None:
-        conditions.append(column.user_id == filters.user_id)
-    if filters.statuses:
-        conditions.append(column.status.in_(filters.statuses))
-    if filters.persona_id is not None:
-        conditions.append(column.persona_id == filters.persona_id)
-    if filters.conversation_id is not None:
-        conditions.append(column.conversation_id == filters.conversation_id)
-    if filters.since is not None:
-        conditions.append(column.session_id >= id_at(filters.since))
-    if filters.until is not None:
-        conditions.append(column.session_id < id_at(filters.until))
-    if filters.text is not None:
-        conditions.append(column.error_message.icontains(filters.text, autoescape=True))
-    return conditions
+def _conditions(selection: Selection) -> list[ColumnElement[bool]]:
+    # Whose sessions they are stands beside the filter, where nothing that it says can reach.
+    own = [] if selection.user_id is None else [chat_sessions.c.user_id == selection.user_id]
+    return [*own, condition(selection.filter)]
 
 
 def _counted_page(conditions: list[ColumnElement[bool]], page: Page) -> Select[Any]:
     """Return one page, each row with the capped count; where the page is empty, one row with nothing else."""
     capped = select(true()).where(*conditions).limit(CAP + 1).subquery()
     counted = select(func.count().label(_TOTAL)).select_from(capped).subquery()
-    rows = _page(conditions, page).subquery()
+    rows = _page(conditions, page, page.limit + 1).subquery()
     statement = select(counted.c[_TOTAL], *rows.c).select_from(counted.outerjoin(rows, true()))
-    return statement.order_by(rows.c.sessionId.desc() if page.descending else rows.c.sessionId.asc())
+    return statement.order_by(*_order(page.sort, rows.c.sessionId, rows.c.responseMs))
 
 
-def _page(conditions: list[ColumnElement[bool]], page: Page) -> Select[Any]:
-    session_id = chat_sessions.c.session_id
-    statement = select(*_SESSION).where(*conditions).limit(page.limit + 1).offset(page.offset)
-    if page.after is not None:
-        statement = statement.where(session_id < page.after if page.descending else session_id > page.after)
-    return statement.order_by(session_id.desc() if page.descending else session_id.asc())
+def _page(conditions: list[ColumnElement[bool]], page: Page, limit: int) -> Select[Any]:
+    session_id, response_ms = chat_sessions.c.session_id, chat_sessions.c.response_ms
+    statement = select(*_SESSION).where(*conditions).limit(limit).offset(page.offset)
+    after = page.after
+    if after is not None:
+        match page.sort:
+            case Sort.NEWEST:
+                statement = statement.where(session_id < after.session_id)
+            case Sort.OLDEST:
+                statement = statement.where(session_id > after.session_id)
+            case Sort.SLOWEST:
+                place = tuple_(_time_taken(response_ms), session_id)
+                statement = statement.where(place < (after.response_ms, after.session_id))
+    return statement.order_by(*_order(page.sort, session_id, response_ms))
+
+
+def _order(
+    sort: Sort, session_id: ColumnElement[Any], response_ms: ColumnElement[Any]
+) -> tuple[ColumnElement[Any], ...]:
+    match sort:
+        case Sort.NEWEST:
+            return (session_id.desc(),)
+        case Sort.OLDEST:
+            return (session_id.asc(),)
+        case Sort.SLOWEST:
+            return (_time_taken(response_ms).desc(), session_id.desc())
+
+
+def _time_taken(response_ms: ColumnElement[Any]) -> ColumnElement[int]:
+    return func.coalesce(response_ms, NO_RESPONSE)

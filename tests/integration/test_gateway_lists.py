@@ -1,19 +1,21 @@
-"""Lists of sessions: by page, by filter, by conversation."""
+"""Lists of sessions: which, in which order, page by page."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
-from services.api_gateway.answer_models import SessionList
+from services.api_gateway.answer_models import ProblemDetails, SessionList
 from services.contracts import SessionStatus
 from services.contracts.ids import id_time
 from services.database.tables import audit_log
-from tests.integration.gateway import ROOT, Gateway, caught_up_gateway, old_id
+from tests.integration.gateway import BOB, ROOT, Gateway, old_id, running_gateway
 
 
 @pytest.fixture
 async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with caught_up_gateway(broker, postgres_url) as running:
+    async with running_gateway(broker, postgres_url, topics=False) as running:
         yield running
 
 
@@ -50,11 +52,14 @@ async def test_a_list_is_filtered(gateway: Gateway) -> None:
     assert await collect(gateway, status="FAILED,timeout") == newest_first[1:]
     assert await collect(gateway, personaId="slow") == [str(active)]
     assert await collect(gateway, conversationId="c-2") == [str(timed_out)]
-    assert await collect(gateway, q="100%_\\ TODAY") == [str(failed)]
-    assert await collect(gateway, q="%") == [str(failed)]
+    assert await collect(gateway, q=r'"100%_\\ TODAY"') == [str(failed)]
+    assert await collect(gateway, q="status:(FAILED OR TIMEOUT) -conversation:c-2") == [str(failed)]
+    assert await collect(gateway, q="persona:slow OR conversation:c-2", status="ACTIVE,TIMEOUT") == newest_first[:2]
     boundary = id_time(timed_out).isoformat()
     assert await collect(gateway, **{"from": boundary}) == newest_first[:2]
     assert await collect(gateway, to=boundary) == newest_first[2:]
+    assert await collect(gateway, q=f"startedAt:>={boundary}") == newest_first[:2]
+    assert await collect(gateway, q=f"startedAt:{boundary}..{boundary}") == [str(timed_out)]
 
 
 async def test_a_total_is_counted_up_to_a_thousand(gateway: Gateway) -> None:
@@ -90,10 +95,16 @@ WRONG_PARAMETERS: list[tuple[dict[str, object], str]] = [
     ({"offset": -1}, "offset"),
     ({"status": "DONE"}, "status"),
     ({"sort": "endedAt"}, "sort"),
+    ({"sort": "responseMs"}, "sort"),
+    ({"sort": "-responseMs"}, "sort"),
+    ({"sort": "-responseMs", "from": "2026-01-01"}, "sort"),
+    ({"sort": "-responseMs", "to": "2026-01-01"}, "sort"),
+    ({"sort": "-responseMs", "from": "2026-01-01", "to": "2026-02-02"}, "sort"),
+    ({"sort": "-responseMs", "q": "startedAt:2026-01-01..2026-01-02 OR attempts:1"}, "sort"),
     ({"cursor": "zzz"}, "cursor"),
     ({"from": "yesterday"}, "from"),
     ({"to": "0001-01-01T00:00:00+14:00"}, "to"),
-    ({"q": "x" * 201}, "q"),
+    ({"q": "x" * 2001}, "q"),
     ({"q": ""}, "q"),
     ({"q": "a\0"}, "q"),
     ({"personaId": "p" * 129}, "personaId"),
@@ -108,12 +119,76 @@ async def test_a_wrong_parameter_is_refused_by_name(gateway: Gateway) -> None:
         assert answer.json()["errors"][0]["field"] == field
 
 
-async def test_a_cursor_holds_for_its_own_order_only(gateway: Gateway) -> None:
+async def test_a_cursor_holds_for_its_own_filter_and_order_only(gateway: Gateway) -> None:
     for minutes in range(2):
         await gateway.add_session(old_id(minutes))
-    cursor = (await gateway.get("/api/chat-sessions", limit=1)).json()["nextCursor"]
-    for query in ({"sort": "startedAt"}, {"offset": 1}):
-        assert (await gateway.get("/api/chat-sessions", cursor=cursor, **query)).status_code == 400
+    query = {"q": "status:ACTIVE persona:echo", "limit": 1}
+    cursor = (await gateway.get("/api/chat-sessions", **query)).json()["nextCursor"]
+    assert len((await gateway.get("/api/chat-sessions", **query, cursor=cursor)).json()["items"]) == 1
+    assert (await gateway.get("/api/chat-sessions", **{**query, "limit": 9}, cursor=cursor)).status_code == 200
+    for other in (
+        {"sort": "startedAt"}, {"offset": 1}, {"q": "status:ACTIVE"}, {"q": "status:ACTIVE persona:slow"},
+        {"personaId": "echo"}, {"from": "2026-01-01"},
+    ):  # fmt: skip
+        refused = await gateway.get("/api/chat-sessions", **{**query, **other}, cursor=cursor)
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid-parameter"), other
+    theirs = await gateway.get("/api/chat-sessions", BOB, **query, cursor=cursor)
+    assert theirs.status_code == 400
+
+
+async def test_the_slowest_come_first_within_a_range(gateway: Gateway) -> None:
+    took = [40, None, 7, 40, 900, None, 7]
+    ids = [await gateway.add_session(old_id(minutes), response_ms=ms) for minutes, ms in enumerate(took)]
+    await gateway.add_session(UUID(int=old_id().int - (40 * 86_400_000 << 80)), response_ms=9_999)
+    since = (datetime.now(UTC) - timedelta(days=31)).isoformat()
+    expected = [str(ids[place]) for place in (4, 0, 3, 2, 6, 1, 5)]
+    for limit in (1, 2, 3, 7):
+        assert await collect(gateway, sort="-responseMs", limit=limit, **{"from": since}) == expected
+    answered = expected[:5]
+    assert await collect(gateway, sort="-responseMs", limit=2, q=f"startedAt:>={since} responseMs:>0") == answered
+
+
+INVALID_FILTERS = [
+    ("status:FAILED colour:red", 14, "metadata.KEY"),
+    ("persona:p OR status:DONE", 20, None),
+    ("timeout", 0, None),
+    ("startedAt:2026-11-22", 10, ">=value"),
+    ("user:bob", 0, "persona"),
+]
+
+
+async def test_a_filter_that_means_nothing_is_refused_with_its_place(gateway: Gateway) -> None:
+    for text, position, allowed in INVALID_FILTERS:
+        answer = await gateway.get("/api/chat-sessions", q=text)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid-filter"), text
+        ProblemDetails.model_validate(answer.json())
+        [error] = answer.json()["errors"]
+        assert (error["field"], error["position"]) == ("q", position)
+        assert allowed is None or allowed in error["allowed"]
+        assert "user" not in error.get("allowed", [])
+
+
+async def test_no_filter_shows_a_user_the_sessions_of_another(gateway: Gateway) -> None:
+    mine = await gateway.add_session(old_id(), error_message="mine")
+    await gateway.add_session(old_id(), user_id="bob", error_message="theirs")
+    for text in ("status:ACTIVE OR status:FAILED", "-status:FAILED", '"mine" OR "theirs"', "NOT persona:none"):
+        assert await collect(gateway, q=text) == [str(mine)], text
+
+
+async def test_an_admin_searches_everyones_sessions(gateway: Gateway) -> None:
+    own = str(await gateway.add_session(old_id(3), user_id="root"))
+    ada, bob = [str(await gateway.add_session(old_id(), user_id=user)) for user in ("ada", "bob")]
+
+    async def found(**query: str) -> set[str]:
+        return {item["sessionId"] for item in (await gateway.get("/api/chat-sessions", ROOT, **query)).json()["items"]}
+
+    assert await found() == await found(q="persona:echo") == {own}
+    assert await found(userId="*") == await found(userId="*", q="status:ACTIVE") == {own, ada, bob}
+    assert await found(q="user:(ada OR bob)") == {ada, bob}
+    assert await found(q="-user:ada") == {own, bob}
+    assert await found(q="user:ada", userId="bob") == set()
+    refused = await gateway.get("/api/chat-sessions", userId="*")
+    assert (refused.status_code, refused.json()["code"]) == (403, "admin-only")
 
 
 async def test_a_conversations_active_sessions_are_listed(gateway: Gateway) -> None:

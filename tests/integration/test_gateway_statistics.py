@@ -28,6 +28,9 @@ START = datetime(2026, 10, 31, 20, 0, tzinfo=UTC)
 """The sessions of these tests begin in the eight hours after this, so in two months."""
 
 
+TERMS = {"personaId": "persona:", "userId": "user:", "from": "startedAt:>=", "to": "startedAt:<"}
+
+
 def recent_start() -> datetime:
     """A start from which everything lies in the time of which minutes are kept."""
     return bucket_of(datetime.now(UTC), Granularity.HOUR) - timedelta(hours=9)
@@ -104,7 +107,10 @@ async def test_any_range_of_any_subject_is_exact(gateway: Gateway, recent: bool)
         persona = dice.choice([None, "p1"])
         headers, user, asked = dice.choice([(ADA, "ada", {}), (ROOT, None, {}), (ROOT, "bob", {"userId": "bob"})])
         query = {"personaId": persona, "from": since and since.isoformat(), "to": until and until.isoformat(), **asked}
-        answer = await gateway.get("/api/chat-sessions/stats", headers, **{k: v for k, v in query.items() if v})
+        given = {k: v for k, v in query.items() if v}
+        if given and dice.random() < 0.5:
+            given = {"q": " AND ".join(TERMS[name] + value for name, value in given.items())}
+        answer = await gateway.get("/api/chat-sessions/stats", headers, **given)
         assert answer.status_code == 200
         Statistics.model_validate(answer.json())
         counted = [
@@ -188,6 +194,19 @@ async def test_no_sessions_make_empty_statistics(gateway: Gateway) -> None:
     assert body["responseMs"] == {"average": None, "p50": None, "p95": None, "p99": None}
 
 
+async def test_only_what_was_counted_by_can_be_asked_for(gateway: Gateway) -> None:
+    for text in (
+        "status:FAILED", "persona:(p1 OR p2)", "persona:p1 persona:p2", "-persona:p1", "persona:p1 OR persona:p2",
+        '"text"', "startedAt:(<2026-01-01 OR >2026-02-01)", "metadata.env:dev",
+    ):  # fmt: skip
+        answer = await gateway.get("/api/chat-sessions/stats", ROOT, q=text)
+        assert (answer.status_code, answer.json()["code"]) == (400, "unsupported-filter"), text
+        assert answer.json()["errors"][0]["allowed"] == ["user", "persona", "startedAt"]
+    twice = await gateway.get("/api/chat-sessions/stats", ROOT, q="user:ada", userId="bob")
+    assert (twice.status_code, twice.json()["code"]) == (400, "unsupported-filter")
+    assert (await gateway.get("/api/chat-sessions/stats", q="user:ada")).json()["code"] == "invalid-filter"
+
+
 async def test_wrong_and_forbidden_questions_are_refused(gateway: Gateway) -> None:
     for query, field in [
         ({"interval": "minute", "from": "2026-01-01"}, "interval"),
@@ -198,6 +217,7 @@ async def test_wrong_and_forbidden_questions_are_refused(gateway: Gateway) -> No
     ]:
         answer = await gateway.get("/api/chat-sessions/stats", **query)
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, field)
-    assert (await gateway.get("/api/chat-sessions/stats", userId="bob")).status_code == 403
+    for user in ("bob", "*"):
+        assert (await gateway.get("/api/chat-sessions/stats", userId=user)).status_code == 403
     backwards = await gateway.get("/api/chat-sessions/stats", **{"from": "2026-02-01", "to": "2026-01-01"})
     assert backwards.json()["total"] == 0

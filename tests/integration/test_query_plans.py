@@ -4,22 +4,25 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database
-from services.api_gateway.listing import Filters, Page
+from services.api_gateway.filters.grammar import parse
+from services.api_gateway.filters.meaning import understood
+from services.api_gateway.filters.sql import condition
+from services.api_gateway.listing import Page, Position, Sort
 from services.api_gateway.reads import SessionReads
+from services.api_gateway.selection import Selection
 from services.api_gateway.statistics import Span
 from services.api_gateway.statistics_reads import Question, tallies
-from services.contracts import SessionStatus
 from services.database.engine import build_engine
 from services.database.partitions import id_at
 from services.database.tables import chat_sessions
@@ -35,13 +38,22 @@ from tests.sample_events import sweep
 
 UNTIL = datetime(2026, 11, 20, tzinfo=UTC)
 ADA, ROOT = Caller("user-3", is_admin=False), Caller("root", is_admin=True)
-FIRST, LAST = (Page(50, 0, descending, None) for descending in (True, False))
-DEEP = Page(50, 0, descending=True, after=id_at(UNTIL - timedelta(days=80)))
+FIRST, LAST, SLOWEST = (Page(50, sort=sort) for sort in Sort)
+DEEP_PLACE = Position(id_at(UNTIL - timedelta(days=80)))
+DEEP = Page(50, after=DEEP_PLACE)
 TELL_PLANS = """
     LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
     SET auto_explain.log_format = json; SET client_min_messages = log
 """
 PARTITIONED = ("chat_sessions_2", "messages_2", "session_events_2")
+
+
+def own(text: str = "") -> Selection:
+    return replace(everyones(text), user_id="user-3")
+
+
+def everyones(text: str = "") -> Selection:
+    return Selection(None, understood(parse(text))) if text else Selection(None)
 
 
 @dataclass
@@ -138,23 +150,25 @@ async def test_hot_queries_read_by_index_and_little(engine: AsyncEngine, plans: 
         conversation = await connection.scalar(
             select(chat_sessions.c.conversation_id).where(chat_sessions.c.user_id == "user-3").limit(1)
         )
-    failed = (SessionStatus.FAILED,)
+    one = f'conversation:"{conversation}"'
     lists = {
-        "by user": (Filters("user-3"), FIRST),
-        "by user, oldest first": (Filters("user-3"), LAST),
-        "by user and status": (Filters("user-3", failed), FIRST),
-        "by user, deep": (Filters("user-3"), DEEP),
-        "by status and persona": (Filters(None, failed, "persona-3"), FIRST),
-        "by status and persona, deep": (Filters(None, failed, "persona-3"), DEEP),
-        "by conversation": (Filters("user-3", conversation_id=conversation), FIRST),
-        "active of a conversation": (Filters(None, (SessionStatus.ACTIVE,), conversation_id=conversation), FIRST),
-        "of everyone, deep": (Filters(None), DEEP),
+        "by user": (own(), FIRST),
+        "by user, oldest first": (own(), LAST),
+        "by user and status": (own("status:FAILED"), FIRST),
+        "by user, deep": (own(), DEEP),
+        "by status and persona": (everyones("status:FAILED persona:persona-3"), FIRST),
+        "by status and persona, deep": (everyones("status:FAILED persona:persona-3"), DEEP),
+        "by conversation": (own(one), FIRST),
+        "active of a conversation": (everyones(f"{one} status:ACTIVE"), FIRST),
+        "of everyone, deep": (everyones(), DEEP),
+        "an admin's user": (everyones("user:user-3 status:(FAILED OR TIMEOUT)"), FIRST),
+        "of one hour": (everyones("startedAt:2026-11-10T10:00..2026-11-10T11:00"), LAST),
     }
     # Beyond the fifth time PostgreSQL may keep one plan for all parameters: it has to be as good.
     for _ in range(7):
-        for name, (filters, page) in lists.items():
+        for name, (selection, page) in lists.items():
             async with plans.of_one_call():
-                found, total = await reads.page(filters, page)
+                found, total = await reads.page(selection, page)
             assert bool(found) == (name != "active of a conversation")
             plans.assert_indexed()
             assert plans.read() <= 2 * total + 400, name
@@ -162,6 +176,32 @@ async def test_hot_queries_read_by_index_and_little(engine: AsyncEngine, plans: 
             assert await reads.detail(session_id, ADA, UNTIL)
         plans.assert_indexed()
         assert len(plans.scanned()) == 3
+
+
+async def test_slowest_first_reads_no_more_than_its_range(engine: AsyncEngine, plans: Plans) -> None:
+    reads = SessionReads(Database(engine))
+    month = "startedAt:2026-10-15..2026-11-15"
+    # A user's sessions of the range are found by their own index.
+    for text, most in [(f"{month} user:user-3", f"{month} user:user-3"), (f"{month} persona:persona-3", month)]:
+        async with engine.connect() as connection:
+            held = await connection.scalar(select(func.count()).where(condition(understood(parse(most)))))
+        assert held
+        for page in (SLOWEST, replace(SLOWEST, after=Position(UUID(int=0), 1_500))):
+            for _ in range(7):
+                async with plans.of_one_call():
+                    await reads.following(everyones(text), page)
+                assert plans.read() <= held, text
+                assert set(plans.scanned()) <= {"chat_sessions_2026_10", "chat_sessions_2026_11"}
+
+
+async def test_an_export_reads_its_pages_by_index(engine: AsyncEngine, plans: Plans) -> None:
+    reads = SessionReads(Database(engine))
+    for selection in (own(), everyones(), everyones("persona:persona-3"), own("status:FAILED")):
+        for sort in (Sort.NEWEST, Sort.OLDEST):
+            for _ in range(7):
+                async with plans.of_one_call():
+                    assert await reads.following(selection, Page(100, sort=sort, after=DEEP_PLACE))
+                plans.assert_indexed()
 
 
 async def test_the_edges_of_a_users_statistics_are_read_by_index(engine: AsyncEngine, plans: Plans) -> None:

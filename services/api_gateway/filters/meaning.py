@@ -47,6 +47,7 @@ class Fails:
 
 
 Filter = Tree[Is | Fails]
+EVERYTHING: Filter = And(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,10 @@ class Field:
 
 METADATA = "metadata"
 USER = "user"
+PERSONA = "persona"
 FIELDS: Mapping[str, Field] = {
     "status": Field(values.word_of(SessionStatus)),
-    "persona": Field(values.identifier),
+    PERSONA: Field(values.identifier),
     "conversation": Field(values.identifier),
     USER: Field(values.identifier),
     "failure": Field(values.word_of(FailureKind)),

@@ -13,14 +13,16 @@ from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import CancelBody
 from services.api_gateway.database import Database
 from services.api_gateway.documentation import CANCEL_SESSION, GET_SESSION, LIST_CONVERSATION, LIST_SESSIONS
+from services.api_gateway.filters.tree import And
 from services.api_gateway.gate import Gate
-from services.api_gateway.listing import FILTER_NAMES, PAGE_NAMES, Filters, list_answer, read_filters, read_page
+from services.api_gateway.listing import PAGE_NAMES, list_answer, read_page
 from services.api_gateway.live import SessionChanges
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body, session_id_of
 from services.api_gateway.problems import Problem, no_such_session
 from services.api_gateway.progress import found_or_decided
 from services.api_gateway.publishing import Publisher
 from services.api_gateway.reads import SessionReads
+from services.api_gateway.selection import FILTER_NAMES, Selection, equal, read_selection
 from services.api_gateway.waits import MAX_WAIT_SECONDS, until_told
 from services.contracts import CancelRequested, SessionStatus, admit, new_id
 from services.runtime.kafka import NotAcknowledged
@@ -51,29 +53,25 @@ class SessionRoutes:
         return router
 
     async def list(self, request: Request) -> Response:
-        """List the caller's sessions, or those of the user that an admin names."""
+        """List the caller's sessions, or for an admin also others'."""
         caller = await self.gate.session_reader(request)
         query = Query(request, *FILTER_NAMES, *PAGE_NAMES)
-        user_id = query.identifier("userId") or caller.user_id
-        if user_id != caller.user_id:
-            await self.gate.require_admin(caller, "session.list", user_id)
-        return await self._page(read_filters(query, user_id), query)
+        selection = await read_selection(self.gate, query, caller, "session.list", all_by_default=False)
+        return await self._page(selection, query)
 
     async def list_conversation(self, request: Request) -> Response:
         """List the sessions of one conversation, the active ones unless others are asked for."""
         caller = await self.gate.session_reader(request)
         query = Query(request, "status", *PAGE_NAMES)
-        filters = Filters(
-            user_id=None if caller.is_admin else caller.user_id,
-            statuses=query.choices("status", SessionStatus) or (SessionStatus.ACTIVE,),
-            conversation_id=identifier("conversationId", request.path_params["conversationId"]),
-        )
-        return await self._page(filters, query)
+        conversation = identifier("conversationId", request.path_params["conversationId"])
+        statuses = query.choices("status", SessionStatus) or (SessionStatus.ACTIVE,)
+        parts = [*equal("conversation", conversation), *equal("status", *statuses)]
+        return await self._page(Selection(None if caller.is_admin else caller.user_id, And(tuple(parts))), query)
 
-    async def _page(self, filters: Filters, query: Query) -> Response:
-        page = read_page(query)
-        rows, counted = await self.reads.page(filters, page)
-        return answer(list_answer(rows, counted, page))
+    async def _page(self, selection: Selection, query: Query) -> Response:
+        page = read_page(query, selection, datetime.now(UTC))
+        rows, counted = await self.reads.page(selection, page)
+        return answer(list_answer(rows, counted, selection, page))
 
     async def detail(self, request: Request) -> Response:
         """Tell one session, at once or when it has ended."""

@@ -2,18 +2,24 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from services.api_gateway.answers import answer
+from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database
 from services.api_gateway.documentation import GET_STATISTICS
+from services.api_gateway.filters.bounds import Bounds, Subject, subject
+from services.api_gateway.filters.errors import InvalidFilter
+from services.api_gateway.filters.meaning import USER
+from services.api_gateway.filters.tree import And
 from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query
 from services.api_gateway.problems import invalid_parameter
+from services.api_gateway.selection import EVERYONE, equal, invalid_filter, read_filter
 from services.api_gateway.statistics import (
     MAX_POINTS,
     Span,
@@ -48,17 +54,15 @@ class StatisticsRoutes:
     async def statistics(self, request: Request) -> Response:
         """Count the sessions that started within the range."""
         caller = await self.gate.session_reader(request)
-        query = Query(request, "personaId", "userId", "from", "to", "interval", "groupBy")
-        user_id = query.identifier("userId") or (None if caller.is_admin else caller.user_id)
-        if user_id not in {None, caller.user_id}:
-            await self.gate.require_admin(caller, "stats.read", str(user_id))
+        query = Query(request, "q", "personaId", "userId", "from", "to", "interval", "groupBy")
+        asked = await self._subject(query, caller)
         now = datetime.now(UTC)
         interval = _interval(query)
-        span = resolved(query.time("from"), query.time("to"), now)
+        span = resolved(asked.bounds.since, asked.bounds.until, now)
         if interval is not None:
-            span = _bounded(query, Span(span.since, query.time("to") or now), interval)
+            span = _bounded(asked.bounds, Span(span.since, asked.bounds.until or now), interval)
         group_by = query.choice("groupBy", GROUPS)
-        question = Question(user_id, query.identifier("personaId"), group_by == "persona", interval)
+        question = Question(asked.user, asked.persona, group_by == "persona", interval)
         counts = await tallies(self.database, question, span, now)
         whole = total(counts.values())
         body = summary(whole)
@@ -68,15 +72,27 @@ class StatisticsRoutes:
             body["series"] = series(_joined(counts, 1), span, interval)
         return answer(body)
 
+    async def _subject(self, query: Query, caller: Caller) -> Subject:
+        """Return what is counted; Problem 400 for a filter that nothing was counted by, 403 for others' sessions."""
+        wanted = query.identifier("userId")
+        if wanted not in {None, caller.user_id}:
+            await self.gate.require_admin(caller, "stats.read", str(wanted))
+        users = equal(USER, None if wanted == EVERYONE else wanted)
+        try:
+            asked = subject(And((*users, read_filter(query, caller))))
+        except InvalidFilter as error:
+            raise invalid_filter(error, "unsupported-filter") from error
+        return asked if caller.is_admin else replace(asked, user=caller.user_id)
+
 
 def _interval(query: Query) -> Granularity | None:
     word = query.choice("interval", tuple(Granularity))
     return None if word is None else Granularity(word)
 
 
-def _bounded(query: Query, span: Span, interval: Granularity) -> Span:
+def _bounded(bounds: Bounds, span: Span, interval: Granularity) -> Span:
     """Return the range of a series; Problem 400 where it has no beginning or would be too long."""
-    if query.time("from") is None:
+    if bounds.since is None:
         raise invalid_parameter("from", "A series needs a beginning; give from beside interval.")
     if points(span, interval) > MAX_POINTS:
         raise invalid_parameter("interval", f"That would be more than {MAX_POINTS} points; ask for fewer.")

@@ -29,6 +29,7 @@ from services.api_gateway.rates import RateLimit
 from services.api_gateway.reads import SessionReads
 from services.api_gateway.routes.callbacks import CallbackRoutes
 from services.api_gateway.routes.cleanup import CleanupRoutes
+from services.api_gateway.routes.exports import ExportRoutes
 from services.api_gateway.routes.messages import MessageRoutes
 from services.api_gateway.routes.personas import PersonaRoutes
 from services.api_gateway.routes.sessions import SessionRoutes
@@ -147,6 +148,7 @@ def build_app(
         messages.router(),
         StatisticsRoutes(gate, database).router(),
         CleanupRoutes(gate, database, publisher, changes).router(),
+        ExportRoutes(gate, database, reads, metrics).router(),
         SessionRoutes(gate, database, reads, changes, publisher).router(),
         PersonaRoutes(gate, database, personas).router(),
         CallbackRoutes(settings.callback_urls, publisher).router(),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fastapi import Response
 from pydantic import BaseModel
 
 from services.api_gateway import answer_models as shape
@@ -157,6 +158,24 @@ LIST_SESSIONS = _call(
     parameters=(*_FILTER, *_PAGE),
     problems=(403,),
 )  # fmt: skip
+EXPORT_SESSIONS = _call(
+    "Export sessions",
+    "Everything that the filter finds, as a file that is streamed; gzip by `Accept-Encoding`. For an admin everyone's "
+    "sessions, unless he names a user. In CSV a text that a spreadsheet would run as a formula begins with `'`. An "
+    "answer that is broken off is not the whole. A gateway writes four at a time; another is 503 `too-many-exports`.",
+    {200: ("The sessions, one a line", None, None)},
+    parameters=(
+        *_FILTER,
+        _SORT,
+        _parameter("format", "query", {"enum": ["ndjson", "csv"], "default": "ndjson"}, "JSON lines, or a table"),
+    ),
+    problems=(403,),
+)  # fmt: skip
+EXPORT_SESSIONS["response_class"] = Response  # which promises no JSON
+EXPORT_SESSIONS["responses"][200]["content"] = {
+    "application/x-ndjson": {"schema": {"$ref": REF.format(model="Session")}, "example": examples.SESSION},
+    "text/csv": {"schema": TEXT, "example": examples.SESSIONS_AS_CSV},
+}
 LIST_CONVERSATION = _call(
     "List a conversation's sessions",
     "The ACTIVE ones, unless `status` asks for others.",

@@ -11,6 +11,7 @@ SESSION = {
     "templateId": None, "deadlineAt": None,
 }  # fmt: skip
 SESSIONS = {"items": [SESSION], "nextCursor": None, "total": 1, "totalCapped": False, "limit": 50, "offset": 0}
+SESSIONS_AS_CSV = "id,conversationId,personaId,…\r\n" + f"{ID},c-42,support,…\r\n"
 ACTIVE_SESSIONS = {**SESSIONS, "items": [{**SESSION, "status": "ACTIVE", "endedAt": None, "responseMs": None}]}
 ALREADY_ENDED = {
     "type": "about:blank", "title": "Conflict", "status": 409, "code": "already-ended",

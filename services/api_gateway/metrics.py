@@ -30,3 +30,4 @@ class GatewayMetrics:
             "chat_publish_not_acknowledged", "Events that Kafka did not acknowledge in time", registry=registry
         )
         self.waiters = Gauge("chat_waiters", "Requests waiting for a session to change", registry=registry)
+        self.exports = Gauge("chat_exports", "Exports under way", registry=registry)

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 BENCHES := bench-roundtrip bench-dispatcher bench-latency bench-neighbours bench-tracker bench-queries bench-sweep \
-	bench-retention
+	bench-retention bench-export
 .PHONY: help setup run test test-kafka test-cluster test-ledger n8n test-n8n check format lock bench $(BENCHES)
 
 help: ## List the targets
@@ -89,3 +89,6 @@ bench-sweep: setup ## The fold's rate while a sweep times out 200 thousand sessi
 
 bench-retention: setup ## The longest stall of a writer while a month of SESSIONS sessions (1 million) is dropped
 	@$(BIN)/python -m tests.benchmarks.retention --sessions $(or $(SESSIONS),1000000)
+
+bench-export: setup ## The gateway's memory while it exports SESSIONS sessions (1 million), and what others wait meanwhile
+	@$(BIN)/python -m tests.benchmarks.exporting --sessions $(or $(SESSIONS),1000000)

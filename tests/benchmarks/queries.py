@@ -27,7 +27,7 @@ from services.database.engine import asyncpg_url, build_engine
 from services.database.migrate import migrate
 from services.local.broker import start_broker
 from services.local.postgres import EmbeddedPostgres, start_postgres
-from services.local.processes import free_port, start_process
+from services.local.processes import ChildProcess, free_port, start_process
 from services.local.reaper import Reaper, start_reaper
 from services.runtime.settings import KafkaSettings
 from services.runtime.topics import create_topics
@@ -75,7 +75,7 @@ async def main() -> int:
                 sides = []
                 for side, sessions in (("small", options.small), ("large", options.large)):
                     url = await seeded(postgres, side, sessions)
-                    gateway = start_gateway(directory, bootstrap, url, reaper)
+                    gateway, _ = start_gateway(directory, bootstrap, url, reaper)
                     sides.append(await opened(side, client, gateway, url, sessions))
                 return report(options, await measured(sides, options.requests))
 
@@ -104,7 +104,7 @@ async def seeded(postgres: EmbeddedPostgres, name: str, sessions: int) -> str:
     return url
 
 
-def start_gateway(directory: Path, bootstrap: str, url: str, reaper: Reaper) -> str:
+def start_gateway(directory: Path, bootstrap: str, url: str, reaper: Reaper) -> tuple[str, ChildProcess]:
     port = free_port()
     environment = {
         "PATH": os.defpath,
@@ -117,17 +117,13 @@ def start_gateway(directory: Path, bootstrap: str, url: str, reaper: Reaper) -> 
         "RATE_LIMIT_READS": "0",
     }
     log = directory / f"gateway-{port}.log"
-    start_process("gateway", [sys.executable, "-c", _RUN_GATEWAY], environment=environment, log_path=log, reaper=reaper)
-    return f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-c", _RUN_GATEWAY]
+    process = start_process("gateway", command, environment=environment, log_path=log, reaper=reaper)
+    return f"http://127.0.0.1:{port}", process
 
 
 async def opened(name: str, client: Client, gateway: str, url: str, sessions: int) -> Side:
-    async with httpx.AsyncClient(trust_env=False) as http:
-        give_up = time.monotonic() + 60
-        while not await ready(http, gateway):
-            if time.monotonic() > give_up:
-                raise SystemExit("The gateway did not become ready.")
-            await asyncio.sleep(0.1)
+    await until_ready(gateway)
     connection = await asyncpg.connect(asyncpg_url(url))
     share = min(100.0, 100 * 5 * SAMPLES / sessions)
     rows = await connection.fetch(
@@ -142,6 +138,15 @@ async def opened(name: str, client: Client, gateway: str, url: str, sessions: in
         if page["nextCursor"]:
             side.deep[user] = page["nextCursor"]
     return side
+
+
+async def until_ready(gateway: str) -> None:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        give_up = time.monotonic() + 60
+        while not await ready(http, gateway):
+            if time.monotonic() > give_up:
+                raise SystemExit("The gateway did not become ready.")
+            await asyncio.sleep(0.1)
 
 
 async def ready(http: httpx.AsyncClient, gateway: str) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from services.database.tables import chat_sessions
+from services.api_gateway.answer_models import Session
 
-COLUMNS = tuple(column.name for column in chat_sessions.c)
+COLUMNS = tuple(field.alias or name for name, field in Session.model_fields.items())
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _GZIP = 16 + zlib.MAX_WBITS
 

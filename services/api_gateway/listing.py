@@ -1,4 +1,4 @@
-"""Pages of a list, and the cursors from one to the next. No I/O."""
+"""Pages of a list, and the cursors from one to the next."""
 
 import base64
 import binascii

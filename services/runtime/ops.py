@@ -13,26 +13,37 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from services.runtime.http_protocol import BoundedHttp
+
 Check = Callable[[], str | None]
 """Returns None while all is well, else a sentence that says what is not. Must not block."""
 
 
-def ops_routes(checks: Mapping[str, Check], registry: CollectorRegistry) -> list[Route]:
-    """Return the three routes; the process is ready while every check passes."""
+def ops_routes(
+    checks: Mapping[str, Check], registry: CollectorRegistry, notes: Mapping[str, Check] | None = None
+) -> list[Route]:
+    """Return the three routes; the process is ready while every check passes.
+
+    `notes` are told with it, and keep nobody from being ready.
+    """
 
     async def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
 
     async def ready(_: Request) -> Response:
-        problems = {name: problem for name, check in checks.items() if (problem := check()) is not None}
-        status = 503 if problems else 200
-        return JSONResponse({"status": "ready" if not problems else "not-ready", "problems": problems}, status)
+        problems, noted = _told(checks), _told(notes or {})
+        body = {"status": "ready" if not problems else "not-ready", "problems": problems}
+        return JSONResponse({**body, "notes": noted} if noted else body, 503 if problems else 200)
 
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"content-type": content_type})
 
     return [Route("/health/live", live), Route("/health/ready", ready), Route("/metrics", metrics)]
+
+
+def _told(checks: Mapping[str, Check]) -> dict[str, str]:
+    return {name: told for name, check in checks.items() if (told := check()) is not None}
 
 
 def ops_app(checks: Mapping[str, Check], registry: CollectorRegistry) -> Starlette:
@@ -57,7 +68,7 @@ def http_server(app: ASGIApp, host: str, port: int, *, drain_seconds: int = 10) 
             host=host,
             port=port,
             loop="none",
-            http="httptools",
+            http=BoundedHttp,
             ws="none",
             # uvicorn would believe any X-Forwarded-For from this machine.
             proxy_headers=False,

@@ -1,0 +1,121 @@
+"""HTTP/1.1 as uvicorn speaks it with httptools, whose request heads are bounded in size and time."""
+
+import asyncio
+import json
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+MAX_HEAD_BYTES = 32 * 1024
+"""Of the request line and the headers together; a token may have 8 KiB of it."""
+LINGER_SECONDS = 1.0
+HEAD_SECONDS = 10.0
+"""From a connection's opening, or the first byte of a later request, to the end of its head."""
+
+
+class HeadTooLarge(Exception):
+    """The request's head has more than MAX_HEAD_BYTES."""
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Answers 431 to a head that is too large, 408 to one that does not come to its end, and closes the connection."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._in_head = True
+        self._has_begun = False
+        self._head_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes, of a head, a body, or both; once the request is refused nobody looks at them."""
+        if self._is_refused:
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if not self._in_head or self._is_over():
+            return
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(431, "head-too-large", _TOO_LARGE)
+        elif self._has_begun and self._timer is None:
+            self._await_head()
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._has_begun = True
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless its head is too large by itself."""
+        self._in_head = self._has_begun = False
+        self._stop_timer()
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
+            raise HeadTooLarge
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End the request's body; the next bytes are of another head."""
+        super().on_message_complete()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser could not read, or what was too large for a head."""
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(431, "head-too-large", _TOO_LARGE)
+        else:
+            self._refuse(400, "malformed-request", "This is no HTTP/1.1 request.")
+
+    def _is_over(self) -> bool:
+        return self._is_refused or self.transport.is_closing()
+
+    def _await_head(self) -> None:
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _head_is_late(self) -> None:
+        if self._has_begun:
+            self._refuse(408, "head-too-slow", f"The request's head did not come within {HEAD_SECONDS:.0f} s.")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        self._stop_timer()
+        if self.transport.is_closing():
+            return
+        self._is_refused = True
+        title = HTTPStatus(status).phrase
+        body = json.dumps(
+            {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+        ).encode()
+        head = (
+            f"HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\ncontent-length: {len(body)}\r\n"
+            "cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+        )
+        # An answer that is being written would be torn apart by this one.
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            self.transport.write(head.encode() + body)
+        # Closed at once, with bytes unread, the connection would be reset, and the answer lost on its way.
+        self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+_TOO_LARGE = f"The request line and the headers together have more than {MAX_HEAD_BYTES} bytes."

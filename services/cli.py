@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import typer
 
+from services.api_gateway.scopes import Scope
 from services.commands import dead_letters, personas
 from services.commands.doctor import doctor
 from services.commands.flags import show_flags_without_type
@@ -151,12 +152,21 @@ def migrate(data_dir: DataDirectoryOption = None) -> None:
 def token(
     user: Annotated[str, typer.Option(help="The user id that the token stands for.")],
     admin: Annotated[bool, typer.Option("--admin", help="With the role ADMIN too.")] = False,
+    scope: Annotated[
+        list[Scope] | None, typer.Option(help="What it may be used for, all else not; may be repeated.")
+    ] = None,
+    service: Annotated[
+        str | None, typer.Option(help="The service that acts for the user; needs --scope.", show_default=False)
+    ] = None,
     ttl: Annotated[int, typer.Option(min=1, max=366 * 86400, help="Seconds until it expires.")] = 86400,
     data_dir: DataDirectoryOption = None,
 ) -> None:
     """Print a token for the HTTP API, signed with JWT_SECRET."""
+    if service is not None and not scope:
+        raise CommandError("A service may do nothing without a scope: give --scope.")
     with chosen_target(data_dir) as target:
-        typer.echo(target.token(user, admin=admin, lifetime=timedelta(seconds=ttl)))
+        lifetime = timedelta(seconds=ttl)
+        typer.echo(target.token(user, admin=admin, lifetime=lifetime, scopes=scope or (), service=service))
 
 
 @app.command(rich_help_panel="Tools")

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from services.contracts.session import FailureKind, MessageRole, SessionStatus
+from services.database.audit import ActorKind
 
 
 class Shape(BaseModel):
@@ -194,6 +195,29 @@ class CallbackTaken(Shape):
     """A reply by callback that Kafka has acknowledged."""
 
     session_id: UUID
+
+
+class AuditEntry(Shape):
+    """One act, or the end of a webhook call that failed."""
+
+    id: UUID
+    at: datetime
+    actor_kind: ActorKind = Field(
+        description="Whether an end user, an admin, a service for someone, or a process acted"
+    )
+    actor: str = Field(description="By name; of an end user a keyed hash")
+    action: str
+    target: str
+    outcome: str
+    address: str | None = Field(description="Where the request came from; never of end users")
+    details: dict[str, Any]
+
+
+class AuditList(Shape):
+    """One page of the audit log."""
+
+    items: list[AuditEntry]
+    next_cursor: str | None
 
 
 class FieldError(Shape):

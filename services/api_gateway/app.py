@@ -11,14 +11,18 @@ import httpx
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
+from services.api_gateway.audit import AuditLog
 from services.api_gateway.auth import Authenticator, Keys, SecretKey
 from services.api_gateway.conversations import Conversations
-from services.api_gateway.database import Database, DatabaseAway
+from services.api_gateway.database import LENT_AT_ONCE, Database, DatabaseAway
 from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import IdempotencyKeys
 from services.api_gateway.jwks import KeySet
+from services.api_gateway.limiting import Limiter
 from services.api_gateway.live import SessionChanges
+from services.api_gateway.load import Load
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.observed import Observed
 from services.api_gateway.openapi import description_pages, served_routes
@@ -27,7 +31,8 @@ from services.api_gateway.problems import answer_problems
 from services.api_gateway.publishing import PRODUCER_TIMEOUT_MS, Publisher
 from services.api_gateway.rates import RateLimit
 from services.api_gateway.reads import SessionReads
-from services.api_gateway.routes.callbacks import CallbackRoutes
+from services.api_gateway.routes.audit import AuditRoutes
+from services.api_gateway.routes.callbacks import CALLBACKS_A_MINUTE, CallbackRoutes
 from services.api_gateway.routes.cleanup import CleanupRoutes
 from services.api_gateway.routes.exports import ExportRoutes
 from services.api_gateway.routes.messages import MessageRoutes
@@ -35,6 +40,8 @@ from services.api_gateway.routes.personas import PersonaRoutes
 from services.api_gateway.routes.sessions import SessionRoutes
 from services.api_gateway.routes.statistics import StatisticsRoutes
 from services.api_gateway.settings import GatewaySettings
+from services.api_gateway.shared_counts import SharedCounts
+from services.api_gateway.shedding import Shedding
 from services.database.engine import build_engine
 from services.runtime.kafka import build_producer
 from services.runtime.logs import configure_logs
@@ -44,7 +51,6 @@ from services.runtime.shutdown import Shutdown, run
 
 logger = logging.getLogger(__name__)
 
-POOL_SIZE = 10
 STATEMENT_TIMEOUT_MS = 5_000
 PURGE_SECONDS = 3600.0
 KEY_FETCH_SECONDS = 5.0
@@ -84,7 +90,7 @@ async def open_gateway(
     metrics = GatewayMetrics(registry)
     engine = build_engine(
         settings.database_url.get_secret_value(),
-        pool_size=POOL_SIZE,
+        pool_size=LENT_AT_ONCE,
         statement_timeout_ms=STATEMENT_TIMEOUT_MS,
         pre_ping=False,
     )
@@ -92,11 +98,14 @@ async def open_gateway(
     keys = _keys(settings)
     changes = SessionChanges(settings, metrics)
     publisher = Publisher(build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS), metrics)
-    app = build_app(settings, keys, database, publisher, changes, metrics, registry)
+    audit = AuditLog(database, settings.pseudonyms)
+    shared = _shared_counts(settings, metrics)
+    app = build_app(settings, keys, database, publisher, changes, metrics, registry, audit, shared)
     background = [
         asyncio.create_task(changes.run(), name="session changes"),
         asyncio.create_task(publisher.run(), name="publisher"),
         asyncio.create_task(_purge_keys(IdempotencyKeys(database)), name="purge"),
+        asyncio.create_task(audit.run(), name="audit"),
     ]
     for task in background:
         shutdown.watch(task)
@@ -111,6 +120,8 @@ async def open_gateway(
         for task in unfinished:
             logger.warning("The task %s did not stop in time.", task.get_name())
         await keys.close()
+        if shared is not None:
+            await shared.close()
         await engine.dispose()
 
 
@@ -122,24 +133,28 @@ def build_app(
     changes: SessionChanges,
     metrics: GatewayMetrics,
     registry: CollectorRegistry,
+    audit: AuditLog,
+    shared: SharedCounts | None,
 ) -> Starlette:
     """Return the application over its collaborators."""
     reads = SessionReads(database)
     gate = Gate(
         Authenticator(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience),
-        database,
-        RateLimit("requests", settings.rate_limit_reads),
+        audit,
+        Limiter(RateLimit("requests", settings.rate_limit_reads), shared),
         settings.enable_chat_sessions,
+        settings.proxies,
     )
+    idempotency_keys = IdempotencyKeys(database)
     messages = MessageRoutes(
         gate=gate,
         publisher=publisher,
         conversations=Conversations(database),
-        keys=IdempotencyKeys(database),
+        keys=idempotency_keys,
         changes=changes,
         reads=reads,
-        per_user=RateLimit("messages", settings.rate_limit_messages),
-        per_persona=RateLimit("messages to one persona", settings.rate_limit_persona),
+        per_user=Limiter(RateLimit("messages", settings.rate_limit_messages), shared),
+        per_persona=Limiter(RateLimit("messages to one persona", settings.rate_limit_persona), shared),
         proxies=settings.proxies,
         metrics=metrics,
     )
@@ -147,23 +162,45 @@ def build_app(
     routers = [
         messages.router(),
         StatisticsRoutes(gate, database).router(),
-        CleanupRoutes(gate, database, publisher, changes).router(),
+        CleanupRoutes(gate, database, idempotency_keys, publisher, changes).router(),
         ExportRoutes(gate, database, reads, metrics).router(),
         SessionRoutes(gate, database, reads, changes, publisher).router(),
         PersonaRoutes(gate, database, personas).router(),
-        CallbackRoutes(settings.callback_urls, publisher).router(),
+        AuditRoutes(gate, database).router(),
+        CallbackRoutes(settings.callback_urls, publisher, Limiter(_per_session(), shared)).router(),
     ]
     app = Starlette(
         routes=[
             *served_routes(routers),
-            *ops_routes({"kafka": publisher.not_ready}, registry),
+            *ops_routes({"kafka": publisher.not_ready}, registry, {} if shared is None else {"rates": shared.note}),
             *description_pages(routers, title="Chat sessions", about=ABOUT),
         ],
-        middleware=[Middleware(Observed, metrics=metrics)],
+        middleware=_middleware(settings, metrics),
     )
     app.router.redirect_slashes = False
     answer_problems(app)
     return app
+
+
+def _per_session() -> RateLimit:
+    return RateLimit("callbacks of one session", CALLBACKS_A_MINUTE)
+
+
+def _middleware(settings: GatewaySettings, metrics: GatewayMetrics) -> list[Middleware]:
+    """Return what every request passes, the outermost first."""
+    load = Load(settings.gateway_max_requests, settings.gateway_max_waits, metrics.requests_in_hand)
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins.split(","),
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["authorization", "content-type", "idempotency-key", "if-match", "last-event-id", "traceparent"],
+        expose_headers=["location", "retry-after", "ratelimit", "ratelimit-policy", "etag"],
+    )
+    return [
+        Middleware(Observed, metrics=metrics, hsts_seconds=settings.hsts_seconds),
+        *([cors] if settings.cors_origins else []),
+        Middleware(Shedding, load=load, metrics=metrics),
+    ]
 
 
 def _keys(settings: GatewaySettings) -> Keys:
@@ -172,6 +209,11 @@ def _keys(settings: GatewaySettings) -> Keys:
     if settings.jwt_jwks_url is None:
         raise ValueError("The settings hold neither JWT_SECRET nor JWT_JWKS_URL.")
     return KeySet(settings.jwt_jwks_url, httpx.AsyncClient(timeout=KEY_FETCH_SECONDS))
+
+
+def _shared_counts(settings: GatewaySettings, metrics: GatewayMetrics) -> SharedCounts | None:
+    url = settings.rate_limit_storage
+    return None if url is None else SharedCounts(url.get_secret_value(), metrics)
 
 
 async def _purge_keys(keys: IdempotencyKeys) -> None:

@@ -8,6 +8,7 @@ import jwt
 
 from services.api_gateway.cache import BoundedCache
 from services.api_gateway.problems import Problem
+from services.api_gateway.scopes import Scope, WrongClaim, scopes_of, service_of
 from services.contracts import NotAdmitted
 from services.contracts.admission import admit_id
 
@@ -22,6 +23,16 @@ class Caller:
 
     user_id: str
     is_admin: bool
+    service: str | None = None
+    """The service that acts for him, if he does not himself."""
+    scopes: frozenset[Scope] | None = None
+    """What the token may be used for; None is all that its user may do."""
+    address: str | None = None
+    """Where the request came from."""
+
+    def may(self, scope: Scope) -> bool:
+        """Tell whether the token may be used for this."""
+        return self.scopes is None or scope in self.scopes
 
 
 class Keys(Protocol):
@@ -107,10 +118,15 @@ def _bearer(authorization: str | None) -> str:
 def _caller_of(claims: Mapping[str, Any]) -> Caller:
     try:
         admit_id("sub", claims["sub"])
+        service, scopes = service_of(claims), scopes_of(claims)
+        if service is not None:
+            admit_id("act.sub", service)
     except NotAdmitted as error:
         raise _refused(f"The token is not valid here: {error.explanation}") from None
+    except WrongClaim as error:
+        raise _refused(f"The token is not valid here: {error}") from None
     roles = claims.get("roles", [])
-    return Caller(claims["sub"], isinstance(roles, list) and "ADMIN" in roles)
+    return Caller(claims["sub"], isinstance(roles, list) and "ADMIN" in roles, service, scopes)
 
 
 def _refused(detail: str) -> Problem:

@@ -2,8 +2,11 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 
 from services.contracts.events import Hours, Metadata
+
+_ID: JsonDict = {"minLength": 1, "maxLength": 128}
 
 
 class Body(BaseModel):
@@ -15,12 +18,12 @@ class Body(BaseModel):
 class MessageBody(Body):
     """A message to a persona."""
 
-    persona_id: str = Field(description="1 to 128 characters")
+    persona_id: str = Field(json_schema_extra=_ID)
     message: str = Field(min_length=1, description="At most 32 KiB of UTF-8")
     metadata: Metadata = Field(
         default_factory=dict, description="At most 8 KiB; userAgent, ipAddress and deviceInfo are added"
     )
-    template_id: str | None = None
+    template_id: str | None = Field(None, json_schema_extra=_ID)
 
 
 class CancelBody(Body):

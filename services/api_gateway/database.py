@@ -1,5 +1,6 @@
 """The gateway's connections to PostgreSQL, and what it means when there are none."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 
@@ -13,6 +14,9 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from services.runtime.faults import PassingFault
 
+LENT_AT_ONCE = 10
+"""Connections; the engine's pool has as many."""
+TURN_SECONDS = 10.0
 SQLSTATES_OF_ABSENCE = ("08", "28", "3D", "53", "57")
 """Classes of SQLSTATE for connections lost or refused, resources exhausted, and an operator stepping in."""
 
@@ -36,29 +40,41 @@ class Database:
         """Use an engine without pre-ping: here no connection is lent that the server has closed."""
         event.listen(engine.sync_engine, "checkout", _refuse_closed)
         self._engine = engine
+        # The pool lends a connection to whoever asks at the right moment, so under load some would wait for seconds.
+        self._turns = asyncio.Semaphore(LENT_AT_ONCE)
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextlib.asynccontextmanager
     async def statements(self) -> AsyncIterator[AsyncConnection]:
         """Lend a connection on which each statement is a transaction; raise DatabaseAway where there is none."""
         with _faults():
-            async with self._autocommit.connect() as connection:
+            async with self._turn(), self._autocommit.connect() as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Lend a connection for one transaction, committed at the end; raise DatabaseAway where there is none."""
         with _faults():
-            async with self._engine.begin() as connection:
+            async with self._turn(), self._engine.begin() as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
         """Lend a connection whose statements all see the same moment; raise DatabaseAway where there is none."""
         with _faults():
-            async with self._engine.connect() as connection:
+            async with self._turn(), self._engine.connect() as connection:
                 await connection.execution_options(isolation_level="REPEATABLE READ")
                 yield connection
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for one's turn, first come, first served; raise TimeoutError where it does not come in time."""
+        async with asyncio.timeout(TURN_SECONDS):
+            await self._turns.acquire()
+        try:
+            yield
+        finally:
+            self._turns.release()
 
 
 def _refuse_closed(connection: DBAPIConnection, _record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:

@@ -11,20 +11,22 @@ from services.api_gateway.bodies import CancelBody, CleanupBody, MessageBody
 from services.api_gateway.filters.grammar import MAX_CHARACTERS
 from services.api_gateway.filters.meaning import FIELDS, METADATA
 from services.api_gateway.persona_bodies import PersonaBody
+from services.api_gateway.scopes import Scope
+from services.contracts.session import SessionStatus
 
 REF = "#/components/schemas/{model}"
 PROBLEM = REF.format(model="ProblemDetails")
 SHOWN_MODELS: list[type[BaseModel]] = [
     shape.Accepted,
     shape.Session, shape.EndedSession, shape.SessionDetail, shape.SessionList, shape.Statistics, shape.Sweep,
-    shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken, shape.ProblemDetails,
+    shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken, shape.AuditList, shape.ProblemDetails,
 ]  # fmt: skip
 TAKEN_MODELS: list[type[BaseModel]] = [MessageBody, CancelBody, CleanupBody, PersonaBody]
 
 _PROBLEMS = {
     400: "A field, a parameter or a header is not what this call takes; `errors` names each",
     401: "No valid token",
-    403: "Only for admins",
+    403: "Only for admins, or the token is not for this scope",
     404: "There is none, or it is someone else's",
     408: "The body did not arrive in time",
     409: "It is too late, or too early",
@@ -38,7 +40,11 @@ _PROBLEMS = {
 TEXT = {"type": "string"}
 NAME = {"type": "string", "minLength": 1, "maxLength": 128}
 TIME = {"type": "string", "format": "date-time"}
+_ANY_STATUS = f"({'|'.join(SessionStatus)})"
+STATUSES = {"type": "string", "pattern": f"^{_ANY_STATUS}(,{_ANY_STATUS})*$"}
 UUID = {"type": "string", "format": "uuid"}
+CURSOR = {"type": "string", "minLength": 1, "maxLength": 64}
+AUDIT_CURSOR = {"type": "string", "pattern": "^AA[A-Za-z0-9_-]{30}$"}
 WAIT = {"type": "number", "minimum": 0, "maximum": 60, "default": 0}
 
 
@@ -54,18 +60,24 @@ def _call(
     parameters: tuple[dict[str, Any], ...] = (),
     problems: tuple[int, ...] = (),
     body: tuple[type[BaseModel], Any, bool] | None = None,
+    scope: Scope | None = None,
 ) -> dict[str, Any]:
-    """Return what add_api_route() takes. An answer is its description, its model's name and an example."""
+    """Return what add_api_route() takes. An answer is its description, its model's name and an example.
+
+    `scope` is what a token must be for; None where the call takes no token.
+    """
     responses: dict[int | str, dict[str, Any]] = {}
     for status, (description, shown, example) in answers.items():
         responses[status] = {"description": description}
         if shown is not None:
             schema = {"$ref": REF.format(model=shown)}
-            responses[status]["content"] = {"application/json": {"schema": schema, "example": example}}
-    for status in sorted({400, 401, 429, 503, *problems} - set(answers)):
+            kind = "application/problem+json" if shown == "ProblemDetails" else "application/json"
+            responses[status]["content"] = {kind: {"schema": schema, "example": example}}
+    always = {400, 429, 503} if scope is None else {400, 401, 403, 429, 503}
+    for status in sorted({*always, *problems} - set(answers)):
         content = {"application/problem+json": {"schema": {"$ref": PROBLEM}}}
         responses[status] = {"description": _PROBLEMS[status], "content": content}
-    extra: dict[str, Any] = {"parameters": list(parameters), "security": [{"bearer": []}]}
+    extra: dict[str, Any] = {"parameters": list(parameters), "security": [{"bearer": [scope]}] if scope else []}
     if body is not None:
         taken, example, required = body
         schema = {"$ref": REF.format(model=taken.__name__)}
@@ -94,7 +106,8 @@ _Q = _parameter(
     + ", ".join(f"`{name}`" for name in FIELDS if name != METADATA)
     + ", `metadata.KEY`; `user` for admins. At most 50 values, 10 levels deep. Beside other parameters both hold.",
 )
-_STATUS = _parameter("status", "query", TEXT, "One or more statuses, separated by commas")
+_KEY = _parameter("Idempotency-Key", "header", NAME, "Makes repeats of this request one, for 24 hours")
+_STATUS = _parameter("status", "query", STATUSES, "One or more statuses, separated by commas")
 _FROM = _parameter("from", "query", TIME, "Started at this time or later, to the millisecond; UTC without a zone")
 _TO = _parameter("to", "query", TIME, "Started before this time")
 _OF_PERSONA = _parameter("personaId", "query", NAME, "Sessions with this persona")
@@ -119,7 +132,9 @@ _PAGE = (
     _parameter(
         "offset", "query", {"type": "integer", "minimum": 0, "maximum": 10_000, "default": 0}, "For small pages"
     ),
-    _parameter("cursor", "query", TEXT, "The nextCursor of the page before, of the same filter and sort; at any depth"),
+    _parameter(
+        "cursor", "query", CURSOR, "The nextCursor of the page before, of the same filter and sort; at any depth"
+    ),
 )
 
 SEND_MESSAGE = _call(
@@ -144,11 +159,12 @@ SEND_MESSAGE = _call(
     parameters=(
         _CONVERSATION,
         _parameter("wait", "query", WAIT, "Seconds to wait for the session's end"),
-        _parameter("Idempotency-Key", "header", NAME, "Makes repeats of this request one session"),
+        _KEY,
         _parameter("traceparent", "header", TEXT, "W3C trace context, continued to the webhook"),
     ),
     problems=(404, 408, 409, 413, 422),
     body=(MessageBody, {"personaId": "support", "message": "hello", "metadata": {"channel": "web"}}, True),
+    scope=Scope.MESSAGES_WRITE,
 )
 LIST_SESSIONS = _call(
     "List sessions",
@@ -156,7 +172,7 @@ LIST_SESSIONS = _call(
     "`invalid-filter` with the place and what could stand there. A query that takes over 5 s is 503 `too-slow`.",
     {200: ("One page", "SessionList", examples.SESSIONS)},
     parameters=(*_FILTER, *_PAGE),
-    problems=(403,),
+    scope=Scope.SESSIONS_READ,
 )  # fmt: skip
 EXPORT_SESSIONS = _call(
     "Export sessions",
@@ -169,7 +185,7 @@ EXPORT_SESSIONS = _call(
         _SORT,
         _parameter("format", "query", {"enum": ["ndjson", "csv"], "default": "ndjson"}, "JSON lines, or a table"),
     ),
-    problems=(403,),
+    scope=Scope.SESSIONS_READ,
 )  # fmt: skip
 EXPORT_SESSIONS["response_class"] = Response  # which promises no JSON
 EXPORT_SESSIONS["responses"][200]["content"] = {
@@ -181,6 +197,7 @@ LIST_CONVERSATION = _call(
     "The ACTIVE ones, unless `status` asks for others.",
     {200: ("One page", "SessionList", examples.ACTIVE_SESSIONS)},
     parameters=(_CONVERSATION, _STATUS, *_PAGE),
+    scope=Scope.SESSIONS_READ,
 )  # fmt: skip
 GET_SESSION = _call(
     "Get a session",
@@ -198,6 +215,7 @@ GET_SESSION = _call(
     )},
     parameters=(_SESSION_ID, _parameter("wait", "query", WAIT, "Seconds to wait for the session's end")),
     problems=(404,),
+    scope=Scope.SESSIONS_READ,
 )  # fmt: skip
 CANCEL_SESSION = _call(
     "Cancel a session",
@@ -210,6 +228,7 @@ CANCEL_SESSION = _call(
     parameters=(_SESSION_ID,),
     problems=(404, 408, 413),
     body=(CancelBody, {"reason": "asked twice"}, False),
+    scope=Scope.SESSIONS_CANCEL,
 )  # fmt: skip
 GET_STATISTICS = _call(
     "Get statistics",
@@ -235,7 +254,7 @@ GET_STATISTICS = _call(
             "Adds groups: the statistics of each persona, or the number of sessions of each status or kind of failure",
         ),
     ),
-    problems=(403,),
+    scope=Scope.STATS_READ,
 )
 CLEAN_UP = _call(
     "Time out inactive sessions",
@@ -248,15 +267,18 @@ CLEAN_UP = _call(
             {"sweepId": examples.ID, "asOf": examples.WHEN, "dryRun": False},
         ),
     },
-    problems=(403, 408, 413),
+    parameters=(_KEY,),
+    problems=(408, 409, 413, 422),
     body=(CleanupBody, {"maxAgeHours": 24}, False),
+    scope=Scope.SESSIONS_CLEANUP,
 )
 GET_CLEANUP = _call(
     "Look at a cleanup",
     "For admins. It has ended when `finishedAt` is set.",
     {200: ("The sweep", "Sweep", examples.SWEEP)},
     parameters=(_parameter("sweepId", "path", UUID, "As the POST answered it"),),
-    problems=(403, 404),
+    problems=(404,),
+    scope=Scope.SESSIONS_CLEANUP,
 )
 PUT_PERSONA = _call(
     "Make or replace a persona",
@@ -264,7 +286,7 @@ PUT_PERSONA = _call(
     "a PUT without `auth` or `signingKeys` removes them.",
     {200: ("The persona", "Persona", examples.PERSONA)},
     parameters=(_PERSONA_ID,),
-    problems=(403, 408, 413),
+    problems=(408, 413),
     body=(
         PersonaBody,
         {
@@ -273,27 +295,47 @@ PUT_PERSONA = _call(
         },
         True,
     ),
+    scope=Scope.PERSONAS_WRITE,
 )
 GET_PERSONA = _call(
     "Get a persona",
     "For admins.",
     {200: ("The persona", "Persona", examples.PERSONA)},
     parameters=(_PERSONA_ID,),
-    problems=(403, 404),
+    problems=(404,),
+    scope=Scope.PERSONAS_READ,
 )
 DELETE_PERSONA = _call(
     "Delete a persona",
     "For admins. Messages to it fail from then on.",
     {204: ("Deleted", None, None)},
     parameters=(_PERSONA_ID,),
-    problems=(403, 404),
+    problems=(404,),
+    scope=Scope.PERSONAS_WRITE,
 )
 LIST_PERSONAS = _call(
     "List personas",
     "For admins, by id.",
     {200: ("One page", "PersonaList", {"items": [examples.PERSONA], "nextCursor": None})},
-    parameters=(_PAGE[1], _parameter("cursor", "query", TEXT, "The nextCursor of the page before")),
-    problems=(403,),
+    parameters=(_PAGE[1], _parameter("cursor", "query", NAME, "The nextCursor of the page before")),
+    scope=Scope.PERSONAS_READ,
+)
+READ_AUDIT = _call(
+    "Read the audit log",
+    "For admins, the newest entries first: administrative and destructive acts, done and refused, and webhook calls "
+    "that failed for good. End users stand in it by a keyed hash: ask for one by `userId`.",
+    {200: ("One page", "AuditList", {"items": [examples.AUDIT_ENTRY], "nextCursor": None})},
+    parameters=(
+        _parameter("actor", "query", NAME, "Entries of this admin, service or process, by name"),
+        _parameter("userId", "query", NAME, "Entries of this end user"),
+        _parameter("action", "query", NAME, "Such as persona.put, session.cancel, cleanup, webhook.call"),
+        _parameter("outcome", "query", NAME, "Such as done, refused, failed"),
+        _parameter("from", "query", TIME, "Written at this time or later; UTC without a zone"),
+        _parameter("to", "query", TIME, "Written before this time"),
+        _PAGE[1],
+        _parameter("cursor", "query", AUDIT_CURSOR, "The nextCursor of the page before"),
+    ),
+    scope=Scope.AUDIT_READ,
 )
 POST_CALLBACK = _call(
     "Reply by callback",
@@ -306,12 +348,10 @@ POST_CALLBACK = _call(
     parameters=(_parameter("token", "path", TEXT, "The last part of the callbackUrl"),),
     problems=(404, 408, 410, 413),
 )
-POST_CALLBACK["responses"].pop(401)
 POST_CALLBACK["openapi_extra"] |= {
-    "security": [],
     "requestBody": {"required": True, "content": {
         "application/json": {
-            "schema": {"type": ["object", "array", "string"]},
+            "schema": {"description": "Read as a webhook's answer is"},
             "examples": {"reply": {"value": {"reply": "Here is your report."}},
                          "failure": {"value": {"error": "The report service is away."}}},
         },

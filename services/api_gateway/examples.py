@@ -35,6 +35,10 @@ PERSONA = {
     "callbackSeconds": None, "sessionTimeoutHours": None, "hasAuth": True, "hasSigningKeys": True,
     "n8nApiUrl": None, "hasN8nApiKey": False, "createdAt": WHEN, "updatedAt": WHEN,
 }  # fmt: skip
+AUDIT_ENTRY = {
+    "id": ID, "at": WHEN, "actorKind": "admin", "actor": "root", "action": "persona.put", "target": "support",
+    "outcome": "done", "address": "192.0.2.7", "details": {"host": "n8n.example.com"},
+}  # fmt: skip
 SWEEP = {
     "sweepId": ID, "requestedBy": "root", "asOf": WHEN, "maxAgeHours": 24, "dryRun": False, "timedOut": 17,
     "failedChunks": 0, "finishedAt": WHEN,

@@ -1,15 +1,19 @@
 """What every request passes first: who calls, how often, and whether he may."""
 
+import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
 
-from services.api_gateway.audit import record_refusal
+from services.api_gateway.audit import AuditLog
 from services.api_gateway.auth import Authenticator, Caller
-from services.api_gateway.database import Database
+from services.api_gateway.limiting import Limiter
+from services.api_gateway.origin import client_address
 from services.api_gateway.problems import Problem
-from services.api_gateway.rates import RateLimit, Verdict
+from services.api_gateway.scopes import Scope
+from services.runtime.egress import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,36 +21,42 @@ class Gate:
     """Lets requests in. Every method raises the Problem that answers a request which it keeps out."""
 
     authenticator: Authenticator
-    database: Database
-    reads: RateLimit
+    audit: AuditLog
+    reads: Limiter
     sessions_enabled: bool
+    proxies: Sequence[Network]
 
-    async def caller(self, request: Request) -> Caller:
-        """Return who calls; the request counts towards no limit."""
-        return await self.authenticator.caller(request.headers.get("authorization"), time.time())
-
-    async def reader(self, request: Request) -> Caller:
-        """Return who calls, within the limit of reads."""
-        caller = await self.caller(request)
-        within(self.reads.hit(caller.user_id, time.monotonic()))
+    async def caller(self, request: Request, scope: Scope) -> Caller:
+        """Return who calls with a token for `scope`; the request counts towards no limit."""
+        caller = await self._authenticated(request)
+        await self._require_scope(caller, scope, scope, _route(request))
         return caller
 
-    async def session_reader(self, request: Request) -> Caller:
-        """Return who calls a session endpoint, within the limit of reads."""
-        caller = await self.reader(request)
+    async def reader(self, request: Request, scope: Scope) -> Caller:
+        """Return who calls with a token for `scope`, within the limit of reads."""
+        caller = await self._authenticated(request)
+        await self.reads.count(request, caller.user_id)
+        await self._require_scope(caller, scope, scope, _route(request))
+        return caller
+
+    async def session_reader(self, request: Request, scope: Scope = Scope.SESSIONS_READ) -> Caller:
+        """Return who calls a session endpoint, as `reader` does."""
+        caller = await self.reader(request, scope)
         self.require_sessions()
         return caller
 
-    async def admin(self, request: Request, action: str, target: str) -> Caller:
+    async def admin(self, request: Request, scope: Scope, action: str, target: str) -> Caller:
         """Return the admin who calls, within the limit of reads; a refusal is put into the audit log."""
-        caller = await self.reader(request)
+        caller = await self._authenticated(request)
+        await self.reads.count(request, caller.user_id)
+        await self._require_scope(caller, scope, action, target)
         await self.require_admin(caller, action, target)
         return caller
 
     async def require_admin(self, caller: Caller, action: str, target: str) -> None:
         """Raise Problem 403, and put it into the audit log, unless the caller is an admin."""
         if not caller.is_admin:
-            await record_refusal(self.database, caller, action, target)
+            await self.audit.record_refusal(caller, action, target, "admin-only")
             raise Problem(403, "admin-only", f"Only a token with the role ADMIN may do this: {action}.")
 
     def require_sessions(self) -> None:
@@ -58,16 +68,24 @@ class Gate:
                 "Session endpoints are turned off here (ENABLE_CHAT_SESSIONS=false); messages are still tracked.",
             )
 
+    async def _authenticated(self, request: Request) -> Caller:
+        caller = await self.authenticator.caller(request.headers.get("authorization"), time.time())
+        peer = None if request.client is None else request.client.host
+        address = client_address(peer, request.headers.getlist("x-forwarded-for"), self.proxies)
+        return dataclasses.replace(caller, address=address)
 
-def within(verdict: Verdict | None) -> dict[str, str]:
-    """Return the headers that tell a limit's verdict; raise Problem 429 for one that refuses."""
-    if verdict is None:
-        return {}
-    if not verdict.allowed:
-        raise Problem(
-            429,
-            "rate-limited",
-            f"At most {verdict.limit} {verdict.name} a minute are allowed; try again in {verdict.reset_seconds} s.",
-            headers=verdict.headers,
-        )
-    return verdict.headers
+    async def _require_scope(self, caller: Caller, scope: Scope, action: str, target: str) -> None:
+        """Raise Problem 403 (RFC 6750, 3.1), and put it into the audit log, unless the token is for `scope`."""
+        if not caller.may(scope):
+            await self.audit.record_refusal(caller, action, target, "insufficient-scope")
+            raise Problem(
+                403,
+                "insufficient-scope",
+                f"This token may not be used for this: it needs the scope {scope}.",
+                headers={"www-authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
+            )
+
+
+def _route(request: Request) -> str:
+    # By the route's template: paths hold ids of users' own making.
+    return str(request.scope["route"].path)

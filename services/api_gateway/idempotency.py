@@ -1,4 +1,4 @@
-"""Idempotency keys: one key of a user is one session, however often its request is repeated."""
+"""Idempotency keys: one key of a user is one session, or one sweep, however often its request is repeated."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,11 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from fastapi import Request
 from sqlalchemy import BindParameter, Delete, bindparam, delete, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningInsert
 
 from services.api_gateway.database import Database
+from services.api_gateway.parameters import identifier
 from services.api_gateway.problems import Problem
 from services.contracts.ids import new_id
 from services.database.tables import idempotency_keys
@@ -41,12 +43,23 @@ class KeyedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """The ids under which a keyed request is published, and whether it is still to be."""
+    """The ids under which a keyed request is published, and whether it is still to be.
+
+    What opens no session has no use for `session_id`.
+    """
 
     session_id: UUID
     event_id: UUID
     created_at: datetime
     published: bool
+
+
+def keyed_request(request: Request, user_id: str, body: bytes) -> KeyedRequest | None:
+    """Return the request by the key in its header, None where it has none; Problem 400 for one that is no key."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    return KeyedRequest(user_id, identifier("Idempotency-Key", key), f"{request.method} {request.url.path}", body)
 
 
 class IdempotencyKeys:

@@ -29,5 +29,12 @@ class GatewayMetrics:
         self.not_acknowledged = Counter(
             "chat_publish_not_acknowledged", "Events that Kafka did not acknowledge in time", registry=registry
         )
+        self.shared_counts_up = Gauge(
+            "chat_rate_limit_storage_up",
+            "Whether RATE_LIMIT_STORAGE, if it is set, answers; 0 = each gateway counts for itself",
+            registry=registry,
+        )
+        self.requests_in_hand = Gauge("chat_http_requests_in_hand", "Requests being worked on", registry=registry)
+        self.shed = Counter("chat_http_requests_shed", "Requests refused because of overload", registry=registry)
         self.waiters = Gauge("chat_waiters", "Requests waiting for a session to change", registry=registry)
         self.exports = Gauge("chat_exports", "Exports under way", registry=registry)

@@ -1,10 +1,10 @@
-"""Measures every request, and gives every answer the headers that keep it safe."""
+"""Measures every request, and gives every answer the headers that keep it safe and tell of rate limits."""
 
 import time
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.api_gateway.limiting import verdict_headers
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.problems import SAFE_HEADERS
 
@@ -12,9 +12,11 @@ from services.api_gateway.problems import SAFE_HEADERS
 class Observed:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics, hsts_seconds: int) -> None:
         self._app = app
         self._metrics = metrics
+        headers = SAFE_HEADERS | ({"strict-transport-security": f"max-age={hsts_seconds}"} if hsts_seconds else {})
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
@@ -28,9 +30,10 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in SAFE_HEADERS.items():
-                    headers.setdefault(name, value)
+                own = message["headers"]
+                named = {name for name, _ in own}
+                safe = [header for header in self._headers if header[0] not in named]
+                message["headers"] = [*own, *safe, *verdict_headers(scope)]
             await send(message)
 
         try:

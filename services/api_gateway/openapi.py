@@ -4,37 +4,98 @@ The endpoints read requests and build answers themselves, so FastAPI's own handl
 costs on an empty endpoint is in docs/decisions/0003-http-server.md.
 """
 
-from collections.abc import Sequence
+import base64
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Mount, Route
 
 from services.api_gateway.documentation import REF, SHOWN_MODELS, TAKEN_MODELS
+from services.api_gateway.scopes import ABOUT
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_ASSETS = "/static-offline-docs"
+"""Where FastAPIOffline has them."""
+_INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+_ABOUT_TOKENS = (
+    "Claims: `sub` is the user, `roles` may hold ADMIN, `exp` is needed. A service that acts for a user is named in "
+    "`act.sub`, and may do what `scope` names; a user's own token is narrowed by `scope` if that names any of these: "
+    + "; ".join(f"`{scope}`: {about}" for scope, about in ABOUT.items())
+    + "."
+)
 
 
-def served_routes(routers: Sequence[APIRouter]) -> list[BaseRoute]:
-    """Return the routers' calls as plain routes."""
-    return [
-        Route(route.path, route.endpoint, methods=route.methods)
-        for router in routers
-        for route in router.routes
-        if isinstance(route, APIRoute)
-    ]
+class Calls(Route):
+    """All calls of one path: another method is 405 here, and is not looked for at paths that this one may match."""
+
+    def __init__(self, path: str, endpoints: Mapping[str, Endpoint]) -> None:
+        async def endpoint(request: Request) -> Response:
+            call = endpoints.get("GET" if request.method == "HEAD" else request.method)
+            if call is None:
+                raise HTTPException(405, headers={"Allow": ", ".join(endpoints)})
+            return await call(request)
+
+        super().__init__(path, endpoint)
+        self.methods = None
+        self.endpoints = endpoints
+
+
+def served_routes(routers: Sequence[APIRouter]) -> list[Calls]:
+    """Return the routers' calls as plain routes, in their order, one a path."""
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for router in routers:
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                by_path.setdefault(route.path, {}).update(dict.fromkeys(route.methods or (), route.endpoint))
+    return [Calls(path, endpoints) for path, endpoints in by_path.items()]
 
 
 def description_pages(routers: Sequence[APIRouter], *, title: str, about: str) -> list[BaseRoute]:
     """Return `/openapi.json` and `/docs`, which needs nothing from elsewhere, as they describe the routers' calls."""
-    described = FastAPIOffline(title=title, version="0.1.0", description=about, redoc_url=None)
+    described = FastAPIOffline(title=title, version="0.1.0", description=about, docs_url=None, redoc_url=None)
     files = [route for route in described.routes if isinstance(route, Mount)]
     for router in routers:
         described.include_router(router)
     _complete_document(described)
-    return [Route("/docs", described), Route("/openapi.json", described), *files]
+    return [Route("/docs", _docs_page(title)), Route("/openapi.json", described), *files]
+
+
+def _docs_page(title: str) -> Endpoint:
+    page = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title=title,
+        swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js",
+        swagger_css_url=f"{_ASSETS}/swagger-ui.css",
+        swagger_favicon_url=f"{_ASSETS}/favicon.png",
+    )
+    body = bytes(page.body)
+    headers = {"content-security-policy": _policy_of(body)}
+
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(body, headers=headers)
+
+    return docs
+
+
+def _policy_of(page: bytes) -> str:
+    """Return the Content-Security-Policy that lets the page run its own scripts and no others."""
+    hashes = [base64.b64encode(hashlib.sha256(script).digest()).decode() for script in _INLINE_SCRIPT.findall(page)]
+    scripts = " ".join(["'self'", *(f"'sha256-{digest}'" for digest in hashes)])
+    return (
+        f"default-src 'none'; script-src {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 def _complete_document(app: FastAPI) -> None:
@@ -50,6 +111,6 @@ def _complete_document(app: FastAPI) -> None:
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "JWT",
-            "description": "Claims: `sub` is the user, `roles` may hold ADMIN, `exp` is needed.",
+            "description": _ABOUT_TOKENS,
         }
     }

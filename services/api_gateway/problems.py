@@ -17,7 +17,13 @@ from services.contracts import NotAdmitted
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-SAFE_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+SAFE_HEADERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
 
 
 class Problem(Exception):

@@ -1,4 +1,7 @@
-"""How often a user may call: sliding windows of one minute, kept in this process. No I/O, and time is an argument."""
+"""How often a user may call: sliding windows of one minute, kept in this process. No I/O, and time is an argument.
+
+`limiting` decides whether they are asked, or counts that several gateways share.
+"""
 
 import math
 from dataclasses import dataclass
@@ -22,12 +25,31 @@ class Verdict:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The RateLimit header fields, and Retry-After for a refused request."""
-        headers = {
+        """The RateLimit header fields (draft-ietf-httpapi-ratelimit-headers)."""
+        return {
             "ratelimit-policy": f'"{self.name}";q={self.limit};w={WINDOW_SECONDS:.0f}',
             "ratelimit": f'"{self.name}";r={self.remaining};t={self.reset_seconds}',
         }
-        return headers if self.allowed else {**headers, "retry-after": str(self.reset_seconds)}
+
+
+def verdict_of(name: str, limit: int, *, allowed: bool, count: int, before: int, left: float) -> Verdict:
+    """Return the verdict of a sliding window that has `count` requests, the window before it `before`.
+
+    The window is over in `left` seconds; the counts are those after the request.
+    """
+    if not allowed:
+        return Verdict(name, limit, False, 0, _seconds_until_allowed(limit, count, before, left))
+    used = count + before * left / WINDOW_SECONDS
+    return Verdict(name, limit, True, max(0, int(limit - used)), math.ceil(left))
+
+
+def _seconds_until_allowed(limit: int, count: int, before: int, left: float) -> int:
+    room = limit - 1 - count
+    if room < 0 or before == 0:
+        # This window is full by itself: it must first become the one before, and then fade.
+        faded = WINDOW_SECONDS * (1 - (limit - 1) / max(count, 1))
+        return math.ceil(left + max(0.0, faded))
+    return max(1, math.ceil(left - WINDOW_SECONDS * room / before))
 
 
 @dataclass(slots=True)
@@ -39,28 +61,27 @@ class _Window:
 
 
 class RateLimit:
-    """Allows `limit` requests per key in any minute, counted as a sliding window of two halves (0: no limit).
+    """Allows `most` requests per key in any minute, counted as a sliding window of two halves (0: no limit).
 
     The window before counts for the share of it that still lies within the last minute: constant memory a key, and
     never more than the limit from a steady caller.
     """
 
-    def __init__(self, name: str, limit: int) -> None:
-        self._name = name
-        self._limit = limit
+    def __init__(self, name: str, most: int) -> None:
+        self.name = name
+        self.most = most
         self._windows: BoundedCache[str, _Window] = BoundedCache(KEPT_WINDOWS)
 
     def hit(self, key: str, now: float) -> Verdict | None:
         """Count one request at `now` (seconds, never going back) if it is allowed; None where there is no limit."""
-        if self._limit == 0:
+        if self.most == 0:
             return None
         window = self._window(key, now)
         left = WINDOW_SECONDS - (now - window.began)
         used = window.count + window.before * left / WINDOW_SECONDS
-        if used + 1 > self._limit:
-            return Verdict(self._name, self._limit, False, 0, self._seconds_until_allowed(window, left))
-        window.count += 1
-        return Verdict(self._name, self._limit, True, max(0, int(self._limit - used - 1)), math.ceil(left))
+        allowed = used + 1 <= self.most
+        window.count += allowed
+        return verdict_of(self.name, self.most, allowed=allowed, count=window.count, before=window.before, left=left)
 
     def _window(self, key: str, now: float) -> _Window:
         window = self._windows.get(key)
@@ -72,11 +93,3 @@ class RateLimit:
             window.before = window.count if began - window.began == WINDOW_SECONDS else 0
             window.began, window.count = began, 0
         return window
-
-    def _seconds_until_allowed(self, window: _Window, left: float) -> int:
-        room = self._limit - 1 - window.count
-        if room < 0 or window.before == 0:
-            # This window is full by itself: it must first become the one before, and then fade.
-            faded = WINDOW_SECONDS * (1 - (self._limit - 1) / max(window.count, 1))
-            return math.ceil(left + max(0.0, faded))
-        return max(1, math.ceil(left - WINDOW_SECONDS * room / window.before))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from services.api_gateway.audit import EVERYONE
 from services.api_gateway.auth import Caller
 from services.api_gateway.filters.bounds import STARTED
 from services.api_gateway.filters.errors import InvalidFilter
@@ -15,8 +16,6 @@ from services.api_gateway.problems import Problem
 from services.contracts.session import SessionStatus
 
 FILTER_NAMES = ("q", "status", "personaId", "conversationId", "userId", "from", "to")
-EVERYONE = "*"
-"""As userId: the sessions of every user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ async def read_selection(gate: Gate, query: Query, caller: Caller, action: str, 
     """
     wanted = query.identifier("userId")
     if wanted not in {None, caller.user_id}:
-        await gate.require_admin(caller, action, str(wanted))
+        await gate.require_admin(caller, action, gate.audit.target_of(str(wanted)))
     tree = read_filter(query, caller)
     if wanted is None:
         everyone = caller.is_admin and (all_by_default or names(tree, USER))

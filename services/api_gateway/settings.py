@@ -1,16 +1,23 @@
 """What the gateway reads from its environment."""
 
 import ipaddress
+import re
 from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.runtime.egress import EgressRules
-from services.runtime.settings import KafkaSettings, OpsSettings, PersonaSettings, PostgresSettings
+from services.runtime.settings import (
+    KafkaSettings,
+    OpsSettings,
+    PersonaSettings,
+    PostgresSettings,
+    PseudonymSettings,
+)
 
 
-class GatewaySettings(KafkaSettings, PostgresSettings, PersonaSettings, OpsSettings):
+class GatewaySettings(KafkaSettings, PostgresSettings, PersonaSettings, PseudonymSettings, OpsSettings):
     """Settings of the gateway; exactly one of JWT_SECRET and JWT_JWKS_URL is needed."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
@@ -35,6 +42,27 @@ class GatewaySettings(KafkaSettings, PostgresSettings, PersonaSettings, OpsSetti
     rate_limit_reads: int = Field(
         1200, ge=0, le=1_000_000_000, description="All other requests per user and minute; 0 is no limit"
     )
+    rate_limit_storage: SecretStr | None = Field(
+        None, description="Redis or Valkey, as URL, in which several gateways count together"
+    )
+    gateway_max_requests: int = Field(
+        256, ge=0, le=100_000, description="Requests worked on at the same time; more are refused, 0 is no limit"
+    )
+    gateway_max_waits: int = Field(
+        1000, ge=1, le=100_000, description="Requests that wait at the same time; more are answered as if time were up"
+    )
+    cors_origins: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/,]+(,https?://[^\s/,]+)*)?$",
+        max_length=4096,
+        description="Origins, separated by commas, whose pages may call from browsers",
+    )
+    hsts_seconds: int = Field(
+        0,
+        ge=0,
+        le=63_072_000,
+        description="Strict-Transport-Security of every answer, where TLS ends before the gateway",
+    )
     trusted_proxies: str = Field(
         "", description="Networks, in CIDR notation and separated by commas, whose X-Forwarded-For is believed"
     )
@@ -46,6 +74,13 @@ class GatewaySettings(KafkaSettings, PostgresSettings, PersonaSettings, OpsSetti
             raise ValueError("it needs at least 32 bytes")
         return secret
 
+    @field_validator("rate_limit_storage")
+    @classmethod
+    def _redis_or_valkey(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not re.match(r"(rediss?|valkeys?)://[^\s/]+", url.get_secret_value()):
+            raise ValueError("it must be a URL that begins with redis://, rediss://, valkey:// or valkeys://")
+        return url
+
     @field_validator("trusted_proxies")
     @classmethod
     def _proxies(cls, cidrs: str) -> str:
@@ -56,6 +91,11 @@ class GatewaySettings(KafkaSettings, PostgresSettings, PersonaSettings, OpsSetti
     def _one_kind_of_key(self) -> Self:
         if (self.jwt_secret is None) == (self.jwt_jwks_url is None):
             raise ValueError("set exactly one of JWT_SECRET and JWT_JWKS_URL")
+        # An identity provider's keys sign tokens for everybody: without these, any of them would open this door.
+        if self.jwt_jwks_url is not None and (self.jwt_issuer is None or self.jwt_audience is None):
+            raise ValueError(
+                "JWT_JWKS_URL needs JWT_ISSUER and JWT_AUDIENCE, which tell whose tokens are meant for here"
+            )
         return self
 
     @property

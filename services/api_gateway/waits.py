@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from services.api_gateway.load import is_crowded, resting
+
 T = TypeVar("T")
 
 MAX_WAIT_SECONDS = 60.0
@@ -21,13 +23,14 @@ async def until_told(
 ) -> T | None:
     """Return what `look` finds, looking at once, after each nap, and at the end; None if that takes over `seconds`.
 
-    Also ends, after one last look, when the gateway is stopping.
+    Also ends, after one last look, when the gateway is stopping, or when too many wait already.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + seconds
     while True:
-        last = clock() >= deadline or stopping()
+        last = clock() >= deadline or stopping() or is_crowded()
         found = await look()
         if found is not None or last:
             return found
-        await nap(max(0.0, min(look_again_seconds, deadline - clock())))
+        with resting():
+            await nap(max(0.0, min(look_again_seconds, deadline - clock())))

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -39,8 +39,16 @@ class Target:
     passed_over: str | None = None
     """A sentence where a stack runs that one might have meant: why it is not the target, and what to do."""
 
-    def token(self, user_id: str, *, admin: bool, lifetime: timedelta = timedelta(minutes=10)) -> str:
-        """A token for `user_id`, signed with the target's secret; CommandError without one."""
+    def token(
+        self,
+        user_id: str,
+        *,
+        admin: bool,
+        lifetime: timedelta = timedelta(minutes=10),
+        scopes: Sequence[str] = (),
+        service: str | None = None,
+    ) -> str:
+        """A token as mint_token() makes it, signed with the target's secret; CommandError without one."""
         secret = self.environment.get("JWT_SECRET")
         if not secret:
             raise CommandError(
@@ -54,6 +62,8 @@ class Target:
             lifetime=lifetime,
             issuer=self.environment.get("JWT_ISSUER") or None,
             audience=self.environment.get("JWT_AUDIENCE") or None,
+            scopes=scopes,
+            service=service,
         )
 
     def client(self, user_id: str, *, admin: bool, timeout_seconds: float = 15) -> httpx.Client:

@@ -1,5 +1,6 @@
 """Tokens for the HTTP API, signed with the shared secret."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import jwt
@@ -14,14 +15,23 @@ def mint_token(
     lifetime: timedelta,
     issuer: str | None = None,
     audience: str | None = None,
+    scopes: Sequence[str] = (),
+    service: str | None = None,
 ) -> str:
-    """An HS256 JWT for `user_id` with the role USER, and ADMIN too if `admin`, good from `now` for `lifetime`."""
+    """An HS256 JWT for `user_id` with the role USER, and ADMIN too if `admin`, good from `now` for `lifetime`.
+
+    `scopes` narrow what it may be used for; `service` is who acts for the user.
+    """
     claims: dict[str, object] = {
         "sub": user_id,
         "roles": ["USER", "ADMIN"] if admin else ["USER"],
         "iat": now,
         "exp": now + lifetime,
     }
+    if scopes:
+        claims["scope"] = " ".join(scopes)
+    if service is not None:
+        claims["act"] = {"sub": service}
     if issuer is not None:
         claims["iss"] = issuer
     if audience is not None:

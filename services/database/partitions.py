@@ -1,5 +1,6 @@
 """Monthly partitions by the UUIDv7 of the session: its first 48 bits are milliseconds, so months are id ranges."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.contracts.ids import id_time
 
+MONTHS_AHEAD = 2
 PARTITIONED_TABLES = ("chat_sessions", "messages", "session_events")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOCK = 0x6368_6174  # "chat": two trackers never make partitions at the same time
@@ -28,6 +30,14 @@ def month_of(session_id: UUID) -> datetime:
 def next_month(month: datetime) -> datetime:
     """Return the first instant of the month after `month`."""
     return month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
+
+
+def months_ahead(now: datetime) -> Iterator[datetime]:
+    """Yield the month of `now`, in UTC, and the ones after it for which there is to be room already."""
+    month = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    for _ in range(MONTHS_AHEAD + 1):
+        yield month
+        month = next_month(month)
 
 
 def first_id(month: datetime) -> UUID:

@@ -1,10 +1,12 @@
 """The schema, as SQLAlchemy Core tables: camelCase in PostgreSQL, snake_case in Python.
 
 `chat_sessions`, `messages` and `session_events` are partitioned by the month of the session's UUIDv7
-(`partitions.py`). Alembic's migrations build exactly this; a test compares the two.
+(`partitions.py`), `audit_log` by that of its entries (`audit_partitions.py`). Alembic's migrations build exactly this;
+a test compares the two.
 """
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -23,11 +25,13 @@ from sqlalchemy import (
     Text,
     Uuid,
     and_,
+    event,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from services.contracts.session import MessageRole, SessionStatus
+from services.database.append_only import AFTER_CREATE, AFTER_DROP
 
 metadata = MetaData(
     naming_convention={
@@ -199,16 +203,25 @@ sweeps = Table(
 audit_log = Table(
     "audit_log",
     metadata,
-    Column("id", Uuid, key="id", primary_key=True),
+    Column("id", Uuid, key="id", nullable=False),
     Column("at", Time, key="at", nullable=False),
+    Column("actorKind", Text, key="actor_kind", nullable=False),
     Column("actor", Text, key="actor", nullable=False),
     Column("action", Text, key="action", nullable=False),
     Column("target", Text, key="target", nullable=False),
     Column("outcome", Text, key="outcome", nullable=False),
+    Column("address", Text, key="address"),
     Column("details", JSONB, key="details", nullable=False, server_default=text("'{}'")),
+    PrimaryKeyConstraint("at", "id"),
+    postgresql_partition_by="RANGE (at)",
 )
-Index(None, audit_log.c.at)
-
+Index(None, audit_log.c.actor, audit_log.c.at, audit_log.c.id)
+Index(None, audit_log.c.action, audit_log.c.at, audit_log.c.id)
+Index(None, audit_log.c.outcome, audit_log.c.at, audit_log.c.id)
+for _statement in AFTER_CREATE:
+    event.listen(audit_log, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]
+for _statement in AFTER_DROP:
+    event.listen(audit_log, "after_drop", DDL(_statement))  # type: ignore[no-untyped-call]
 
 _Bytewise = Text(collation="C")
 

@@ -50,6 +50,10 @@ class DataDirectory:
         """The Fernet key that encrypts personas' secrets: the same at every start."""
         return _kept_secret(self.path / "persona-secrets-key", Fernet.generate_key().decode())
 
+    def user_hash_key(self) -> str:
+        """The key of the hashes that name end users in the audit log: the same at every start."""
+        return _kept_secret(self.path / "user-hash-key", secrets.token_urlsafe(48))
+
     def n8n_port(self) -> int:
         """A port for the stub n8n: the same at every start if it is free, since personas remember their webhooks."""
         kept = self.path / "n8n-port"

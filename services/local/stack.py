@@ -72,6 +72,7 @@ class Stack:
             broker_settings=self._engines.broker_settings,
             jwt_secret=self._directory.jwt_secret(),
             persona_secrets_key=self._directory.persona_secrets_key(),
+            user_hash_key=self._directory.user_hash_key(),
         )
         self._tokens = {
             "userToken": self._token("alice", admin=False),

@@ -45,6 +45,7 @@ def service_environment(
     broker_settings: Mapping[str, str],
     jwt_secret: str,
     persona_secrets_key: str,
+    user_hash_key: str,
 ) -> dict[str, str]:
     """The environment of every service: the caller's own, with the stack's addresses and secrets on top.
 
@@ -61,6 +62,7 @@ def service_environment(
         "DATABASE_URL": addresses.database_url,
         "JWT_SECRET": jwt_secret,
         "PERSONA_SECRETS_KEY": persona_secrets_key,
+        "USER_HASH_KEY": user_hash_key,
         "EGRESS_ALLOW_CIDRS": allowed,
         "CALLBACK_BASE_URL": outer.get("CALLBACK_BASE_URL") or addresses.gateway_url,
     }

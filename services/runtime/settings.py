@@ -14,6 +14,7 @@ from pydantic_settings.exceptions import SettingsError
 from services.contracts.callbacks import CallbackUrls
 from services.runtime.egress import EgressRules
 from services.runtime.kafka_security import KafkaSecuritySettings
+from services.runtime.pseudonyms import Pseudonyms
 
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
@@ -72,6 +73,30 @@ class PostgresSettings(BaseSettings):
                 "it must be like postgresql://USER:PASSWORD@HOST:5432/DATABASE, special characters written as %XX"
             )
         return url
+
+
+class PseudonymSettings(BaseSettings):
+    """What the gateway and the tracker, which both name end users where their ids must not stay, must agree on."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    user_hash_key: SecretStr | None = Field(
+        None,
+        description="Key, at least 32 bytes, of the hashes that name end users in the audit log; "
+        "without it they are all unnamed",
+    )
+
+    @field_validator("user_hash_key")
+    @classmethod
+    def _long_enough_to_hash(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value().encode()) < 32:
+            raise ValueError("it needs at least 32 bytes")
+        return key
+
+    @property
+    def pseudonyms(self) -> Pseudonyms:
+        """What names end users."""
+        return Pseudonyms(None if self.user_hash_key is None else self.user_hash_key.get_secret_value().encode())
 
 
 class PersonaSettings(BaseSettings):

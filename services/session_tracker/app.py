@@ -30,7 +30,7 @@ from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.months import Months
 from services.session_tracker.overdue import OverdueCallbacks
 from services.session_tracker.overdue_store import OverdueStore
-from services.session_tracker.retention import Retention
+from services.session_tracker.retention import AuditRetention, Retention
 from services.session_tracker.settings import PRODUCER_TIMEOUT_MS, TrackerSettings
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
@@ -52,7 +52,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
     engine = build_engine(settings.database_url.get_secret_value(), pool_size=8, pre_ping=False)
     producer = build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS)
     broker = build_broker(settings)
-    store, months = SessionStore(engine), Months(engine)
+    store, months = SessionStore(engine, settings.pseudonyms), Months(engine)
     tracker = Tracker(
         store,
         months,
@@ -131,6 +131,9 @@ def _chores(
     if settings.chat_session_retention_days:
         keep = timedelta(days=settings.chat_session_retention_days)
         yield hourly(Retention(engine, metrics, keep=keep).drop_due, "Dropping old months")
+    if settings.audit_retention_days:
+        keep = timedelta(days=settings.audit_retention_days)
+        yield hourly(AuditRetention(engine, keep=keep).drop_due, "Dropping old months of the audit log")
     if settings.chat_session_anonymize_days:
         keep = timedelta(days=settings.chat_session_anonymize_days)
         yield hourly(Anonymisation(engine, metrics, keep=keep).run, "Anonymising old sessions")

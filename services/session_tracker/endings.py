@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from services.contracts.events import SessionEvent
+from services.contracts.events import SessionEvent, WebhookFailed
 from services.session_tracker import statements as sql
+from services.session_tracker.audit import failed_call, write_audit
 from services.session_tracker.faults import RefusedByPostgres
 from services.session_tracker.fold import Transition
 from services.session_tracker.lifecycle import LifecycleEvent, Session, apply
@@ -64,6 +65,9 @@ async def end_sessions(driver: "Driver", endings: Sequence[Ending]) -> list[Tran
     if endings:
         await driver.execute(sql.INSERT_HISTORY, *columns([_history_row(one) for one in endings]))
     await add_counts(driver, transitions)
+    await write_audit(
+        driver, [failed_call(one.event, "session-tracker") for one in endings if isinstance(one.event, WebhookFailed)]
+    )
     return transitions
 
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import NamedTuple
 from uuid import UUID
 
-from services.contracts.events import CancelRequested, MessageSent, TrackedEvent, WebhookSucceeded
+from services.contracts.events import CancelRequested, MessageSent, TrackedEvent, WebhookFailed, WebhookSucceeded
 from services.contracts.ids import derived_id
 from services.contracts.session import MessageRole, SessionStatus
 from services.session_tracker.lifecycle import Session, apply, opened, same_identity
@@ -52,6 +52,8 @@ class Folded:
     messages: list[Message] = field(default_factory=list)
     cancels: list[tuple[CancelRequested, bool]] = field(default_factory=list)
     """Each cancel, and whether it ended the session."""
+    failure: WebhookFailed | None = None
+    """What ended the session as FAILED, if one of the events did."""
 
 
 def by_session(arrivals: Iterable[Arrival]) -> Iterator[tuple[UUID, list[Arrival]]]:
@@ -80,6 +82,8 @@ def fold(session: Session | None, arrivals: Sequence[Arrival]) -> Folded:
         else:
             folded.session, folded.changed = after, True
             folded.messages.extend(_messages(event))
+            if type(event) is WebhookFailed:
+                folded.failure = event
         if type(event) is CancelRequested:
             folded.cancels.append((event, after is not None))
     return folded

@@ -1,14 +1,13 @@
 """Keeps the monthly partitions ahead of the sessions."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.database.partitions import create_partitions, month_of, next_month
+from services.database.audit_partitions import create_audit_partition
+from services.database.partitions import create_partitions, month_of, months_ahead
 from services.session_tracker.faults import postgres_faults
-
-MONTHS_AHEAD = 2
 
 
 class Months:
@@ -32,11 +31,15 @@ class Months:
         self._known.clear()
 
     async def make_ahead(self, now: datetime) -> None:
-        """Make the partitions of this month and of the next ones. Raises PassingFault as ensure() does."""
-        month = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        for _ in range(MONTHS_AHEAD + 1):
+        """Make the partitions of this month and of the next ones, the audit log's among them.
+
+        Raises PassingFault as ensure() does.
+        """
+        for month in months_ahead(now):
             await self._create(month)
-            month = next_month(month)
+            with postgres_faults():
+                async with self._engine.begin() as connection:
+                    await create_audit_partition(connection, month)
 
     async def _create(self, month: datetime) -> None:
         with postgres_faults():

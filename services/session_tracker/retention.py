@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, literal_column, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import exists, func, insert, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.contracts.ids import derived_id
 from services.database import tables as t
+from services.database.audit import ActorKind, entry
+from services.database.audit_partitions import drop_audit_partitions
 from services.database.partitions import drop_partitions, existing_months, first_id, next_month, record_dropped
 from services.session_tracker.chores import only_here
 from services.session_tracker.faults import postgres_faults
@@ -53,15 +53,31 @@ class Retention:
         kept = await _first_active(connection, [month for month in due if month not in begun])
         self._metrics.months_overdue.set(sum(1 for month in due if kept is not None and month >= kept))
         for month in sorted({*begun, *(month for month in due if kept is None or month < kept)}):
-            await self._drop(connection, month, now)
+            await self._drop(connection, month)
 
-    async def _drop(self, connection: AsyncConnection, month: datetime, now: datetime) -> None:
+    async def _drop(self, connection: AsyncConnection, month: datetime) -> None:
         logger.info("Dropping the sessions of %s: none is younger than %d days.", f"{month:%Y-%m}", self._keep.days)
         await record_dropped(connection, month)
         await drop_partitions(connection, month)
-        await connection.execute(insert(t.audit_log).on_conflict_do_nothing(), _audit_row(month, now, self._keep))
+        await connection.execute(insert(t.audit_log), _dropped(f"{month:%Y-%m}", self._keep))
         self._metrics.months_dropped.inc()
         logger.info("The sessions of %s are dropped.", f"{month:%Y-%m}")
+
+
+class AuditRetention:
+    """Drops months of the audit log; that a month was dropped stays in it."""
+
+    def __init__(self, engine: AsyncEngine, *, keep: timedelta) -> None:
+        self._engine = engine
+        self._keep = keep
+
+    async def drop_due(self, now: datetime) -> None:
+        """Drop every month whose last entry is at least `keep` old. Raises PassingFault as Retention does."""
+        with postgres_faults():
+            async with self._engine.begin() as connection:
+                for month in await drop_audit_partitions(connection, now - self._keep):
+                    logger.info("Dropped the audit log of %s.", f"{month:%Y-%m}")
+                    await connection.execute(insert(t.audit_log), _dropped(f"audit_log {month:%Y-%m}", self._keep))
 
 
 async def _first_active(connection: AsyncConnection, months: list[datetime]) -> datetime | None:
@@ -79,13 +95,5 @@ async def _first_active(connection: AsyncConnection, months: list[datetime]) -> 
     return None
 
 
-def _audit_row(month: datetime, now: datetime, keep: timedelta) -> dict[str, object]:
-    return {
-        "id": derived_id("retention", month.astimezone(UTC).isoformat()),
-        "at": now,
-        "actor": ACTOR,
-        "action": "retention.drop",
-        "target": f"{month:%Y-%m}",
-        "outcome": "dropped",
-        "details": {"retentionDays": keep.days},
-    }
+def _dropped(what: str, keep: timedelta) -> dict[str, object]:
+    return entry(ActorKind.SYSTEM, ACTOR, "retention.drop", what, "dropped", details={"retentionDays": keep.days})

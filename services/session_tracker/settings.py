@@ -3,13 +3,13 @@
 from pydantic import Field, field_validator
 
 from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
-from services.runtime.settings import KafkaSettings, OpsSettings, PostgresSettings
+from services.runtime.settings import KafkaSettings, OpsSettings, PostgresSettings, PseudonymSettings
 
 PRODUCER_TIMEOUT_MS = 15_000
 """How long Kafka may take to acknowledge: a process that is to stop while Kafka is away waits no longer."""
 
 
-class TrackerSettings(KafkaSettings, PostgresSettings, OpsSettings):
+class TrackerSettings(KafkaSettings, PostgresSettings, PseudonymSettings, OpsSettings):
     """Of `chat-sessions tracker`."""
 
     chat_session_timeout_hours: float = Field(
@@ -26,6 +26,9 @@ class TrackerSettings(KafkaSettings, PostgresSettings, OpsSettings):
         ge=0,
         le=36_600,
         description="Days after which IP address, user agent and device leave sessions' metadata; 0 keeps them",
+    )
+    audit_retention_days: int = Field(
+        0, ge=0, le=36_600, description="Days after which whole months of the audit log are dropped; 0 keeps them"
     )
     tracker_batch_records: int = Field(1000, ge=1, le=10_000, description="Most records in one fold transaction")
     ops_host: str = Field("127.0.0.1", description="Address of health and metrics")

@@ -50,7 +50,7 @@ MUTABLE_COLUMNS = (
 )
 HISTORY_COLUMNS = ("session_id", "event_id", "type", "occurred_at", "recorded_at", "body")
 MESSAGE_COLUMNS = ("id", "chat_session_id", "role", "content", "created_at")
-AUDIT_COLUMNS = ("id", "at", "actor", "action", "target", "outcome", "details")
+AUDIT_COLUMNS = ("id", "at", "actor_kind", "actor", "action", "target", "outcome", "details")
 ROLLUP_KEY = ("granularity", "bucket", "scope", "shard")
 ROLLUP_ARRAYS = ("granularity", "failure_kinds", "failure_counts", "response_buckets", "response_counts")
 
@@ -167,7 +167,7 @@ MARK_LATE = _sql(update(t.session_events).values(late=true()).where(_history_key
 DELETE_HISTORY = _sql(delete(t.session_events).where(_history_keys()))
 INSERT_MESSAGES = _sql(_insert(t.messages, MESSAGE_COLUMNS).on_conflict_do_nothing())
 CLAIM_CONVERSATIONS = _sql(_insert(t.conversations, ("conversation_id", "user_id")).on_conflict_do_nothing())
-INSERT_AUDIT = _sql(_insert(t.audit_log, AUDIT_COLUMNS).on_conflict_do_nothing())
+INSERT_AUDIT = _sql(_insert(t.audit_log, AUDIT_COLUMNS))
 ADD_COUNTS = _add_counts()
 
 

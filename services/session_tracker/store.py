@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.contracts.events import MessageSent, SessionEvent
-from services.contracts.ids import derived_id
 from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
+from services.runtime.pseudonyms import Pseudonyms
 from services.session_tracker import statements as sql
+from services.session_tracker.audit import entries_of, write_audit
 from services.session_tracker.counts import Counts, RollupKey, deltas
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.fold import Arrival, Folded, Message, Transition, by_session, fold
@@ -54,8 +54,10 @@ class _Work:
 class SessionStore:
     """Session state in PostgreSQL, as the tracker writes it."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, pseudonyms: Pseudonyms | None = None) -> None:
+        """Name end users in the audit log as `pseudonyms` do; without them all alike."""
         self._engine = engine
+        self._pseudonyms = pseudonyms or Pseudonyms(None)
 
     async def fold(self, arrivals: Sequence[Arrival], progress: Mapping[tuple[str, int], datetime]) -> Committed:
         """Fold the events in one transaction, with the progress that it makes of each (topic, partition).
@@ -70,7 +72,7 @@ class SessionStore:
             await _write_messages(driver, [message for folded in work.folded for message in folded.messages])
             await _claim_conversations(driver, new)
             await add_counts(driver, work.transitions)
-            await _write_audit(driver, work.folded)
+            await write_audit(driver, [*entries_of(work.folded, self._pseudonyms)])
             await _move_progress(driver, progress)
         return Committed(
             transitions=work.transitions,
@@ -228,25 +230,6 @@ async def write_counts(driver: "Driver", counts: Mapping[RollupKey, Counts]) -> 
     """Add the counts to the rollups."""
     if counts:
         await driver.execute(sql.ADD_COUNTS, *columns(rollups(counts)))
-
-
-async def _write_audit(driver: "Driver", folded: Sequence[Folded]) -> None:
-    """Write down who cancelled what, and whether it was in time."""
-    rows = [
-        (
-            derived_id(cancel.event_id, "audit"),
-            cancel.occurred_at,
-            cancel.requested_by,
-            "session.cancel",
-            str(cancel.session_id),
-            "cancelled" if ended_it else "late",
-            to_json({"reason": cancel.reason}).decode(),
-        )
-        for one in folded
-        for cancel, ended_it in one.cancels
-    ]
-    if rows:
-        await driver.execute(sql.INSERT_AUDIT, *columns(rows))
 
 
 async def _move_progress(driver: "Driver", progress: Mapping[tuple[str, int], datetime]) -> None:

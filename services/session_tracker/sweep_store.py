@@ -10,13 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.contracts.events import TimeoutSweep
 from services.contracts.ids import derived_id
 from services.database import tables as t
+from services.database.audit import ActorKind, entry
 from services.session_tracker import statements as sql
 from services.session_tracker.endings import Chunk, Ending, Position, end_sessions
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.lifecycle import Session
 from services.session_tracker.rows import session_of
 from services.session_tracker.store import SessionStore
-from services.session_tracker.timeouts import Timeouts
+from services.session_tracker.timeouts import REQUESTED_BY, Timeouts
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -63,16 +64,15 @@ class SweepStore:
                     await connection.execute(done.returning(t.sweeps.c.timed_out, t.sweeps.c.failed_chunks))
                 ).one()
                 await connection.execute(
-                    insert(t.audit_log).on_conflict_do_nothing(),
-                    {
-                        "id": derived_id(sweep.sweep_id, "audit"),
-                        "at": datetime.now(UTC),
-                        "actor": sweep.requested_by,
-                        "action": "sweep.dry-run" if sweep.dry_run else "sweep.run",
-                        "target": str(sweep.sweep_id),
-                        "outcome": "finished",
-                        "details": {"timedOut": counts.timed_out, "failedChunks": counts.failed_chunks},
-                    },
+                    insert(t.audit_log),
+                    entry(
+                        ActorKind.SYSTEM if sweep.requested_by == REQUESTED_BY else ActorKind.ADMIN,
+                        sweep.requested_by,
+                        "sweep.dry-run" if sweep.dry_run else "sweep.run",
+                        str(sweep.sweep_id),
+                        "finished",
+                        details={"timedOut": counts.timed_out, "failedChunks": counts.failed_chunks},
+                    ),
                 )
 
     async def folded_past(self, moment: datetime) -> bool:

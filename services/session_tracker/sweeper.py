@@ -22,10 +22,10 @@ from services.runtime.ops import http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
 from services.session_tracker.settings import PRODUCER_TIMEOUT_MS, SweeperSettings
+from services.session_tracker.timeouts import REQUESTED_BY
 
 logger = logging.getLogger(__name__)
 
-REQUESTED_BY = "sweeper"
 SOURCE = "/chat-sessions/sweeper"
 RETRY_SECONDS = 5.0
 

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+REQUESTED_BY = "sweeper"
+"""Who asks for the scheduled sweeps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:

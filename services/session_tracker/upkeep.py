@@ -14,8 +14,9 @@ from sqlalchemy import ColumnElement, delete, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.contracts.ids import id_time, new_id
+from services.contracts.ids import id_time
 from services.database import tables as t
+from services.database.audit import ActorKind, entry
 from services.database.partitions import next_month
 from services.database.rollups import (
     KEPT,
@@ -187,15 +188,14 @@ async def _reconcile(connection: AsyncConnection, granularity: Granularity, sinc
         await write_counts(await _driver_of(connection), repairs(granularity, cells))
         await connection.execute(
             insert(t.audit_log),
-            {
-                "id": new_id(),
-                "at": datetime.now(UTC),
-                "actor": "session-tracker",
-                "action": "rollups.repair",
-                "target": f"{granularity} {since.isoformat()}",
-                "outcome": "repaired",
-                "details": {"drift": drift, "cells": len(cells), "scopes": len({cell.scope for cell in cells})},
-            },
+            entry(
+                ActorKind.SYSTEM,
+                "session-tracker",
+                "rollups.repair",
+                f"{granularity} {since.isoformat()}",
+                "repaired",
+                details={"drift": drift, "cells": len(cells), "scopes": len({cell.scope for cell in cells})},
+            ),
         )
     return of_hours + drift
 

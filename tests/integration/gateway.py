@@ -14,6 +14,7 @@ import jwt
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from starlette.applications import Starlette
 
 from services.api_gateway.app import open_gateway
 from services.api_gateway.live import SessionChanges
@@ -24,12 +25,19 @@ from services.contracts.topics import CONTROL, MESSAGES, RESULTS, Topic
 from services.database.partitions import create_partitions, id_at, month_of
 from services.database.tables import chat_sessions, fold_progress
 from services.runtime.ops import http_server
+from services.runtime.pseudonyms import Pseudonyms
 from services.runtime.settings import KafkaSettings
 from services.runtime.shutdown import Shutdown
 from services.runtime.topics import create_topics
 from tests.engine import on_apache_kafka
 
 SECRET = "a-secret-that-only-tests-know-0123456789"
+HASH_KEY = "a-key-that-only-tests-hash-users-with-01"
+
+
+def named(user: str) -> str:
+    """How the audit log names an end user."""
+    return Pseudonyms(HASH_KEY.encode()).of(user)
 
 
 def token(user: str = "ada", *, admin: bool = False, secret: str = SECRET, **claims: object) -> str:
@@ -52,6 +60,7 @@ class Gateway:
     bootstrap: str
     url: str
     changes: SessionChanges
+    app: Starlette
 
     async def get(self, path: str, headers: dict[str, str] = ADA, **query: object) -> httpx.Response:
         return await self.http.get(path, headers=headers, params={k: str(v) for k, v in query.items()})
@@ -156,6 +165,7 @@ async def running_gateway(
         "kafka_bootstrap_servers": bootstrap,
         "database_url": postgres_url,
         "jwt_secret": SECRET,
+        "user_hash_key": HASH_KEY,
         "gateway_port": 0,
         "kafka_idempotence": on_apache_kafka(),
         "kafka_fetch_max_wait_ms": 50,
@@ -172,7 +182,7 @@ async def running_gateway(
                 await asyncio.sleep(0.01)
             url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
             async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
-                yield Gateway(http, engine, bootstrap, url, changes)
+                yield Gateway(http, engine, bootstrap, url, changes, app)
         finally:
             changes.stop()
             server.should_exit = True

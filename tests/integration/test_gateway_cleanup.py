@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import insert
 
+from services.api_gateway.routes import cleanup
 from services.contracts import TimeoutSweep
 from services.contracts.topics import SWEEPS
 from services.database.tables import audit_log, sweeps
@@ -15,6 +16,7 @@ from tests.integration.gateway import (
     ROOT,
     Gateway,
     caught_up_gateway,
+    named,
 )
 
 
@@ -50,6 +52,27 @@ async def test_a_cleanup_that_takes_longer_is_202_with_where_to_look(gateway: Ga
     assert (await gateway.get(answer.headers["location"], ROOT)).status_code == 404
 
 
+async def test_a_cleanup_with_a_key_is_one_sweep(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleanup, "SWEEP_SECONDS", 0.1)
+    path, headers = "/api/chat-sessions/cleanup", {**ROOT, "idempotency-key": "k-1"}
+    async with gateway.log_of(SWEEPS) as log:
+        first = await gateway.http.post(path, headers=headers, json={"maxAgeHours": 24})
+        again = await gateway.http.post(path, headers=headers, json={"maxAgeHours": 24})
+        assert (first.status_code, again.status_code) == (202, 202)
+        assert again.json() == first.json()
+        event = await log.next()
+        assert await log.is_silent()
+    assert isinstance(event, TimeoutSweep)
+    assert str(event.event_id) == first.json()["sweepId"]
+    row = {"sweep_id": event.sweep_id, "requested_by": "root", "as_of": event.as_of, "max_age_hours": 24}
+    await gateway.execute(insert(sweeps).values(**row, dry_run=False, finished_at=datetime.now(UTC)))
+    ended = await gateway.http.post(path, headers=headers, json={"maxAgeHours": 24})
+    assert (ended.status_code, ended.json()["sweepId"]) == (200, first.json()["sweepId"])
+    other = await gateway.http.post(path, headers=headers, json={"maxAgeHours": 25})
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+    assert len(await gateway.rows(audit_log)) == 1
+
+
 async def test_a_wrong_cleanup_is_refused(gateway: Gateway) -> None:
     for body in ({"maxAgeHours": 0}, {"maxAgeHours": "24"}, {"dryRun": 1}, {"hours": 1}):
         answer = await gateway.http.post("/api/chat-sessions/cleanup", headers=ROOT, json=body)
@@ -60,4 +83,4 @@ async def test_only_an_admin_cleans_up(gateway: Gateway) -> None:
     answer = await gateway.http.post("/api/chat-sessions/cleanup", headers=ADA, json={})
     assert (answer.status_code, answer.json()["code"]) == (403, "admin-only")
     [entry] = await gateway.rows(audit_log)
-    assert (entry.actor, entry.action, entry.outcome) == ("ada", "cleanup", "refused")
+    assert (entry.actor, entry.action, entry.outcome) == (named("ada"), "cleanup", "refused")

@@ -18,7 +18,7 @@ from services.api_gateway.routes import exports
 from services.contracts import SessionStatus
 from services.database.partitions import create_partitions, id_at
 from services.database.tables import audit_log
-from tests.integration.gateway import ADA, BOB, ROOT, Gateway, old_id, running_gateway, until
+from tests.integration.gateway import ADA, BOB, ROOT, Gateway, named, old_id, running_gateway, until
 
 EXPORT = "/api/chat-sessions/export"
 PLAIN = {"accept-encoding": "identity"}
@@ -109,7 +109,7 @@ async def test_an_admin_exports_everyones_sessions_and_that_is_audited(gateway: 
     assert await found(ROOT) == set(theirs.values())
     assert await found(ROOT, userId="bob") == {theirs["bob"]}
     entries = sorted((entry.actor, entry.action, entry.target) for entry in await gateway.rows(audit_log))
-    assert entries == [("root", "session.export", "*"), ("root", "session.export", "bob")]
+    assert entries == [("root", "session.export", "*"), ("root", "session.export", f"user:{named('bob')}")]
     assert (await gateway.get(EXPORT, userId="bob")).status_code == 403
 
 

@@ -15,7 +15,7 @@ from services.api_gateway.selection import Selection
 from services.contracts import SessionStatus
 from services.contracts.ids import id_time
 from services.database.tables import audit_log
-from tests.integration.gateway import BOB, ROOT, Gateway, old_id, running_gateway
+from tests.integration.gateway import BOB, ROOT, Gateway, named, old_id, running_gateway
 
 
 @pytest.fixture
@@ -99,7 +99,8 @@ async def test_only_an_admin_lists_another_users_sessions(gateway: Gateway) -> N
     assert [item["sessionId"] for item in listed["items"]] == [str(theirs)]
     assert (await gateway.get("/api/chat-sessions", ROOT)).json()["items"] == []
     [entry] = await gateway.rows(audit_log)
-    assert (entry.actor, entry.action, entry.target, entry.outcome) == ("ada", "session.list", "bob", "refused")
+    told = (entry.actor, entry.action, entry.target, entry.outcome)
+    assert told == (named("ada"), "session.list", f"user:{named('bob')}", "refused")
 
 
 WRONG_PARAMETERS: list[tuple[dict[str, object], str]] = [

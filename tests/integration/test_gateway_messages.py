@@ -1,6 +1,7 @@
 """Sending messages: what is accepted, what is refused, and what is published."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -166,7 +167,7 @@ async def test_the_rate_of_messages_is_limited_per_user(broker: str, postgres_ur
     async with running_gateway(broker, postgres_url, rate_limit_messages=3, rate_limit_persona=2) as gateway:
         await ready(gateway)
         first = await gateway.send("c-1", personaId="one")
-        assert first.headers["ratelimit"].startswith('"messages to one persona";r=1;')
+        assert re.fullmatch(r'"messages";r=2;t=\d+, "messages to one persona";r=1;t=\d+', first.headers["ratelimit"])
         assert (await gateway.send("c-1", personaId="one")).status_code == 202
         persona = await gateway.send("c-1", personaId="one")
         assert (persona.status_code, persona.json()["code"]) == (429, "rate-limited")

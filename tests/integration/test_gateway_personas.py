@@ -10,7 +10,7 @@ from cryptography.fernet import Fernet
 
 from services.api_gateway.answer_models import Persona
 from services.database.tables import audit_log, personas
-from tests.integration.gateway import ADA, ROOT, Gateway, running_gateway
+from tests.integration.gateway import ADA, ROOT, Gateway, named, running_gateway
 
 KEY = Fernet.generate_key()
 PUBLIC = "https://192.0.2.1/webhook/x"
@@ -238,4 +238,4 @@ async def test_a_refused_admin_act_is_audited(gateway: Gateway) -> None:
     answer = await gateway.http.put("/api/personas/p", headers=ADA, json={"webhookUrl": PUBLIC})
     assert answer.status_code == 403
     [entry] = await gateway.rows(audit_log)
-    assert (entry.actor, entry.action, entry.target, entry.outcome) == ("ada", "persona.put", "p", "refused")
+    assert (entry.actor, entry.action, entry.target, entry.outcome) == (named("ada"), "persona.put", "p", "refused")

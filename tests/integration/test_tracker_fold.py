@@ -85,8 +85,6 @@ async def test_a_late_reply_is_kept_and_changes_nothing(engine, rows, postgres_u
     assert history["late"]
     assert "too late" in history["body"]
     assert await rows.fetchval("SELECT count(*) FROM messages") == 1
-    audit = await rows.fetchrow("SELECT actor, action, outcome FROM audit_log")
-    assert tuple(audit) == ("u1", "session.cancel", "cancelled")
     await assert_rollups_exact(postgres_url)
 
 

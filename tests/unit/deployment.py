@@ -36,6 +36,7 @@ SECRETS = {
     "DATABASE_URL": "postgresql://chat_sessions:secret@postgres/chat_sessions",
     "JWT_SECRET": "s" * 32,
     "PERSONA_SECRETS_KEY": Fernet.generate_key().decode(),
+    "USER_HASH_KEY": "k" * 32,
 }
 
 IMAGE_ENVIRONMENT = {"GATEWAY_HOST", "OPS_HOST"}

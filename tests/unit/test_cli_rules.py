@@ -9,7 +9,7 @@ from services.commands.explain import explain_session, timeline_lines
 from services.commands.tokens import mint_token
 from services.commands.wording import counted, listed, shown
 from services.contracts.session import FailureKind, SessionStatus
-from services.session_tracker.sweeper import REQUESTED_BY
+from services.session_tracker.timeouts import REQUESTED_BY
 
 SECRET = "s" * 32
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -29,6 +29,14 @@ def test_an_admin_s_token_may_name_issuer_and_audience() -> None:
     token = mint_token("a", SECRET, admin=True, now=NOW, lifetime=timedelta(hours=1), issuer="me", audience="chat")
     claims = jwt.decode(token, SECRET, algorithms=["HS256"], audience="chat", issuer="me")
     assert claims["roles"] == ["USER", "ADMIN"]
+
+
+def test_a_service_s_token_names_it_and_what_it_may_do() -> None:
+    token = mint_token(
+        "u1", SECRET, admin=False, now=NOW, lifetime=timedelta(hours=1), scopes=["messages:write"], service="billing"
+    )
+    claims = jwt.decode(token, SECRET, algorithms=["HS256"])
+    assert (claims["sub"], claims["act"], claims["scope"]) == ("u1", {"sub": "billing"}, "messages:write")
 
 
 @pytest.mark.parametrize("kind", FailureKind)

@@ -49,6 +49,7 @@ def environment(outer: dict[str, str], **broker_settings: str) -> dict[str, str]
         broker_settings=broker_settings,
         jwt_secret="secret",
         persona_secrets_key="key",
+        user_hash_key="h" * 32,
     )
 
 

@@ -1,6 +1,5 @@
 """`POST /api/callbacks/{token}`: a workflow that only acknowledged a message posts its reply."""
 
-import time
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
@@ -8,11 +7,10 @@ from fastapi import APIRouter, Request, Response
 from services.api_gateway.answers import answer
 from services.api_gateway.callbacks import read_callback, result_of
 from services.api_gateway.documentation import POST_CALLBACK
-from services.api_gateway.gate import within
+from services.api_gateway.limiting import Limiter
 from services.api_gateway.parameters import Query, read_body
 from services.api_gateway.problems import Problem
 from services.api_gateway.publishing import Publisher
-from services.api_gateway.rates import RateLimit
 from services.contracts import admit
 from services.contracts.callbacks import PATH, Callback, CallbackUrls
 from services.contracts.replies import NoReply
@@ -28,10 +26,11 @@ CALLBACKS_A_MINUTE = 60
 class CallbackRoutes:
     """Takes replies by callback, also while PostgreSQL is away. The token is the authority: it is never told on."""
 
-    def __init__(self, urls: CallbackUrls | None, publisher: Publisher) -> None:
+    def __init__(self, urls: CallbackUrls | None, publisher: Publisher, limit: Limiter) -> None:
+        """Take callbacks within the limit of each session."""
         self._urls = urls
         self._publisher = publisher
-        self._limit = RateLimit("callbacks of one session", CALLBACKS_A_MINUTE)
+        self._limit = limit
 
     def router(self) -> APIRouter:
         """Return the route."""
@@ -43,7 +42,7 @@ class CallbackRoutes:
         """Publish the reply, or the failure that the workflow reports; 202 once Kafka has it."""
         token = request.path_params["token"]
         callback = self._callback(token)
-        limits = within(self._limit.hit(str(callback.session_id), time.monotonic()))
+        await self._limit.count(request, str(callback.session_id))
         Query(request)
         _require_in_time(callback, datetime.now(UTC))
         body = await read_body(request, most=MAX_CALLBACK_BYTES)
@@ -63,7 +62,7 @@ class CallbackRoutes:
                 f"{error} The outcome is unknown: post the same again, repeats count once.",
                 headers={"retry-after": "5"},
             ) from error
-        return answer({"sessionId": callback.session_id}, 202, limits)
+        return answer({"sessionId": callback.session_id}, 202)
 
     def _callback(self, token: str) -> Callback:
         callback = self._urls.read(token) if self._urls is not None else None

@@ -10,15 +10,18 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 
 from services.api_gateway.answers import answer
-from services.api_gateway.audit import record
+from services.api_gateway.audit import ASKED
+from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import CleanupBody
 from services.api_gateway.database import Database
 from services.api_gateway.documentation import CLEAN_UP, GET_CLEANUP
 from services.api_gateway.gate import Gate
+from services.api_gateway.idempotency import IdempotencyKeys, keyed_request
 from services.api_gateway.live import SessionChanges
 from services.api_gateway.parameters import Query, parse_body, read_body
 from services.api_gateway.problems import Problem
 from services.api_gateway.publishing import Publisher
+from services.api_gateway.scopes import Scope
 from services.api_gateway.waits import until_told
 from services.contracts import TimeoutSweep, admit, new_id
 from services.database.tables import sweeps
@@ -37,6 +40,7 @@ class CleanupRoutes:
 
     gate: Gate
     database: Database
+    keys: IdempotencyKeys
     publisher: Publisher
     changes: SessionChanges
 
@@ -49,43 +53,48 @@ class CleanupRoutes:
 
     async def clean_up(self, request: Request) -> Response:
         """Ask for a sweep, and answer with what it did if it ends within a few seconds."""
-        caller = await self.gate.admin(request, "cleanup", "chat-sessions")
+        caller = await self.gate.admin(request, Scope.SESSIONS_CLEANUP, "cleanup", "chat-sessions")
         self.gate.require_sessions()
         Query(request)
-        body = parse_body(CleanupBody, await read_body(request), optional=True)
-        sweep_id, now = new_id(), datetime.now(UTC)
-        event = TimeoutSweep(
-            event_id=sweep_id,
-            occurred_at=now,
-            sweep_id=sweep_id,
-            as_of=now,
-            requested_by=caller.user_id,
-            max_age_hours=body.max_age_hours,
-            dry_run=body.dry_run,
-        )
-        admit(event, now)
-        async with self.database.statements() as connection:
-            asked: dict[str, Any] = {"maxAgeHours": body.max_age_hours, "dryRun": body.dry_run}
-            await record(connection, caller, "cleanup", str(sweep_id), details=asked)
-        try:
-            await self.publisher.publish(event)
-        except NotAcknowledged as error:
-            detail = f"{error} Whether the sweep will run is unknown; ask for another, which does no harm."
-            raise Problem(503, "not-acknowledged", detail, members={"sweepId": sweep_id}) from error
+        raw = await read_body(request)
+        event = _sweep(caller, parse_body(CleanupBody, raw, optional=True), datetime.now(UTC))
+        keyed = keyed_request(request, caller.user_id, raw)
+        is_due = True
+        if keyed is not None:
+            ticket = await self.keys.ticket(keyed, event.occurred_at)
+            ids = {"sweep_id": ticket.event_id, "event_id": ticket.event_id}
+            times = {"as_of": ticket.created_at, "occurred_at": ticket.created_at}
+            event, is_due = event.model_copy(update=ids | times), not ticket.published
+        if is_due:
+            await self._ask(event, caller)
+            if keyed is not None:
+                await self.keys.published(keyed, datetime.now(UTC))
         done = await until_told(
-            lambda: self._finished(sweep_id),
+            lambda: self._finished(event.sweep_id),
             asyncio.sleep,
             lambda: self.changes.stopping,
             seconds=SWEEP_SECONDS,
             look_again_seconds=LOOK_AGAIN_SECONDS,
         )
-        if done is None:
-            return answer({"sweepId": sweep_id, "asOf": now, "dryRun": body.dry_run}, 202, _location(sweep_id))
-        return answer(done)
+        if done is not None:
+            return answer(done)
+        asked = {"sweepId": event.sweep_id, "asOf": event.as_of, "dryRun": event.dry_run}
+        return answer(asked, 202, {"location": f"{PATH}/{event.sweep_id}", "retry-after": "2"})
+
+    async def _ask(self, event: TimeoutSweep, caller: Caller) -> None:
+        async with self.database.statements() as connection:
+            asked: dict[str, Any] = {"maxAgeHours": event.max_age_hours, "dryRun": event.dry_run}
+            target = str(event.sweep_id)
+            await self.gate.audit.record(connection, caller, "cleanup", target, outcome=ASKED, details=asked)
+        try:
+            await self.publisher.publish(event)
+        except NotAcknowledged as error:
+            detail = f"{error} Whether the sweep will run is unknown; ask for another, which does no harm."
+            raise Problem(503, "not-acknowledged", detail, members={"sweepId": event.sweep_id}) from error
 
     async def look_up(self, request: Request) -> Response:
         """Tell how far a sweep is."""
-        await self.gate.admin(request, "cleanup.read", "chat-sessions")
+        await self.gate.admin(request, Scope.SESSIONS_CLEANUP, "cleanup.read", "chat-sessions")
         self.gate.require_sessions()
         Query(request)
         try:
@@ -106,5 +115,16 @@ class CleanupRoutes:
         return None if row is None else row._asdict()
 
 
-def _location(sweep_id: UUID) -> dict[str, str]:
-    return {"location": f"{PATH}/{sweep_id}", "retry-after": "2"}
+def _sweep(caller: Caller, body: CleanupBody, now: datetime) -> TimeoutSweep:
+    sweep_id = new_id()
+    event = TimeoutSweep(
+        event_id=sweep_id,
+        occurred_at=now,
+        sweep_id=sweep_id,
+        as_of=now,
+        requested_by=caller.user_id,
+        max_age_hours=body.max_age_hours,
+        dry_run=body.dry_run,
+    )
+    admit(event, now)
+    return event

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from services.api_gateway.audit import record
+from services.api_gateway.audit import EVERYONE
 from services.api_gateway.database import Database, DatabaseAway
 from services.api_gateway.documentation import EXPORT_SESSIONS
 from services.api_gateway.exports import Format, Writer, takes_gzip
@@ -21,7 +21,7 @@ from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.parameters import Query
 from services.api_gateway.problems import Problem
 from services.api_gateway.reads import SessionReads
-from services.api_gateway.selection import EVERYONE, FILTER_NAMES, Selection, read_selection
+from services.api_gateway.selection import FILTER_NAMES, Selection, read_selection
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ class ExportRoutes:
         form = Format(query.choice("format", tuple(Format)) or Format.NDJSON)
         if selection.user_id != caller.user_id:
             async with self.database.statements() as connection:
-                await record(connection, caller, "session.export", selection.user_id or EVERYONE)
+                target = self.gate.audit.target_of(selection.user_id or EVERYONE)
+                await self.gate.audit.record(connection, caller, "session.export", target)
         writer = Writer(form, compressed=takes_gzip(request.headers.get("accept-encoding", "")))
         self._begin()
         try:

@@ -1,8 +1,7 @@
 """`POST /api/conversations/{conversationId}/messages`: a user sends a message to a persona."""
 
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,16 +14,17 @@ from services.api_gateway.bodies import MessageBody
 from services.api_gateway.conversations import Conversations
 from services.api_gateway.database import DatabaseAway
 from services.api_gateway.documentation import SEND_MESSAGE
-from services.api_gateway.gate import Gate, within
-from services.api_gateway.idempotency import IdempotencyKeys, KeyedRequest
+from services.api_gateway.gate import Gate
+from services.api_gateway.idempotency import IdempotencyKeys, KeyedRequest, keyed_request
+from services.api_gateway.limiting import Limiter
 from services.api_gateway.live import SessionChanges
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.origin import client_address, device_info, with_origin
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body
 from services.api_gateway.problems import Problem
 from services.api_gateway.publishing import Publisher
-from services.api_gateway.rates import RateLimit
 from services.api_gateway.reads import SessionReads
+from services.api_gateway.scopes import Scope
 from services.api_gateway.waits import MAX_WAIT_SECONDS, until_told
 from services.contracts import MessageSent, SessionStatus, admit, new_id
 from services.contracts.ids import id_time
@@ -45,8 +45,8 @@ class MessageRoutes:
     keys: IdempotencyKeys
     changes: SessionChanges
     reads: SessionReads
-    per_user: RateLimit
-    per_persona: RateLimit
+    per_user: Limiter
+    per_persona: Limiter
     proxies: Sequence[Network]
     metrics: GatewayMetrics
 
@@ -59,16 +59,16 @@ class MessageRoutes:
 
     async def send(self, request: Request) -> Response:
         """Publish the message, and wait for its session's end if asked to."""
-        caller = await self.gate.caller(request)
+        caller = await self.gate.caller(request, Scope.MESSAGES_WRITE)
         wait = Query(request, "wait").seconds("wait", MAX_WAIT_SECONDS)
         conversation_id = identifier("conversationId", request.path_params["conversationId"])
-        limits = within(self.per_user.hit(caller.user_id, time.monotonic()))
+        await self.per_user.count(request, caller.user_id)
         raw = await read_body(request)
         event = self._event(request, caller, conversation_id, parse_body(MessageBody, raw))
-        limits |= within(self.per_persona.hit(f"{caller.user_id}\0{event.persona_id}", time.monotonic()))
+        await self.per_persona.count(request, f"{caller.user_id}\0{event.persona_id}")
         if not await self.conversations.claim(conversation_id, caller.user_id):
             raise Problem(404, "no-such-conversation", "You have no conversation with this id.")
-        keyed = _keyed(request, caller, raw)
+        keyed = keyed_request(request, caller.user_id, raw)
         is_due = True
         if keyed is not None:
             ticket = await self.keys.ticket(keyed, event.occurred_at)
@@ -82,7 +82,7 @@ class MessageRoutes:
                 ended = await until_told(
                     lambda: self._ended(event, caller), waiter.nap, lambda: self.changes.stopping, seconds=wait
                 )
-        return _answer(event, ended, limits)
+        return _answer(event, ended)
 
     def _event(self, request: Request, caller: Caller, conversation_id: str, body: MessageBody) -> MessageSent:
         headers, now = request.headers, datetime.now(UTC)
@@ -133,15 +133,8 @@ class MessageRoutes:
             return None
 
 
-def _keyed(request: Request, caller: Caller, raw: bytes) -> KeyedRequest | None:
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return None
-    return KeyedRequest(caller.user_id, identifier("Idempotency-Key", key), f"POST {request.url.path}", raw)
-
-
-def _answer(event: MessageSent, ended: dict[str, Any] | None, limits: Mapping[str, str]) -> Response:
-    headers = {"location": session_location(event.session_id), **limits}
+def _answer(event: MessageSent, ended: dict[str, Any] | None) -> Response:
+    headers = {"location": session_location(event.session_id)}
     if ended is not None:
         return answer(ended, 200, headers)
     accepted = {

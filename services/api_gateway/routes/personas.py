@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Request, Response
 
 from services.api_gateway.answers import answer
-from services.api_gateway.audit import record
 from services.api_gateway.database import Database
 from services.api_gateway.documentation import DELETE_PERSONA, GET_PERSONA, LIST_PERSONAS, PUT_PERSONA
 from services.api_gateway.gate import Gate
@@ -15,6 +14,7 @@ from services.api_gateway.parameters import Query, identifier, parse_body, read_
 from services.api_gateway.persona_bodies import PersonaBody
 from services.api_gateway.personas import Personas, delete_persona, read_persona, read_personas, shown
 from services.api_gateway.problems import Problem
+from services.api_gateway.scopes import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class PersonaRoutes:
 
     async def list(self, request: Request) -> Response:
         """List personas by id."""
-        await self.gate.admin(request, "persona.list", "personas")
+        await self.gate.admin(request, Scope.PERSONAS_READ, "persona.list", "personas")
         query = Query(request, "limit", "cursor")
         limit = query.integer("limit", 50, low=1, high=200)
         async with self.database.statements() as connection:
@@ -48,21 +48,20 @@ class PersonaRoutes:
     async def put(self, request: Request) -> Response:
         """Make or replace a persona, its address checked."""
         persona_id = _persona_id(request)
-        caller = await self.gate.admin(request, "persona.put", persona_id)
+        caller = await self.gate.admin(request, Scope.PERSONAS_WRITE, "persona.put", persona_id)
         Query(request)
         body = parse_body(PersonaBody, await read_body(request))
         warnings = await self.personas.check_addresses(body)
         async with self.database.transaction() as connection:
             row = await self.personas.put(connection, persona_id, body, datetime.now(UTC))
-            await record(
-                connection, caller, "persona.put", persona_id, details={"host": urlsplit(body.webhook_url).hostname}
-            )
+            host = urlsplit(body.webhook_url).hostname
+            await self.gate.audit.record(connection, caller, "persona.put", persona_id, details={"host": host})
         return answer({**shown(row), "warnings": warnings} if warnings else shown(row))
 
     async def get(self, request: Request) -> Response:
         """Tell a persona, without its credentials."""
         persona_id = _persona_id(request)
-        await self.gate.admin(request, "persona.get", persona_id)
+        await self.gate.admin(request, Scope.PERSONAS_READ, "persona.get", persona_id)
         Query(request)
         async with self.database.statements() as connection:
             row = await read_persona(connection, persona_id)
@@ -73,12 +72,12 @@ class PersonaRoutes:
     async def delete(self, request: Request) -> Response:
         """Delete a persona: messages to it fail from then on."""
         persona_id = _persona_id(request)
-        caller = await self.gate.admin(request, "persona.delete", persona_id)
+        caller = await self.gate.admin(request, Scope.PERSONAS_WRITE, "persona.delete", persona_id)
         Query(request)
         async with self.database.transaction() as connection:
             if not await delete_persona(connection, persona_id):
                 raise _no_such_persona(persona_id)
-            await record(connection, caller, "persona.delete", persona_id)
+            await self.gate.audit.record(connection, caller, "persona.delete", persona_id)
         return Response(status_code=204)
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 
 from services.api_gateway.answers import answer, session_location
-from services.api_gateway.audit import record
+from services.api_gateway.audit import ASKED
 from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import CancelBody
 from services.api_gateway.database import Database
@@ -22,6 +22,7 @@ from services.api_gateway.problems import Problem, no_such_session
 from services.api_gateway.progress import found_or_decided
 from services.api_gateway.publishing import Publisher
 from services.api_gateway.reads import SessionReads
+from services.api_gateway.scopes import Scope
 from services.api_gateway.selection import FILTER_NAMES, Selection, equal, read_selection
 from services.api_gateway.waits import MAX_WAIT_SECONDS, until_told
 from services.contracts import CancelRequested, SessionStatus, admit, new_id
@@ -90,13 +91,11 @@ class SessionRoutes:
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a session, and answer with what really became of it."""
-        caller = await self.gate.session_reader(request)
+        caller = await self.gate.session_reader(request, Scope.SESSIONS_CANCEL)
         Query(request)
         session_id = _session_id(request)
         body = parse_body(CancelBody, await read_body(request), optional=True)
-        session = await found_or_decided(
-            lambda: self.reads.session(session_id, caller), session_id, self.database, self.changes
-        )
+        session = await self._cancellable(session_id, caller)
         if session["status"] is not SessionStatus.ACTIVE:
             return _outcome(session)
         with self.changes.waiter(session_id) as waiter:
@@ -110,6 +109,17 @@ class SessionRoutes:
         if ended is None:
             return answer(session, 202, {"location": session_location(session_id)})
         return _outcome(ended)
+
+    async def _cancellable(self, session_id: UUID, caller: Caller) -> dict[str, Any]:
+        try:
+            return await found_or_decided(
+                lambda: self.reads.session(session_id, caller), session_id, self.database, self.changes
+            )
+        except Problem as problem:
+            # Of an admin it is a mistake in the id: everything is his to cancel.
+            if problem.status == 404 and not caller.is_admin:
+                await self.gate.audit.record_refusal(caller, "session.cancel", str(session_id), problem.code)
+            raise
 
     async def _request_cancel(
         self, session: dict[str, Any], caller: Caller, reason: str | None, traceparent: str | None
@@ -126,11 +136,10 @@ class SessionRoutes:
             reason=reason,
         )
         admit(event, now)
-        if session["userId"] != caller.user_id:
+        if session["userId"] != caller.user_id or caller.service is not None:
             async with self.database.statements() as connection:
-                await record(
-                    connection, caller, "session.cancel", str(session["sessionId"]), details={"user": session["userId"]}
-                )
+                target = str(session["sessionId"])
+                await self.gate.audit.record(connection, caller, "session.cancel", target, outcome=ASKED)
         try:
             await self.publisher.publish(event, traceparent=continued(traceparent))
         except NotAcknowledged as error:

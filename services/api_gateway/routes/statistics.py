@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from services.api_gateway.answers import answer
+from services.api_gateway.audit import EVERYONE
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database
 from services.api_gateway.documentation import GET_STATISTICS
@@ -19,7 +20,8 @@ from services.api_gateway.filters.tree import And
 from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query
 from services.api_gateway.problems import invalid_parameter
-from services.api_gateway.selection import EVERYONE, equal, invalid_filter, read_filter
+from services.api_gateway.scopes import Scope
+from services.api_gateway.selection import equal, invalid_filter, read_filter
 from services.api_gateway.statistics import (
     MAX_POINTS,
     Span,
@@ -53,7 +55,7 @@ class StatisticsRoutes:
 
     async def statistics(self, request: Request) -> Response:
         """Count the sessions that started within the range."""
-        caller = await self.gate.session_reader(request)
+        caller = await self.gate.session_reader(request, Scope.STATS_READ)
         query = Query(request, "q", "personaId", "userId", "from", "to", "interval", "groupBy")
         asked = await self._subject(query, caller)
         now = datetime.now(UTC)
@@ -76,7 +78,7 @@ class StatisticsRoutes:
         """Return what is counted; Problem 400 for a filter that nothing was counted by, 403 for others' sessions."""
         wanted = query.identifier("userId")
         if wanted not in {None, caller.user_id}:
-            await self.gate.require_admin(caller, "stats.read", str(wanted))
+            await self.gate.require_admin(caller, "stats.read", self.gate.audit.target_of(str(wanted)))
         users = equal(USER, None if wanted == EVERYONE else wanted)
         try:
             asked = subject(And((*users, read_filter(query, caller))))

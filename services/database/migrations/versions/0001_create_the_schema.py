@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from services.database.append_only import AFTER_CREATE, AFTER_DROP
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -15,14 +17,21 @@ def upgrade() -> None:
         "audit_log",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("actorKind", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("action", sa.Text(), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
         sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=True),
         sa.Column("details", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_audit_log"),
+        sa.PrimaryKeyConstraint("at", "id", name="pk_audit_log"),
+        postgresql_partition_by="RANGE (at)",
     )
-    op.create_index("ix_audit_log_at", "audit_log", ["at"], unique=False)
+    op.create_index("ix_audit_log_action_at_id", "audit_log", ["action", "at", "id"], unique=False)
+    op.create_index("ix_audit_log_actor_at_id", "audit_log", ["actor", "at", "id"], unique=False)
+    op.create_index("ix_audit_log_outcome_at_id", "audit_log", ["outcome", "at", "id"], unique=False)
+    for statement in AFTER_CREATE:
+        op.execute(statement)
     op.create_table(
         "chat_sessions",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -230,7 +239,8 @@ def downgrade() -> None:
     op.drop_index("ix_chat_sessions_personaId_status_sessionId", table_name="chat_sessions")
     op.drop_index("ix_chat_sessions_conversationId_status_sessionId", table_name="chat_sessions")
     op.drop_table("chat_sessions")
-    op.drop_index("ix_audit_log_at", table_name="audit_log")
     op.drop_table("audit_log")
+    for statement in AFTER_DROP:
+        op.execute(statement)
     op.execute('DROP TYPE "ChatSessionStatus"')
     op.execute('DROP TYPE "MessageRole"')

@@ -1,0 +1,55 @@
+"""Rate limits as requests meet them: who counts, and what the answer tells of it."""
+
+import time
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from services.api_gateway.problems import Problem
+from services.api_gateway.rates import RateLimit, Verdict
+from services.api_gateway.shared_counts import SharedCounts
+
+_VERDICTS = "chat_sessions.verdicts"
+
+
+@dataclass(frozen=True, slots=True)
+class Limiter:
+    """One limit, counted by all gateways together where they share a storage, else by each for itself.
+
+    While that storage is away, each counts for itself: limits grow lax, and nobody is kept out who may come in.
+    """
+
+    limit: RateLimit
+    shared: SharedCounts | None
+
+    async def count(self, request: Request, key: str) -> None:
+        """Count the request; raise Problem 429 where it is one too many. The answer tells of it either way."""
+        verdict = await self._verdict(key)
+        if verdict is None:
+            return
+        request.scope.setdefault(_VERDICTS, []).append(verdict)
+        if not verdict.allowed:
+            raise Problem(
+                429,
+                "rate-limited",
+                f"At most {verdict.limit} {verdict.name} a minute are allowed; try again in {verdict.reset_seconds} s.",
+                headers={"retry-after": str(verdict.reset_seconds)},
+            )
+
+    async def _verdict(self, key: str) -> Verdict | None:
+        if self.shared is not None and self.limit.most:
+            verdict = await self.shared.hit(self.limit.name, self.limit.most, key)
+            if verdict is not None:
+                return verdict
+        return self.limit.hit(key, time.monotonic())
+
+
+def verdict_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Return the header fields that tell of the limits that the request has met, each a list of all of them."""
+    verdicts: list[Verdict] = scope.get(_VERDICTS, [])
+    told: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        for name, value in verdict.headers.items():
+            told.setdefault(name, []).append(value)
+    return [(name.encode(), ", ".join(values).encode()) for name, values in told.items()]

@@ -1,0 +1,47 @@
+"""`GET /api/audit`: who did what, and who was refused."""
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+
+from services.api_gateway.answers import answer
+from services.api_gateway.audit_reads import AuditFilters, read_audit, read_cursor
+from services.api_gateway.database import Database
+from services.api_gateway.documentation import READ_AUDIT
+from services.api_gateway.gate import Gate
+from services.api_gateway.parameters import Query
+from services.api_gateway.scopes import Scope
+
+MAX_TEXT_CHARACTERS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRoutes:
+    """For admins."""
+
+    gate: Gate
+    database: Database
+
+    def router(self) -> APIRouter:
+        """Return the route."""
+        router = APIRouter()
+        router.add_api_route("/api/audit", self.list, methods=["GET"], **READ_AUDIT)
+        return router
+
+    async def list(self, request: Request) -> Response:
+        """List entries, the newest first."""
+        await self.gate.admin(request, Scope.AUDIT_READ, "audit.read", "audit")
+        query = Query(request, "actor", "userId", "action", "outcome", "from", "to", "limit", "cursor")
+        user_id = query.identifier("userId")
+        limit = query.integer("limit", 50, low=1, high=200)
+        cursor = query.text("cursor", 64)
+        filters = AuditFilters(
+            actor=query.identifier("actor"),
+            user=None if user_id is None else self.gate.audit.name_of(user_id),
+            action=query.text("action", MAX_TEXT_CHARACTERS),
+            outcome=query.text("outcome", MAX_TEXT_CHARACTERS),
+            since=query.time("from"),
+            until=query.time("to"),
+        )
+        before = None if cursor is None else read_cursor(cursor)
+        return answer(await read_audit(self.database, filters, before, limit))

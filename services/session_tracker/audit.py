@@ -1,0 +1,51 @@
+"""What the fold and overdue callbacks write into the audit log, in the transaction that makes it true."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_json
+
+from services.contracts.events import CancelRequested, WebhookFailed
+from services.database.audit import ActorKind, entry
+from services.runtime.pseudonyms import Pseudonyms
+from services.session_tracker import statements as sql
+from services.session_tracker.fold import Folded
+from services.session_tracker.rows import columns
+
+if TYPE_CHECKING:
+    from services.session_tracker.store import Driver
+
+Entry = dict[str, Any]
+
+
+def entries_of(folded: Sequence[Folded], pseudonyms: Pseudonyms) -> Iterator[Entry]:
+    """Yield who cancelled what, and whether it was in time; and each webhook call that failed for good."""
+    for one in folded:
+        for cancel, ended_it in one.cancels:
+            yield _cancel(cancel, pseudonyms, "cancelled" if ended_it else "late")
+        if one.failure is not None:
+            yield failed_call(one.failure, "webhook-dispatcher")
+
+
+def failed_call(event: WebhookFailed, told_by: str) -> Entry:
+    """Return the entry of a webhook call that ended its session as FAILED."""
+    details = {"personaId": event.persona_id, "failureKind": event.failure_kind, "attempt": event.attempt}
+    if event.status_code is not None:
+        details["statusCode"] = event.status_code
+    return entry(ActorKind.SYSTEM, told_by, "webhook.call", str(event.session_id), "failed", details=details)
+
+
+async def write_audit(driver: "Driver", entries: Sequence[Entry]) -> None:
+    """Add the entries, in the caller's transaction."""
+    if entries:
+        told = [{**one, "details": to_json(one["details"]).decode()} for one in entries]
+        await driver.execute(sql.INSERT_AUDIT, *columns([tuple(one[key] for key in sql.AUDIT_COLUMNS) for one in told]))
+
+
+def _cancel(cancel: CancelRequested, pseudonyms: Pseudonyms, outcome: str) -> Entry:
+    # Only admins cancel what is not their own. The reason stays in the session's history: a user may have written it.
+    if cancel.requested_by == cancel.user_id:
+        kind, actor = ActorKind.USER, pseudonyms.of(cancel.user_id)
+    else:
+        kind, actor = ActorKind.ADMIN, cancel.requested_by
+    return entry(kind, actor, "session.cancel", str(cancel.session_id), outcome)

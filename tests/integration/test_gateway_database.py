@@ -1,0 +1,55 @@
+"""Connections to PostgreSQL are lent in the order in which they are asked for."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+
+from services.api_gateway import database as database_module
+from services.api_gateway.database import LENT_AT_ONCE, Database, DatabaseAway
+from services.database.engine import build_engine
+
+ASKERS = 6 * LENT_AT_ONCE
+
+
+async def test_nobody_is_overtaken(postgres_url: str) -> None:
+    engine = build_engine(postgres_url, pool_size=LENT_AT_ONCE, pre_ping=False)
+    database, served, done = Database(engine), [0] * ASKERS, asyncio.Event()
+
+    async def ask_again_and_again(asker: int) -> None:
+        while not done.is_set():
+            async with database.statements() as connection:
+                await connection.execute(text("SELECT pg_sleep(0.002)"))
+            served[asker] += 1
+            if sum(served) >= 20 * ASKERS:
+                done.set()
+
+    await asyncio.gather(*(ask_again_and_again(asker) for asker in range(ASKERS)))
+    await engine.dispose()
+    assert max(served) - min(served) <= 5, served
+
+
+async def test_who_does_not_get_his_turn_in_time_finds_it_away(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "TURN_SECONDS", 0.1)
+    engine = build_engine(postgres_url, pool_size=LENT_AT_ONCE, pre_ping=False)
+    database, done = Database(engine), asyncio.Event()
+
+    async def hold() -> None:
+        async with database.statements():
+            await done.wait()
+
+    async def ask_in_vain() -> None:
+        while True:
+            async with database.statements():
+                await asyncio.sleep(0)
+
+    holders = [asyncio.create_task(hold()) for _ in range(LENT_AT_ONCE)]
+    with pytest.raises(DatabaseAway):
+        await ask_in_vain()
+    done.set()
+    await asyncio.gather(*holders)
+    async with database.statements() as connection:
+        assert await connection.scalar(text("SELECT 1")) == 1
+    await engine.dispose()

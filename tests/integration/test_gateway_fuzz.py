@@ -1,0 +1,72 @@
+"""Requests that schemathesis makes of the OpenAPI document: no server error, and nothing that is not in the document.
+
+A quarter of a minute of them, or as many as FUZZ_SECONDS says (`make fuzz`).
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from services.api_gateway.routes import messages, sessions
+from services.api_gateway.waits import until_told
+from services.contracts.callbacks import Callback, CallbackUrls, token_of
+from services.contracts.ids import new_id
+from services.local.reaper import Reaper
+from tests.integration.gateway import ready, running_gateway, token
+from tests.integration.tracker_process import tracker_process
+
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "15"))
+CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+KEY = Fernet.generate_key()
+BASE_URL = "http://gateway.example"
+
+
+async def briefly(look: Callable[[], Awaitable[Any]], *others: Any, seconds: float, **options: Any) -> Any:
+    """Wait as until_told does, but never long: no workflow answers here."""
+    return await until_told(look, *others, seconds=min(seconds, 0.2), **options)
+
+
+def callback_token() -> str:
+    now = datetime.now(UTC)
+    callback = Callback(new_id(), "c-callback", "support", "ada", 1, now, now + timedelta(hours=1))
+    return token_of(CallbackUrls(BASE_URL, KEY).url(callback))
+
+
+@pytest.mark.timeout(SECONDS + 120)
+async def test_every_answer_is_as_the_document_says(
+    bootstrap: str, postgres_url: str, reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (messages, sessions):
+        monkeypatch.setattr(module, "until_told", briefly)
+    settings = {
+        "rate_limit_messages": 0,
+        "rate_limit_reads": 0,
+        "persona_secrets_key": KEY.decode(),
+        "callback_base_url": BASE_URL,
+    }
+    with tracker_process(bootstrap, postgres_url, tmp_path / "tracker.log", reaper) as tracker:
+        async with running_gateway(bootstrap, postgres_url, topics=False, **settings) as gateway:
+            await ready(gateway)
+            await tracker.until_ready()
+            command = [Path(sys.executable).with_name("st"), "--config-file", CONFIGURATION, "run"]
+            command += [f"{gateway.url}/openapi.json", "--max-time", str(SECONDS), "--no-color"]
+            environment = {
+                **os.environ,
+                "ADMIN_TOKEN": token("root", admin=True, exp=4_000_000_000),
+                "CALLBACK_TOKEN": callback_token(),
+            }
+            fuzzing = await asyncio.create_subprocess_exec(
+                *command, cwd=tmp_path, env=environment, stdout=asyncio.subprocess.PIPE
+            )
+            told, _ = await fuzzing.communicate()
+            metrics = (await gateway.http.get("/metrics")).text
+    print(told.decode())
+    assert fuzzing.returncode == 0, "see above what schemathesis found"
+    assert 'status="500"' not in metrics

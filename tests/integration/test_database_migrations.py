@@ -125,6 +125,31 @@ async def test_a_downgrade_leaves_nothing_and_an_upgrade_follows_it(empty_url: s
     assert await catalogue(empty_url) == full
 
 
+async def test_the_audit_log_is_carried_over_both_ways(empty_url: str) -> None:
+    upgrade, downgrade, config = command.upgrade, command.downgrade, alembic_config(empty_url)
+    await asyncio.to_thread(upgrade, config, "0001")
+    engine = build_engine(empty_url)
+    entry = (
+        "INSERT INTO audit_log (id, at, actor, action, target, outcome)"
+        " VALUES (gen_random_uuid(), :at, 'ada', 'cleanup', '', 'done')"
+    )
+    times = [datetime(2026, 10, 31, 23, 59, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)]
+    try:
+        async with engine.begin() as connection:
+            for at in times:
+                await connection.execute(text(entry), {"at": at})
+        await migrate(empty_url)
+        found = text('SELECT at, "actorKind", tableoid::regclass::text FROM audit_log ORDER BY at')
+        async with engine.connect() as connection:
+            rows = [tuple(row) for row in await connection.execute(found)]
+        assert rows == [(times[0], "admin", "audit_log_2026_10"), (times[1], "admin", "audit_log_2026_12")]
+        await asyncio.to_thread(downgrade, config, "0001")
+        async with engine.connect() as connection:
+            assert list(await connection.scalars(text("SELECT at FROM audit_log ORDER BY at"))) == times
+    finally:
+        await engine.dispose()
+
+
 async def test_a_downgrade_works_with_partitions(postgres_url: str) -> None:
     engine = build_engine(postgres_url)
     try:

@@ -68,7 +68,11 @@ async def insert_session(connection: AsyncConnection, session_id: UUID) -> None:
 
 async def tables_with_month(connection: AsyncConnection) -> list[str]:
     names = await connection.scalars(
-        text("SELECT relname FROM pg_class JOIN pg_inherits ON inhrelid = pg_class.oid WHERE relkind = 'r' ORDER BY 1")
+        text(
+            "SELECT relname FROM pg_class JOIN pg_inherits ON inhrelid = pg_class.oid"
+            " WHERE relkind = 'r' AND inhparent = ANY (cast(:parents AS regclass[])) ORDER BY 1"
+        ),
+        {"parents": list(PARTITIONED_TABLES)},
     )
     return list(names)
 

@@ -4,8 +4,6 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from services.database.append_only import AFTER_CREATE, AFTER_DROP
-
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -17,21 +15,14 @@ def upgrade() -> None:
         "audit_log",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("actorKind", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("action", sa.Text(), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
         sa.Column("outcome", sa.Text(), nullable=False),
-        sa.Column("address", sa.Text(), nullable=True),
         sa.Column("details", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
-        sa.PrimaryKeyConstraint("at", "id", name="pk_audit_log"),
-        postgresql_partition_by="RANGE (at)",
+        sa.PrimaryKeyConstraint("id", name="pk_audit_log"),
     )
-    op.create_index("ix_audit_log_action_at_id", "audit_log", ["action", "at", "id"], unique=False)
-    op.create_index("ix_audit_log_actor_at_id", "audit_log", ["actor", "at", "id"], unique=False)
-    op.create_index("ix_audit_log_outcome_at_id", "audit_log", ["outcome", "at", "id"], unique=False)
-    for statement in AFTER_CREATE:
-        op.execute(statement)
+    op.create_index("ix_audit_log_at", "audit_log", ["at"], unique=False)
     op.create_table(
         "chat_sessions",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -122,7 +113,6 @@ def upgrade() -> None:
         sa.Column("publishedAt", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("userId", "key", name="pk_idempotency_keys"),
     )
-    op.create_index("ix_idempotency_keys_createdAt", "idempotency_keys", ["createdAt"], unique=False)
     op.create_table(
         "maintenance_progress",
         sa.Column("task", sa.Text(), nullable=False),
@@ -221,7 +211,6 @@ def downgrade() -> None:
     op.drop_table("rollup_checks")
     op.drop_table("personas")
     op.drop_table("maintenance_progress")
-    op.drop_index("ix_idempotency_keys_createdAt", table_name="idempotency_keys")
     op.drop_table("idempotency_keys")
     op.drop_table("fold_progress")
     op.drop_table("dropped_months")
@@ -239,8 +228,7 @@ def downgrade() -> None:
     op.drop_index("ix_chat_sessions_personaId_status_sessionId", table_name="chat_sessions")
     op.drop_index("ix_chat_sessions_conversationId_status_sessionId", table_name="chat_sessions")
     op.drop_table("chat_sessions")
+    op.drop_index("ix_audit_log_at", table_name="audit_log")
     op.drop_table("audit_log")
-    for statement in AFTER_DROP:
-        op.execute(statement)
     op.execute('DROP TYPE "ChatSessionStatus"')
     op.execute('DROP TYPE "MessageRole"')

@@ -1,15 +1,18 @@
-"""Where webhooks' host names lead: resolved once a connection, and only to addresses that may be called."""
+"""Where webhooks' URLs lead: host names resolved once a connection, and only to addresses that may be called."""
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
-from services.runtime.egress import EgressRules
+from services.runtime.egress import EgressRules, UrlRefused, check_url
+from services.webhook_dispatcher.outcomes import NoAnswer, Trouble
 
 RESOLVE_SECONDS = 5.0
 MOST_LOOKUPS = 200
@@ -20,6 +23,22 @@ Found = list[tuple[Any, ...]]
 
 class AddressRefused(OSError):
     """Every address that a host name stands for is one that the egress rules forbid."""
+
+
+def target(rules: EgressRules, webhook_url: str) -> URL | NoAnswer:
+    """Return what a call of this webhook URL connects to, or why there is none."""
+    try:
+        check_url(webhook_url)
+        url = URL(webhook_url)
+    except UrlRefused as refused:
+        return NoAnswer(Trouble.ADDRESS_REFUSED, str(refused).rstrip("."))
+    except ValueError:
+        return NoAnswer(Trouble.ADDRESS_REFUSED, "the webhook URL cannot be read as a URL")
+    # An IP address as host never comes to the resolver.
+    host = url.host or ""
+    if _is_ip_address(host) and not rules.allows(host):
+        return NoAnswer(Trouble.ADDRESS_REFUSED)
+    return url
 
 
 class CheckedResolver(AbstractResolver):
@@ -92,3 +111,11 @@ class CheckedResolver(AbstractResolver):
         self._lookups -= 1
         if not future.done():
             settle(outcome)
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True

@@ -4,13 +4,13 @@ aiohttp, for the reasons in docs/decisions/0002-http-client.md.
 """
 
 import asyncio
-import ipaddress
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, Self
 
 import aiohttp
@@ -20,10 +20,11 @@ from yarl import URL
 from services.contracts import MessageSent
 from services.contracts.callbacks import token_of
 from services.contracts.secrecy import forms
-from services.runtime.egress import EgressRules, UrlRefused, check_url
-from services.webhook_dispatcher.addresses import AddressRefused, CheckedResolver
+from services.runtime.egress import EgressRules
+from services.webhook_dispatcher.addresses import AddressRefused, CheckedResolver, target
 from services.webhook_dispatcher.bodies import MAX_BODY_BYTES, IncomingBody
 from services.webhook_dispatcher.course import Course
+from services.webhook_dispatcher.credentials import Credentials
 from services.webhook_dispatcher.executions import EXECUTION_HEADER, execution_id, plausible
 from services.webhook_dispatcher.outcomes import Answer, NoAnswer, Trouble
 from services.webhook_dispatcher.personas import Persona
@@ -33,6 +34,8 @@ CONNECT_SECONDS = 5.0
 ADDRESS_CACHE_SECONDS = 10
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which Node.js closes an idle connection, so that no call meets that closing."""
+MOST_TARGETS = 4_096
+"""Webhook URLs that are remembered with what the checks said of them."""
 
 Hear = Callable[[str], None]
 """Takes the next piece of a streamed reply, as it arrives."""
@@ -62,6 +65,8 @@ class N8n:
     def __init__(self, rules: EgressRules, *, tls: ssl.SSLContext | None = None) -> None:
         self._rules = rules
         self._tls = tls
+        # Reading and checking a URL takes longer than what else is done of our own to make a call.
+        self._target = lru_cache(MOST_TARGETS)(partial(target, rules))
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -106,13 +111,18 @@ class N8n:
 
         Never raises for what the other side does. When the calling task is cancelled, the socket is closed.
         """
-        outcome: Answer | NoAnswer | None = self._refusal(persona)
-        if outcome is None:
+        outcome: Answer | NoAnswer
+        target = NoAnswer(Trouble.NO_CREDENTIALS) if persona.auth_unreadable else self._target(persona.webhook_url)
+        if isinstance(target, NoAnswer):
+            outcome = target
+        else:
             patience = _Patience(course)
             calling = _calling.set(patience)
             try:
                 async with patience.timer:
-                    outcome = await self._exchange(persona, message, patience, traceparent, hear, callback_url)
+                    outcome = await self._exchange(
+                        target, persona.credentials, message, patience, traceparent, hear, callback_url
+                    )
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 outcome = _trouble(error, patience)
             finally:
@@ -121,23 +131,23 @@ class N8n:
 
     async def _exchange(
         self,
-        persona: Persona,
+        url: URL,
+        credentials: Credentials,
         message: MessageSent,
         patience: "_Patience",
         traceparent: str,
         hear: Hear,
         callback_url: str | None,
     ) -> Answer | NoAnswer:
-        body = _body(message, callback_url)
-        proof = persona.credentials.prove(
-            session_id=str(message.session_id), user_id=message.user_id, body=body, now=time.time()
-        )
-        headers = {**proof.headers, "idempotency-key": proof.headers["webhook-id"], "traceparent": traceparent}
+        session_id = str(message.session_id)
+        body = _body(message, session_id, callback_url)
+        proof = credentials.prove(session_id=session_id, user_id=message.user_id, body=body, now=time.time())
+        headers = {**proof.headers, "idempotency-key": session_id, "traceparent": traceparent}
         secrets = proof.secrets
         if callback_url is not None:
             headers["callback-url"] = callback_url
             secrets = (*secrets, *forms(token_of(callback_url)))
-        async with self._post(persona.webhook_url, body, headers) as response:
+        async with self._post(url, body, headers) as response:
             patience.course.answered(time.monotonic())
             patience.go_on()
             answer = await _read(response, patience, secrets, hear)
@@ -146,26 +156,11 @@ class N8n:
         return answer
 
     def _post(
-        self, url: str, body: bytes, headers: Mapping[str, str]
+        self, url: URL, body: bytes, headers: Mapping[str, str]
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if self._session is None:
             raise RuntimeError("The HTTP client is not open.")
-        return self._session.post(URL(url), data=body, headers=headers, allow_redirects=False)
-
-    def _refusal(self, persona: Persona) -> NoAnswer | None:
-        if persona.auth_unreadable:
-            return NoAnswer(Trouble.NO_CREDENTIALS)
-        try:
-            check_url(persona.webhook_url)
-            host = URL(persona.webhook_url).host or ""
-        except UrlRefused as refused:
-            return NoAnswer(Trouble.ADDRESS_REFUSED, str(refused).rstrip("."))
-        except ValueError:
-            return NoAnswer(Trouble.ADDRESS_REFUSED, "the webhook URL cannot be read as a URL")
-        # An IP address as host never comes to the resolver.
-        if _is_ip_address(host) and not self._rules.allows(host):
-            return NoAnswer(Trouble.ADDRESS_REFUSED)
-        return None
+        return self._session.post(url, data=body, headers=headers, allow_redirects=False)
 
 
 class _Patience:
@@ -281,20 +276,12 @@ def _trouble(error: Exception, patience: _Patience) -> NoAnswer:
     return NoAnswer(found or (Trouble.LOST if connected else Trouble.NOT_CONNECTED))
 
 
-def _body(message: MessageSent, callback_url: str | None) -> bytes:
+def _body(message: MessageSent, session_id: str, callback_url: str | None) -> bytes:
     told = {
         "message": message.message,
         "conversationId": message.conversation_id,
         "personaId": message.persona_id,
         "userId": message.user_id,
-        "sessionId": str(message.session_id),
+        "sessionId": session_id,
     }
     return orjson.dumps(told if callback_url is None else {**told, "callbackUrl": callback_url})
-
-
-def _is_ip_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True

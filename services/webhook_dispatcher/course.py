@@ -43,11 +43,6 @@ class Course:
         self.heard_at = now
 
     @property
-    def staged(self) -> bool:
-        """True where its stages have limits of their own."""
-        return self.first_byte_seconds is not None or self.idle_seconds is not None
-
-    @property
     def connect_ms(self) -> int | None:
         """Milliseconds from the beginning to the connection."""
         return self._milliseconds(self.connected_at)

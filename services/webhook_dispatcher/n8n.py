@@ -3,7 +3,6 @@
 aiohttp, for the reasons in docs/decisions/0002-http-client.md.
 """
 
-import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from services.webhook_dispatcher.course import Course
 from services.webhook_dispatcher.credentials import Credentials
 from services.webhook_dispatcher.executions import EXECUTION_HEADER, execution_id, plausible
 from services.webhook_dispatcher.outcomes import Answer, NoAnswer, Trouble
+from services.webhook_dispatcher.patience import Patience, Watch
 from services.webhook_dispatcher.personas import Persona
 
 CONNECT_SECONDS = 5.0
@@ -68,6 +68,7 @@ class N8n:
         # Reading and checking a URL takes longer than what else is done of our own to make a call.
         self._target = lru_cache(MOST_TARGETS)(partial(target, rules))
         self._session: aiohttp.ClientSession | None = None
+        self._watch = Watch()
 
     async def __aenter__(self) -> Self:
         connector = _Connector(
@@ -92,6 +93,7 @@ class N8n:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._watch.close()
         if self._session is not None:
             await self._session.close()
 
@@ -116,15 +118,15 @@ class N8n:
         if isinstance(target, NoAnswer):
             outcome = target
         else:
-            patience = _Patience(course)
-            calling = _calling.set(patience)
+            patience = Patience(self._watch, course)
+            calling = _calling.set(course)
             try:
-                async with patience.timer:
+                async with patience:
                     outcome = await self._exchange(
-                        target, persona.credentials, message, patience, traceparent, hear, callback_url
+                        target, persona.credentials, message, course, traceparent, hear, callback_url
                     )
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                outcome = _trouble(error, patience)
+                outcome = _trouble(error, course, patience.exceeded)
             finally:
                 _calling.reset(calling)
         return Exchange(outcome, course, course.duration_ms(time.monotonic()))
@@ -134,7 +136,7 @@ class N8n:
         url: URL,
         credentials: Credentials,
         message: MessageSent,
-        patience: "_Patience",
+        course: Course,
         traceparent: str,
         hear: Hear,
         callback_url: str | None,
@@ -148,11 +150,10 @@ class N8n:
             headers["callback-url"] = callback_url
             secrets = (*secrets, *forms(token_of(callback_url)))
         async with self._post(url, body, headers) as response:
-            patience.course.answered(time.monotonic())
-            patience.go_on()
-            answer = await _read(response, patience, secrets, hear)
+            course.answered(time.monotonic())
+            answer = await _read(response, course, secrets, hear)
         if isinstance(answer, Answer):
-            patience.course.execution_id = execution_id(answer)
+            course.execution_id = execution_id(answer)
         return answer
 
     def _post(
@@ -163,30 +164,7 @@ class N8n:
         return self._session.post(url, data=body, headers=headers, allow_redirects=False)
 
 
-class _Patience:
-    """Breaks a call off at whichever of its limits comes first, from inside the call's own task."""
-
-    def __init__(self, course: Course) -> None:
-        self.course = course
-        self._loop = asyncio.get_running_loop()
-        self.timer = asyncio.timeout_at(self._ends_at())
-
-    def go_on(self) -> None:
-        """The call came one step further."""
-        if self.course.staged:
-            self.timer.reschedule(self._ends_at())
-
-    def _ends_at(self) -> float:
-        # The loop's clock need not be that of time.monotonic().
-        return self._loop.time() + self.course.next_limit()[0] - time.monotonic()
-
-    @property
-    def exceeded(self) -> str | None:
-        """Which limit passed, as a half-sentence; None if none did."""
-        return self.course.limit_text(self.course.next_limit()[1]) if self.timer.expired() else None
-
-
-_calling: ContextVar[_Patience] = ContextVar("_calling")
+_calling: ContextVar[Course] = ContextVar("_calling")
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -194,27 +172,24 @@ class _Connector(aiohttp.TCPConnector):
 
     async def connect(self, *arguments: Any, **named: Any) -> Any:
         connection = await super().connect(*arguments, **named)
-        patience = _calling.get()
-        patience.course.connected(time.monotonic())
-        patience.go_on()
+        _calling.get().connected(time.monotonic())
         return connection
 
 
 async def _read(
-    response: aiohttp.ClientResponse, patience: _Patience, secrets: tuple[str, ...], hear: Hear
+    response: aiohttp.ClientResponse, course: Course, secrets: tuple[str, ...], hear: Hear
 ) -> Answer | NoAnswer:
     if not 100 <= response.status <= 999:
         return NoAnswer(Trouble.NOT_HTTP, f"it answered the status {response.status}")
     if (response.content_length or 0) > MAX_BODY_BYTES:
         return _too_large(response)
-    course, headers = patience.course, response.headers
+    headers = response.headers
     # At once: a call that is broken off before its end tells it too, and what it started can be stopped.
     course.execution_id = plausible(headers.get(EXECUTION_HEADER), secrets)
     encoding = headers.get("content-encoding")
     body = IncomingBody(may_stream=response.status in _SUCCESS and encoding in {None, "", "identity"})
-    async for piece in response.content.iter_any():
+    while piece := await response.content.readany():
         course.heard(time.monotonic())
-        patience.go_on()
         _tell(hear, body.feed(piece))
         if body.stream is not None and course.execution_id is None:
             course.execution_id = plausible(body.stream.execution_id, secrets)
@@ -262,9 +237,9 @@ _ERRORS: tuple[tuple[type[Exception], Trouble], ...] = (
 """The first that fits counts: the classes are one another's children. Only the first four never sent anything."""
 
 
-def _trouble(error: Exception, patience: _Patience) -> NoAnswer:
-    connected = patience.course.connected_at is not None
-    if (exceeded := patience.exceeded) is not None:
+def _trouble(error: Exception, course: Course, exceeded: str | None) -> NoAnswer:
+    connected = course.connected_at is not None
+    if exceeded is not None:
         return NoAnswer(Trouble.NOT_IN_TIME if connected else Trouble.NOT_CONNECTED, exceeded)
     if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(error.os_error, AddressRefused):
         return NoAnswer(Trouble.ADDRESS_REFUSED)

@@ -19,10 +19,10 @@ class Accepted:
     """Until when the reply may be posted."""
 
 
-def callback_of(message: Message, seconds: float | None, now: datetime, longest: timedelta) -> Callback | None:
+def callback_of(message: Message, seconds: float | None, now: datetime, longest_hours: float) -> Callback | None:
     """Return the callback of the call that begins `now`; None without `seconds`: the persona's answer is its reply.
 
-    Its deadline is `seconds` away, and at most `longest`: after that, a sweep may end the session.
+    Its deadline is `seconds` away, and at most `longest_hours`: after that, a sweep may end the session.
     """
     if seconds is None:
         return None
@@ -34,7 +34,7 @@ def callback_of(message: Message, seconds: float | None, now: datetime, longest:
         user_id=sent.user_id,
         attempt=message.attempt,
         called_at=now,
-        deadline_at=now + min(timedelta(seconds=seconds), longest),
+        deadline_at=now + timedelta(seconds=min(seconds, longest_hours * 3600)),
     )
 
 

@@ -60,6 +60,7 @@ class Deliveries:
         self._deltas = deltas
         self._metrics = metrics
         self._slots = Slots(max_calls)
+        metrics.in_flight.set_function(self._slots.taken)
         self._timeout_hours = timeout_hours
         self._callback_urls = callback_urls
         self._gates: dict[str, Gate] = {}
@@ -139,9 +140,8 @@ class Deliveries:
             persona.first_byte_seconds,
             persona.idle_seconds,
         )
-        longest = timedelta(hours=persona.session_timeout_hours or self._timeout_hours)
-        message.callback = callback_of(message, persona.callback_seconds, datetime.now(UTC), longest)
-        self._metrics.in_flight.inc()
+        longest_hours = persona.session_timeout_hours or self._timeout_hours
+        message.callback = callback_of(message, persona.callback_seconds, datetime.now(UTC), longest_hours)
         delta_writer = self._deltas.writer(message.event, message.attempt, message.traceparent)
         try:
             exchange = await self._n8n.call(
@@ -158,7 +158,6 @@ class Deliveries:
             raise
         finally:
             delta_writer.flush()
-            self._metrics.in_flight.dec()
         # No await lies between the answer and this: a cancel finds either a running call or a result under way.
         message.phase = Phase.PUBLISHING
         return exchange
@@ -169,7 +168,7 @@ class Deliveries:
         """Publish how a call ended. Return in how many seconds the next is due, None if there is none."""
         verdict = judge_call(exchange.outcome, message.callback)
         gate.note(verdict, exchange.course.began)
-        self._measure(persona.persona_id, verdict, exchange)
+        gate.metrics.ended(_outcome(verdict), exchange.duration_ms / 1000)
         now = datetime.now(UTC)
         told = _timings(exchange.course, exchange.duration_ms)
         if isinstance(verdict, Reply):
@@ -240,10 +239,6 @@ class Deliveries:
         if message.callback is None or self._callback_urls is None:
             return None
         return self._callback_urls.url(message.callback)
-
-    def _measure(self, persona_id: str, verdict: Reply | Accepted | Failed, exchange: Exchange) -> None:
-        self._metrics.attempts.labels(persona_id, _outcome(verdict)).inc()
-        self._metrics.seconds.labels(persona_id).observe(exchange.duration_ms / 1000)
 
 
 def _outcome(verdict: Reply | Accepted | Failed) -> str:

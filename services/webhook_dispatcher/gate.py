@@ -30,6 +30,8 @@ class Gate:
         self._waiting: OrderedDict[asyncio.Future[bool], _Waiting] = OrderedDict()
         self._probe: asyncio.TimerHandle | None = None
         self._state = BreakerState.CLOSED
+        self.metrics = metrics.of_persona(persona_id)
+        """Of the persona's calls."""
         self._shown_state = metrics.breaker.labels(persona_id)
         self._shown_limit = metrics.limit.labels(persona_id)
         self.kind = FailureKind.OVERLOADED

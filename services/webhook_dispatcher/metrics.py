@@ -1,11 +1,42 @@
 """Every metric of the dispatcher."""
 
+from enum import Enum
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 NO_PERSONA = "(unknown)"
 """The persona label of what names a persona that does not exist: a publisher must not be able to make labels."""
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class End(Enum):
+    """How a message came to need no more work."""
+
+    CALLED = "called"
+    KNOWN = "known"
+    CANCELLED = "cancelled"
+    OVERLOADED = "overloaded"
+    REFUSED = "refused"
+    OTHER_GROUP = "other-group"
+
+
+class PersonaMetrics:
+    """The calls of one persona, as metrics: looking up labels takes longer than counting, so it is done once."""
+
+    def __init__(self, attempts: Counter, seconds: Histogram, persona_id: str) -> None:
+        self._persona_id = persona_id
+        self._attempts = attempts
+        self._outcomes: dict[str, Counter] = {}
+        self._seconds = seconds.labels(persona_id)
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """A call ended after so many seconds; `outcome` as in the metric of attempts."""
+        counter = self._outcomes.get(outcome)
+        if counter is None:
+            counter = self._outcomes[outcome] = self._attempts.labels(self._persona_id, outcome)
+        counter.inc()
+        self._seconds.observe(seconds)
 
 
 class DispatcherMetrics:
@@ -42,13 +73,14 @@ class DispatcherMetrics:
         self.retries = Counter(
             "chat_webhook_retries", "Failed calls that are made again", ["persona", "kind"], registry=registry
         )
-        self.finished = Counter(
+        finished = Counter(
             "chat_dispatcher_finished_messages",
             "Messages that need no more work, by how they ended: called, known (done before), cancelled, overloaded, "
             "refused (dead-lettered), other-group",
             ["end"],
             registry=registry,
         )
+        self.finished = {end: finished.labels(end.value) for end in End}
         self.held = Gauge(
             "chat_dispatcher_held_messages",
             "Messages of a partition that are taken and not finished",
@@ -81,3 +113,7 @@ class DispatcherMetrics:
             "Results that Kafka did not acknowledge and that were published again",
             registry=registry,
         )
+
+    def of_persona(self, persona_id: str) -> PersonaMetrics:
+        """Return what counts the calls of this persona."""
+        return PersonaMetrics(self.attempts, self.seconds, persona_id)

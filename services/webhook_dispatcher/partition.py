@@ -22,7 +22,7 @@ from services.runtime.shutdown import Shutdown
 from services.runtime.tracing import continued
 from services.webhook_dispatcher.catch_up import CatchUp, cancel_request, ended_session
 from services.webhook_dispatcher.deliveries import Deliveries
-from services.webhook_dispatcher.metrics import DispatcherMetrics
+from services.webhook_dispatcher.metrics import DispatcherMetrics, End
 from services.webhook_dispatcher.stops import Stops
 from services.webhook_dispatcher.tracking import KnownSessions, Message, Phase
 from services.webhook_dispatcher.window import Bounds, Window
@@ -106,7 +106,7 @@ class Partition:
             return
         self._regulate()
         if meant_for_another_group(record, DISPATCHER_GROUP):
-            self._finish(record.offset, "other-group")
+            self._finish(record.offset, End.OTHER_GROUP)
             return
         try:
             event = decode(record.topic, record.headers, record.value)
@@ -197,7 +197,7 @@ class Partition:
     def _start(self, message: Message) -> None:
         session_id = message.session_id
         if session_id in self._under_way or self._known.needs_no_call(session_id, message.identity):
-            self._finish(message.offset, "known")
+            self._finish(message.offset, End.KNOWN)
             return
         self._under_way[session_id] = message
         conversation_id = message.event.conversation_id
@@ -232,7 +232,7 @@ class Partition:
         conversation = self._conversations[message.event.conversation_id]
         if conversation.messages[0] is not message:
             conversation.messages.remove(message)
-            self._end(message, "cancelled")
+            self._end(message, End.CANCELLED)
         elif conversation.task is not None and message.phase in _BREAKABLE and not message.overloaded:
             conversation.task.cancel()
 
@@ -254,7 +254,7 @@ class Partition:
             if message is last:
                 break
 
-    def _end(self, message: Message, end: str) -> None:
+    def _end(self, message: Message, end: End) -> None:
         del self._under_way[message.session_id]
         self._known.add(message.session_id, None)
         self._finish(message.offset, end)
@@ -267,10 +267,10 @@ class Partition:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 break
-        self._finish(record.offset, "refused")
+        self._finish(record.offset, End.REFUSED)
 
-    def _finish(self, offset: int, end: str) -> None:
-        self._metrics.finished.labels(end).inc()
+    def _finish(self, offset: int, end: End) -> None:
+        self._metrics.finished[end].inc()
         self._window.finish(offset)
         self._regulate()
 
@@ -289,7 +289,7 @@ class Partition:
         self._shutdown.watch(self._learning)
 
 
-def _ending(message: Message) -> str:
+def _ending(message: Message) -> End:
     if message.cancelled:
-        return "cancelled"
-    return "overloaded" if message.overloaded else "called"
+        return End.CANCELLED
+    return End.OVERLOADED if message.overloaded else End.CALLED

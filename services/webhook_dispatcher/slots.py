@@ -33,6 +33,10 @@ class Slots:
         self._free = most
         self._wanting: OrderedDict[Taker, None] = OrderedDict()
 
+    def taken(self) -> int:
+        """Return how many are not free."""
+        return self.most - self._free
+
     def allows(self, running: int) -> bool:
         """Tell whether a persona with so many running calls may have one more slot now."""
         return running < SHARE * self._free

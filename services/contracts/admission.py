@@ -37,6 +37,7 @@ CLOCK_SKEW = timedelta(minutes=5)
 """How far ahead of the reader's clock a publisher's may be."""
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 """Nothing in this system is older: a time or an id before it was not made by a clock."""
+_EARLIEST_MS = EARLIEST.timestamp() * 1000
 LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 """Of times that may lie ahead. Beyond it, conversion to another time zone can leave what a datetime holds."""
 
@@ -97,10 +98,11 @@ def admit(event: Event, now: datetime) -> None:
     cannot carry.
     """
     rules = _RULES[type(event)]
+    latest = now + CLOCK_SKEW
     for name, attribute in rules.times:
-        _admit_time(name, getattr(event, attribute), now)
+        _admit_time(name, getattr(event, attribute), latest)
     if rules.of_session:
-        _admit_session_id(event.session_id, now)  # type: ignore[union-attr]
+        _admit_session_id(event.session_id, latest)  # type: ignore[union-attr]
     for name, attribute in rules.ids:
         if (value := getattr(event, attribute)) is not None:
             admit_id(name, value)
@@ -151,18 +153,18 @@ def shortened(text: str, limit: int) -> str:
     return text if len(encoded) <= limit else encoded[:limit].decode(errors="ignore")
 
 
-def _admit_session_id(session_id: UUID, now: datetime) -> None:
+def _admit_session_id(session_id: UUID, latest: datetime) -> None:
     if session_id.version != 7:
         raise NotAdmitted("session-id", "sessionId is not a UUIDv7.")
     milliseconds = id_milliseconds(session_id)
-    if milliseconds > (now + CLOCK_SKEW).timestamp() * 1000:
+    if milliseconds > latest.timestamp() * 1000:
         raise NotAdmitted("session-id-ahead", "sessionId carries a time more than 5 minutes ahead.")
-    if milliseconds < EARLIEST.timestamp() * 1000:
+    if milliseconds < _EARLIEST_MS:
         raise NotAdmitted("session-id-past", "sessionId carries a time before 2020.")
 
 
-def _admit_time(name: str, time: datetime, now: datetime) -> None:
-    if time > now + CLOCK_SKEW:
+def _admit_time(name: str, time: datetime, latest: datetime) -> None:
+    if time > latest:
         raise NotAdmitted("time-ahead", f"{name} is more than 5 minutes ahead.")
     if time < EARLIEST:
         raise NotAdmitted("time-past", f"{name} is before 2020.")

@@ -8,6 +8,7 @@ n8n's streaming lines.
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
 from services.contracts.admission import MAX_REPLY_BYTES, storable
 from services.contracts.secrecy import without_secrets
@@ -163,6 +164,7 @@ def _stream_error(told: str) -> str:
     return f"The workflow failed while it streamed its reply{said}: look at its executions in n8n."
 
 
+@lru_cache(256)
 def _media_type(content_type: str | None) -> tuple[str, str]:
     media_type, _, parameters = (content_type or "").lower().partition(";")
     for parameter in parameters.split(";"):

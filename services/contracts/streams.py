@@ -113,6 +113,8 @@ class Stream:
 
 def opens_stream(line: bytes) -> bool:
     """Tell whether an answer with this first line is a stream: a reply may have a `type` of its own."""
+    if b'"type"' not in line:  # most answers are none, and need not be parsed to see it
+        return False
     chunk = _parsed(line)
     if chunk is None or not isinstance(kind := chunk.get("type"), str) or kind not in _CHUNK_TYPES:
         return False

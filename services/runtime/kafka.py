@@ -78,10 +78,15 @@ def build_admin(settings: KafkaSettings) -> AIOKafkaAdminClient:
     return AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, **client_security(settings))
 
 
-async def publish(producer: AIOKafkaProducer, record: Record) -> None:
-    """Send a record and wait for the broker's acknowledgement; raise NotAcknowledged without one."""
+async def publish(producer: AIOKafkaProducer, record: Record, partition: int | None = None) -> None:
+    """Send a record and wait for the broker's acknowledgement; raise NotAcknowledged without one.
+
+    `partition`, where it is known, must be the key's own.
+    """
     try:
-        acknowledgement = await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
+        acknowledgement = await producer.send(
+            record.topic, record.value, key=record.key, partition=partition, headers=record.headers
+        )
         await acknowledgement
     except KafkaError as error:
         raise NotAcknowledged(f"Kafka did not acknowledge a record for {record.topic}: {error!r}") from error

@@ -76,8 +76,10 @@ class Bulkhead:
         They hang when none was answered for much longer than answers took of late; before the first answer, and at
         most, for as long as a call may take.
         """
+        if not self._running:
+            return None
         patience = self._timeout_seconds
         if self._slowest is not None:
             patience = min(patience, max(SHORTEST_HANG_SECONDS, HANG_FACTOR * self._slowest))
         hanging_since = self._quiet_since + patience
-        return hanging_since if self._running and now >= hanging_since else None
+        return hanging_since if now >= hanging_since else None

@@ -73,10 +73,10 @@ class Health:
         return self._stuck_seconds + (0.0 if self._stuck_since is None else now - self._stuck_since)
 
     def _observe(self, now: float) -> None:
-        if not self.stuck(now):
+        hanging_since = self._bulkhead.hanging_since(now)
+        if hanging_since is None and self._breaker.state is BreakerState.CLOSED:
             if self._stuck_since is not None:
                 self._stuck_seconds += now - self._stuck_since
                 self._stuck_since = None
         elif self._stuck_since is None:
-            hanging_since = self._bulkhead.hanging_since(now)
             self._stuck_since = now if hanging_since is None else hanging_since

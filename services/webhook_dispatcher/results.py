@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaProducer
 
 from services.contracts import Record, WebhookAttempted, WebhookFailed, WebhookSucceeded, encode
 from services.runtime.kafka import NotAcknowledged, publish
+from services.runtime.placement import partition_of
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 
 logger = logging.getLogger(__name__)
@@ -27,15 +28,16 @@ class Results:
     async def publish(self, event: WebhookAttempted | WebhookSucceeded | WebhookFailed, traceparent: str) -> None:
         """Return once the broker has acknowledged the event; until then the same event is published again."""
         record = encode(event, source=SOURCE, traceparent=traceparent)
+        partition = partition_of(event.conversation_id)
         try:
-            await publish(self._producer, record)
+            await publish(self._producer, record, partition)
         except NotAcknowledged as fault:
             logger.warning("%s Publishing it again until it is.", fault)
         else:
             return
         self._refused += 1
         try:
-            await self._insist(record)
+            await self._insist(record, partition)
         finally:
             self._refused -= 1
 
@@ -43,13 +45,13 @@ class Results:
         """Return why results cannot be told at the moment, None if they can."""
         return f"Kafka does not acknowledge {self._refused} results." if self._refused else None
 
-    async def _insist(self, record: Record) -> None:
+    async def _insist(self, record: Record, partition: int) -> None:
         backoff = FIRST_BACKOFF_SECONDS
         while True:
             await asyncio.sleep(backoff)
             self._metrics.unacknowledged.inc()
             try:
-                await publish(self._producer, record)
+                await publish(self._producer, record, partition)
             except NotAcknowledged:
                 backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
             else:

@@ -114,16 +114,16 @@ class N8n:
         Never raises for what the other side does. When the calling task is cancelled, the socket is closed.
         """
         outcome: Answer | NoAnswer
-        target = NoAnswer(Trouble.NO_CREDENTIALS) if persona.auth_unreadable else self._target(persona.webhook_url)
-        if isinstance(target, NoAnswer):
-            outcome = target
+        url = NoAnswer(Trouble.NO_CREDENTIALS) if persona.auth_unreadable else self._target(persona.webhook_url)
+        if isinstance(url, NoAnswer):
+            outcome = url
         else:
             patience = Patience(self._watch, course)
             calling = _calling.set(course)
             try:
                 async with patience:
                     outcome = await self._exchange(
-                        target, persona.credentials, message, course, traceparent, hear, callback_url
+                        url, persona.credentials, message, course, traceparent, hear, callback_url
                     )
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 outcome = _trouble(error, course, patience.exceeded)

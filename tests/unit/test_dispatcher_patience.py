@@ -23,11 +23,11 @@ async def test_a_call_is_broken_off_soon_after_its_limit() -> None:
 async def test_the_limit_is_that_of_the_stage_which_the_call_has_reached() -> None:
     began = time.monotonic()
     course = Course(began, 60.0, first_byte_seconds=60.0, idle_seconds=0.1)
+    course.connected(began)
+    course.answered(began)
     patience = Patience(Watch(), course)
     with pytest.raises(TimeoutError):
         async with patience:
-            course.connected(began)
-            course.answered(began)
             await asyncio.sleep(60)
     assert patience.exceeded is not None
     assert patience.exceeded.startswith("idleSeconds, 0.1 s")

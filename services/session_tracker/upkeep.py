@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, delete, func, literal_column, select
+from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -105,20 +105,21 @@ async def run(engine: AsyncEngine, now: datetime) -> Checked:
                 hours += 1
                 for granularity, since, until in _stretches(hour, now):
                     drift += await _reconcile(connection, granularity, since, until)
-                    if until <= now - MERGE_AFTER:
+                    if granularity is not Granularity.MINUTE and until <= now - MERGE_AFTER:
                         await _merge(connection, granularity, since)
     return Checked(drift, hours)
 
 
 async def remove_old(engine: AsyncEngine, now: datetime) -> int:
-    """Remove the rollups that are no longer kept, in chunks; return how many. Raises PassingFault as run() does."""
+    """Remove the rollups that are no longer kept, in chunks; return how many. Raises PassingFault as run() does.
+
+    What a fold moves at this moment is removed the next time.
+    """
     removed = 0
     for granularity, kept in KEPT.items():
         rollup = t.session_rollups.c
-        place: ColumnElement[Any] = literal_column("ctid")
-        old = select(place).select_from(t.session_rollups).limit(CHUNK)
-        old = old.where(rollup.granularity == granularity, rollup.bucket < bucket_of(now - kept, granularity))
-        chunk = delete(t.session_rollups).where(place == func.any(func.array(old.scalar_subquery())))
+        old = (rollup.granularity == granularity, rollup.bucket < bucket_of(now - kept, granularity))
+        chunk = _removal(*old, most=CHUNK)
         gone = CHUNK
         while gone == CHUNK:
             with postgres_faults():
@@ -201,16 +202,17 @@ async def _reconcile(connection: AsyncConnection, granularity: Granularity, sinc
 
 
 async def _merge(connection: AsyncConnection, granularity: Granularity, bucket: datetime) -> None:
-    """Make one row of the shards of a bucket: fewer to read. A fold that moves one of them meanwhile waits, or makes it
-    anew.
+    """Make one row of the shards of a bucket: fewer to read.
+
+    Shards that a fold moves at this moment are left alone; one that moves a shard next waits, and makes it anew.
     """
     rollup = t.session_rollups.c
-    shards = (
-        delete(t.session_rollups)
-        .where(rollup.granularity == granularity, rollup.bucket == bucket)
-        .where(rollup.scope < USER_PREFIX, rollup.shard != MERGED_SHARD)
-        .returning(*rollup)
-    )
+    shards = _removal(
+        rollup.granularity == granularity,
+        rollup.bucket == bucket,
+        rollup.scope < USER_PREFIX,
+        rollup.shard != MERGED_SHARD,
+    ).returning(*rollup)
     merged: dict[RollupKey, Counts] = {}
     for row in (await connection.execute(shards)).all():
         counts = Counts(
@@ -222,6 +224,16 @@ async def _merge(connection: AsyncConnection, granularity: Granularity, bucket: 
         key = RollupKey(granularity, bucket, row.scope, MERGED_SHARD)
         merged[key] = merged[key] + counts if key in merged else counts
     await write_counts(await _driver_of(connection), merged)
+
+
+def _removal(*which: ColumnElement[bool], most: int | None = None) -> Delete:
+    """Return the removal of these rollups, at most so many, without those that somebody holds.
+
+    A fold may wait for what is removed here; so nothing here waits for a fold, and neither can wait for the other.
+    """
+    place: ColumnElement[Any] = literal_column("ctid")
+    free = select(place).select_from(t.session_rollups).where(*which).limit(most).with_for_update(skip_locked=True)
+    return delete(t.session_rollups).where(place == func.any(func.array(free.scalar_subquery())))
 
 
 async def _driver_of(connection: AsyncConnection) -> "Driver":

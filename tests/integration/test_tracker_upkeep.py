@@ -2,11 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -19,7 +17,6 @@ from services.contracts.ids import new_id
 from services.database.engine import build_engine
 from services.database.partitions import first_id, id_at, month_of, next_month
 from services.database.rollups import KEPT, MERGED_SHARD, Granularity, bucket_of
-from services.runtime.faults import PassingFault
 from services.session_tracker import upkeep
 from services.session_tracker.drift import DRIFT, parameters
 from services.session_tracker.fold import Arrival
@@ -36,17 +33,6 @@ HOUR = timedelta(hours=1)
 EARLIER = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-T = TypeVar("T")
-
-
-async def once_it_passes(work: Callable[[], Awaitable[T]]) -> T:
-    """Do it as the tracker does: again after a passing fault, such as a deadlock of a fold with the merging."""
-    async with asyncio.timeout(20):
-        while True:
-            with suppress(PassingFault):
-                return await work()
-
-
 @dataclass(slots=True)
 class Kept:
     """A database with sessions, and the clock of its upkeep."""
@@ -58,12 +44,12 @@ class Kept:
 
     async def fold(self, events: Sequence[TrackedEvent], partition: int = 0) -> None:
         arrivals = [Arrival(e, e.occurred_at, partition, n) for n, e in enumerate(events)]
-        await once_it_passes(lambda: SessionStore(self.engine).fold(arrivals, {}))
+        await SessionStore(self.engine).fold(arrivals, {})
 
     async def look(self) -> int:
         """Look at the next hours; return the drift found."""
         self.now += timedelta(seconds=upkeep.RUN_SECONDS)
-        return (await once_it_passes(lambda: run(self.engine, self.now))).drift
+        return (await run(self.engine, self.now)).drift
 
     async def look_at(self, hours_ago: float, count: int) -> int:
         """Look at so many hours, from the one on in which it was so long ago; return the drift found."""
@@ -85,7 +71,7 @@ def aged(number: int, *, hours: float) -> SessionEvents:
     """A session that began so long ago."""
     session_id = UUID(int=id_at(NOW - timedelta(hours=hours)).int | new_id().int & (1 << 80) - 1)
     return SessionEvents(
-        session_id=session_id, conversation=f"c{number}", persona=f"p{number % 3}", user=f"u{number % 5}"
+        session_id=session_id, conversation=f"c{number}", persona=f"p{number % 12}", user=f"u{number % 5}"
     )
 
 
@@ -164,6 +150,43 @@ async def test_the_shards_of_the_past_are_merged_and_stay_exact(kept: Kept) -> N
     await kept.fold([session.succeeded() for session in sessions], 5)
     await assert_rollups_exact(kept.database_url)
     assert await kept.look_at(72, count=50) == 0
+    await assert_rollups_exact(kept.database_url)
+
+
+async def test_folds_beside_merging_and_removing_meet_no_deadlock(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fold moves many rows of an hour that is merged, and of one whose minutes are removed."""
+    monkeypatch.setitem(KEPT, Granularity.MINUTE, 7 * HOUR)  # type: ignore[misc]
+    begun = (NOW - bucket_of(NOW, Granularity.HOUR)) / HOUR
+    await Months(kept.engine).ensure(id_at(NOW - 10 * HOUR))
+
+    async def folding(partition: int) -> None:
+        chance = random.Random(partition)
+        for _ in range(60):
+            ages = [begun + chance.choice([4, 9]) - chance.random() / 30 for _ in range(25)]
+            sessions = [aged(chance.randrange(1000), hours=hours) for hours in ages]
+            await kept.fold([session.sent() for session in sessions], partition)
+            await kept.fold([session.succeeded() for session in sessions], partition)
+
+    async def removing() -> None:
+        for _ in range(3):
+            await remove_old(kept.engine, kept.now)
+
+    folds = [asyncio.create_task(folding(partition)) for partition in (0, 0, 1)]
+    while not all(fold.done() for fold in folds):
+        await asyncio.gather(kept.look_at(begun + 4, count=1), removing())
+    await asyncio.gather(*folds)
+    deadlocks = "SELECT pg_stat_force_next_flush(), deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert (await kept.rows.fetchrow(deadlocks))["deadlocks"] == 0
+
+
+async def test_merging_waits_for_no_fold(kept: Kept) -> None:
+    await folded(kept, [4.0] * 8, random.Random(8))
+    async with connected(kept.database_url) as other, other.transaction():
+        await other.execute("SELECT 1 FROM session_rollups WHERE shard = 1 FOR UPDATE")
+        assert await asyncio.wait_for(kept.look_at(4, count=1), 5) == 0
+        hours = "granularity = 'hour' AND scope = 'global'"
+        shards = await kept.rows.fetch(f"SELECT shard FROM session_rollups WHERE {hours}")
+        assert {row["shard"] for row in shards} == {MERGED_SHARD, 1}
     await assert_rollups_exact(kept.database_url)
 
 

@@ -196,8 +196,14 @@ sweeps = Table(
     Column("dryRun", Boolean, key="dry_run", nullable=False),
     Column("timedOut", BigInteger, key="timed_out", nullable=False, server_default="0"),
     Column("failedChunks", Integer, key="failed_chunks", nullable=False, server_default="0"),
-    Column("untold", ARRAY(Uuid), key="untold", nullable=False, server_default=text("'{}'")),
     Column("finishedAt", Time, key="finished_at"),
+)
+
+untold_chunks = Table(
+    "untold_chunks",
+    metadata,
+    Column("chunkId", Uuid, key="chunk_id", primary_key=True),
+    Column("sessionIds", ARRAY(Uuid), key="session_ids", nullable=False),
 )
 
 audit_log = Table(

@@ -36,6 +36,7 @@ from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.sweeps import Sweeps
 from services.session_tracker.tracker import Tracker
+from services.session_tracker.untold import UntoldChunks
 from services.session_tracker.upkeep import keep_rollups
 
 logger = logging.getLogger(__name__)
@@ -62,9 +63,10 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
         consumer_metrics,
         anonymize_days=settings.chat_session_anonymize_days,
     )
+    untold = UntoldChunks(store, producer)
     sweeps = Sweeps(
         SweepStore(engine, store),
-        producer,
+        untold,
         DeadLetters(producer, SWEEPS_GROUP, consumer_metrics),
         metrics,
         shutdown,
@@ -93,7 +95,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
         metrics=consumer_metrics,
         max_records=1,
     )
-    overdue = OverdueCallbacks(OverdueStore(store), producer, metrics)
+    overdue = OverdueCallbacks(OverdueStore(store), untold, metrics)
     checks = {"fold": fold.not_ready, "sweeps": sweeping.not_ready, "callbacks": overdue.not_ready}
     server = http_server(ops_app(checks, registry), settings.ops_host, settings.ops_port)
     background = [

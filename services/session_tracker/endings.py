@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from services.contracts.events import SessionEvent, WebhookFailed
+from services.contracts.ids import new_id
 from services.session_tracker import statements as sql
 from services.session_tracker.audit import failed_call, write_audit
 from services.session_tracker.faults import RefusedByPostgres
@@ -39,8 +40,12 @@ START = Position(datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Sessions that one transaction ended, and where the next one goes on: None at the end."""
+    """Sessions that one transaction ended, and where the next one goes on: None at the end.
 
+    PostgreSQL keeps its id and theirs until they are told (`untold.py`).
+    """
+
+    chunk_id: UUID
     transitions: Sequence[Transition]
     next: Position | None
 
@@ -55,8 +60,9 @@ class Ending:
     recorded_at: datetime
 
 
-async def end_sessions(driver: "Driver", endings: Sequence[Ending]) -> list[Transition]:
+async def end_sessions(driver: "Driver", endings: Sequence[Ending], next_: Position | None) -> Chunk:
     """End the sessions, with their history and counts, in the caller's transaction."""
+    chunk_id = new_id()
     ended = [after for one in endings if (after := apply(one.session, one.event)) is not None]
     transitions = [
         Transition(after, one.session.status, NO_PARTITION) for one, after in zip(endings, ended, strict=True)
@@ -64,11 +70,12 @@ async def end_sessions(driver: "Driver", endings: Sequence[Ending]) -> list[Tran
     await update_sessions(driver, ended)
     if endings:
         await driver.execute(sql.INSERT_HISTORY, *columns([_history_row(one) for one in endings]))
+        await driver.execute(sql.KEEP_UNTOLD, chunk_id, [session.session_id for session in ended])
     await add_counts(driver, transitions)
     await write_audit(
         driver, [failed_call(one.event, "session-tracker") for one in endings if isinstance(one.event, WebhookFailed)]
     )
-    return transitions
+    return Chunk(chunk_id, transitions, next_)
 
 
 async def in_chunks(

@@ -5,13 +5,11 @@ import logging
 from datetime import datetime
 from functools import partial
 
-from aiokafka import AIOKafkaProducer
-
 from services.runtime.faults import PassingFault
-from services.session_tracker.changes import publish_changes
 from services.session_tracker.endings import CHUNK, Position, in_chunks
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.overdue_store import OverdueStore
+from services.session_tracker.untold import UntoldChunks
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +19,9 @@ LOOK_SECONDS = 2.0
 class OverdueCallbacks:
     """Fails them as `callback-timeout`. Every tracker looks; a session is ended once."""
 
-    def __init__(self, store: OverdueStore, producer: AIOKafkaProducer, metrics: TrackerMetrics) -> None:
+    def __init__(self, store: OverdueStore, untold: UntoldChunks, metrics: TrackerMetrics) -> None:
         self._store = store
-        self._producer = producer
+        self._untold = untold
         self._metrics = metrics
         self._fault: str | None = None
 
@@ -41,12 +39,16 @@ class OverdueCallbacks:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def end_overdue(self) -> None:
-        """End every session that is overdue as far as everything is folded. Raises PassingFault."""
+        """End every session that is overdue as far as everything is folded. Raises PassingFault.
+
+        First what a crash left untold is told, of sweeps too.
+        """
+        await self._untold.tell_left_over()
         until = await self._store.folded_up_to()
         if until is None:
             return
         async for chunk in in_chunks(partial(self._store.end, until), partial(self._skip, until), CHUNK):
-            await publish_changes(self._producer, ((t.session, t.previous) for t in chunk.transitions))
+            await self._untold.tell(chunk)
             self._metrics.count(chunk.transitions)
 
     def not_ready(self) -> str | None:

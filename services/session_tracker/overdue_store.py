@@ -39,8 +39,7 @@ class OverdueStore:
         """
         async with self._sessions.transaction() as driver:
             overdue = await _lock_overdue(driver, until, position, size)
-            transitions = await end_sessions(driver, [_ending(session) for session in overdue])
-        return Chunk(transitions, _after(overdue, size))
+            return await end_sessions(driver, [_ending(session) for session in overdue], _after(overdue, size))
 
     async def skip(self, until: datetime, position: Position) -> Position | None:
         """Return where to go on behind the session after `position`, None at the end."""

@@ -227,17 +227,20 @@ LOCK_OVERDUE = _sql(
 )
 _OF_SWEEP = t.sweeps.c.sweep_id == bindparam("id", type_=t.sweeps.c.sweep_id.type)
 COUNT_TIMED_OUT = _sql(
-    update(t.sweeps)
-    .values(
-        timed_out=t.sweeps.c.timed_out + func.cardinality(bindparam("ended", type_=t.sweeps.c.untold.type)),
-        untold=bindparam("ended", type_=t.sweeps.c.untold.type),
-    )
-    .where(_OF_SWEEP)
+    update(t.sweeps).values(timed_out=t.sweeps.c.timed_out + bindparam("ended", type_=BigInteger())).where(_OF_SWEEP)
 )
 COUNT_FAILED_CHUNK = _sql(
     update(t.sweeps).values(failed_chunks=t.sweeps.c.failed_chunks + literal_column("1")).where(_OF_SWEEP)
 )
-READ_UNTOLD = _sql(select(t.sweeps.c.untold).where(_OF_SWEEP))
+_CHUNK = t.untold_chunks.c.chunk_id
+_CHUNK_ID = bindparam("id", type_=_CHUNK.type)
+KEEP_UNTOLD = _sql(
+    insert(t.untold_chunks).values(
+        chunk_id=_CHUNK_ID, session_ids=bindparam("ids", type_=t.untold_chunks.c.session_ids.type)
+    )
+)
+READ_UNTOLD = _sql(select(_CHUNK, t.untold_chunks.c.session_ids).order_by(_CHUNK))
+FORGET_UNTOLD = _sql(delete(t.untold_chunks).where(_CHUNK == _CHUNK_ID))
 READ_PERSONA_TIMEOUTS = _sql(
     select(t.personas.c.persona_id, t.personas.c.session_timeout_hours).where(
         t.personas.c.session_timeout_hours.is_not(None)

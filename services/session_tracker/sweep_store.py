@@ -54,7 +54,7 @@ class SweepStore:
 
     async def finish(self, sweep: TimeoutSweep, *, would_time_out: int | None = None) -> None:
         """Mark the sweep as finished; a dry run also says how many sessions it would have timed out."""
-        values: dict[str, object] = {"finished_at": datetime.now(UTC), "untold": []}
+        values: dict[str, object] = {"finished_at": datetime.now(UTC)}
         if would_time_out is not None:
             values["timed_out"] = would_time_out
         done = update(t.sweeps).values(values).where(t.sweeps.c.sweep_id == sweep.sweep_id)
@@ -80,12 +80,6 @@ class SweepStore:
         folded = await self._sessions.folded_up_to()
         return folded is not None and folded >= moment
 
-    async def untold(self, sweep: TimeoutSweep) -> list[Session]:
-        """Return the sessions of the sweep's last chunk: it was committed, and a crash may have left it untold."""
-        async with self._sessions.transaction() as driver:
-            session_ids = await driver.fetchval(sql.READ_UNTOLD, sweep.sweep_id)
-        return await self._sessions.read(session_ids) if session_ids else []
-
     async def count_stale(self, sweep: TimeoutSweep, timeouts: Timeouts) -> int:
         """Return how many sessions the sweep would time out."""
         async with self._sessions.transaction() as driver:
@@ -99,11 +93,11 @@ class SweepStore:
         """
         async with self._sessions.transaction() as driver:
             rows = await _lock_stale(driver, sweep, timeouts, position, size)
-            transitions = await end_sessions(driver, [_ending(session_of(row), sweep, timeouts) for row in rows])
-            if transitions:
-                ended = [transition.session.session_id for transition in transitions]
-                await driver.execute(sql.COUNT_TIMED_OUT, ended, sweep.sweep_id)
-        return Chunk(transitions, _after(rows, size))
+            endings = [_ending(session_of(row), sweep, timeouts) for row in rows]
+            chunk = await end_sessions(driver, endings, _after(rows, size))
+            if chunk.transitions:
+                await driver.execute(sql.COUNT_TIMED_OUT, len(chunk.transitions), sweep.sweep_id)
+        return chunk
 
     async def skip(self, sweep: TimeoutSweep, timeouts: Timeouts, position: Position) -> Position | None:
         """Count the session behind `position` as a failed chunk; return where the sweep goes on, None at the end."""

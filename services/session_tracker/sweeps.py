@@ -7,22 +7,21 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from services.contracts import BadRecord, admit, decode
 from services.contracts.events import TimeoutSweep
-from services.contracts.session import SessionStatus
 from services.contracts.topics import SWEEPS_GROUP
 from services.runtime.consumer import RawRecord
 from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_another_group
 from services.runtime.faults import PassingFault
 from services.runtime.offsets import DoneOffsets
 from services.runtime.shutdown import Shutdown
-from services.session_tracker.changes import publish_changes
 from services.session_tracker.endings import CHUNK, Chunk, Position, in_chunks
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.timeouts import Timeouts
+from services.session_tracker.untold import UntoldChunks
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Sweeps:
     def __init__(
         self,
         store: SweepStore,
-        producer: AIOKafkaProducer,
+        untold: UntoldChunks,
         dead_letters: DeadLetters,
         metrics: TrackerMetrics,
         shutdown: Shutdown,
@@ -52,7 +51,7 @@ class Sweeps:
         timeout_hours: float,
     ) -> None:
         self._store = store
-        self._producer = producer
+        self._untold = untold
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._shutdown = shutdown
@@ -96,8 +95,6 @@ class Sweeps:
         timeouts = await self._timeouts(sweep)
         if not await self._store.begin(sweep, timeouts):
             return
-        untold = await self._store.untold(sweep)
-        await publish_changes(self._producer, ((session, SessionStatus.ACTIVE) for session in untold))
         await self._fold_has_passed(sweep.as_of)
         if sweep.dry_run:
             await self._store.finish(sweep, would_time_out=await self._store.count_stale(sweep, timeouts))
@@ -118,7 +115,7 @@ class Sweeps:
         began = resumed = time.monotonic()
         end, skip = partial(self._time_out, sweep, timeouts), partial(self._skip, sweep, timeouts)
         async for chunk in in_chunks(end, skip, CHUNK):
-            await publish_changes(self._producer, ((t.session, t.previous) for t in chunk.transitions))
+            await self._untold.tell(chunk)
             self._metrics.count(chunk.transitions)
             yield len(chunk.transitions)
             now = time.monotonic()

@@ -36,6 +36,7 @@ from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.sweeps import Sweeps
 from services.session_tracker.tracker import Tracker
+from services.session_tracker.untold import UntoldChunks
 from tests.benchmarks.queries import running, say
 from tests.benchmarks.seeding import Seed, seed
 from tests.integration.tracker_process import TRACKER_PARTITIONS
@@ -69,7 +70,8 @@ async def compared(settings: KafkaSettings, url: str, options: argparse.Namespac
     store, metrics, shared = SessionStore(engine), TrackerMetrics(registry), ConsumerMetrics(registry)
     tracker = Tracker(store, Months(engine), producer, DeadLetters(producer, TRACKER_GROUP, shared), metrics, shared)
     letters = DeadLetters(producer, SWEEPS_GROUP, shared)
-    sweeps = Sweeps(SweepStore(engine, store), producer, letters, metrics, Shutdown(), timeout_hours=24)
+    untold = UntoldChunks(store, producer)
+    sweeps = Sweeps(SweepStore(engine, store), untold, letters, metrics, Shutdown(), timeout_hours=24)
     one = sweep()
     await store.move_progress({(p.topic, p.partition): one.as_of for p in TRACKER_PARTITIONS})
     lots = [list(batches(options.events)) for _ in range(4)]

@@ -27,6 +27,7 @@ from services.database.engine import build_engine
 from services.database.partitions import id_at
 from services.database.tables import chat_sessions
 from services.local.postgres import EmbeddedPostgres
+from services.session_tracker import statements as sql
 from services.session_tracker.endings import START
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
@@ -44,6 +45,11 @@ DEEP = Page(50, after=DEEP_PLACE)
 TELL_PLANS = """
     LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
     SET auto_explain.log_format = json; SET client_min_messages = log
+"""
+WAIT_FOR_CALLBACKS = """
+    UPDATE chat_sessions SET status = 'ACTIVE', "deadlineAt" = $1::timestamptz + number * interval '1 second'
+    FROM (SELECT "sessionId" AS id, row_number() OVER () AS number FROM chat_sessions LIMIT 2000) AS these
+    WHERE "sessionId" = these.id
 """
 PARTITIONED = ("chat_sessions_2", "messages_2", "session_events_2")
 
@@ -222,6 +228,38 @@ async def test_a_sweep_reads_only_active_sessions(engine: AsyncEngine, plans: Pl
         assert chunk.transitions == []
         plans.assert_indexed()
         assert plans.read() == 0
+
+
+async def test_a_search_for_overdue_callbacks_reads_only_those(seeded_url: str) -> None:
+    plans, due = Plans(), UNTIL + timedelta(seconds=30)
+    async with connected(seeded_url) as driver:
+        driver.add_log_listener(plans.hear)
+        await driver.execute("BEGIN")  # never committed: the database is for other tests too
+        await driver.execute(WAIT_FOR_CALLBACKS, UNTIL)
+        await driver.execute(f"ANALYZE chat_sessions; {TELL_PLANS}")
+        for _ in range(7):
+            async with plans.of_one_call():
+                found = await driver.fetch(sql.LOCK_OVERDUE, due, START.due_since, START.session_id, 500)
+                await driver.execute("SELECT 1")  # in a transaction, PostgreSQL tells a plan when the next one begins
+            assert [row["deadline_at"] for row in found] == [UNTIL + timedelta(seconds=n) for n in range(1, 31)]
+            plans.assert_indexed()
+            for n in plans.nodes():
+                print(
+                    {
+                        k: n.get(k)
+                        for k in (
+                            "Node Type",
+                            "Relation Name",
+                            "Index Name",
+                            "Index Cond",
+                            "Filter",
+                            "Actual Rows",
+                            "Rows Removed by Filter",
+                            "Actual Loops",
+                        )
+                    }
+                )
+            assert plans.read() == len(found)
 
 
 async def test_a_read_of_one_session_looks_into_its_own_month_only(engine: AsyncEngine, plans: Plans) -> None:

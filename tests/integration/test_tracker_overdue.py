@@ -1,9 +1,11 @@
 """Replies by callback that do not come: ended once, at their deadline, when everything before it is folded."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,17 +14,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.contracts import AttemptOutcome, SessionStatus
-from services.contracts.events import TrackedEvent
+from services.contracts.events import SessionChanged, TrackedEvent
 from services.contracts.ids import derived_id, new_id
 from services.database.engine import build_engine
+from services.local.reaper import Reaper
 from services.session_tracker import overdue as overdue_module
-from services.session_tracker import statements as sql
 from services.session_tracker.fold import Arrival
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.months import Months
 from services.session_tracker.overdue import OverdueCallbacks
 from services.session_tracker.overdue_store import OverdueStore
 from services.session_tracker.store import SessionStore
+from services.session_tracker.untold import UntoldChunks
 from tests.integration.kafka_log import producer
 from tests.integration.tracker_process import (
     TRACKER_PARTITIONS,
@@ -30,12 +33,25 @@ from tests.integration.tracker_process import (
     connected,
     publish_events,
     tracker,
+    tracker_process,
     until_value,
 )
 from tests.recount import assert_rollups_exact
 from tests.sample_events import SessionEvents
 
 DEADLINE = datetime.now(UTC) + timedelta(hours=10)
+KILLED_BEFORE_TELLING = """
+import os, signal, sys
+from services.session_tracker import app
+from services.session_tracker.untold import UntoldChunks
+
+async def die(self, chunk):
+    if chunk.transitions:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+UntoldChunks.tell = die
+sys.exit(app.main())
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +80,7 @@ async def waiting(bootstrap: str, postgres_url: str) -> AsyncIterator[Waiting]:
     async with producer(bootstrap) as client, connected(postgres_url) as rows:
         store = SessionStore(engine)
         await Months(engine).ensure(new_id())
-        work = OverdueCallbacks(OverdueStore(store), client, TrackerMetrics(CollectorRegistry()))
+        work = OverdueCallbacks(OverdueStore(store), UntoldChunks(store, client), TrackerMetrics(CollectorRegistry()))
         yield Waiting(store, work, rows, bootstrap, postgres_url)
     await engine.dispose()
 
@@ -72,6 +88,10 @@ async def waiting(bootstrap: str, postgres_url: str) -> AsyncIterator[Waiting]:
 def accepted(session: SessionEvents, deadline_at: datetime = DEADLINE, attempt: int = 1) -> TrackedEvent:
     told = {"outcome": AttemptOutcome.ACCEPTED, "failure_kind": None, "status_code": 200, "deadline_at": deadline_at}
     return session.attempted(attempt, **told)
+
+
+async def failures(bootstrap: str) -> list[SessionChanged]:
+    return [event for event in await changes(bootstrap) if event.status is SessionStatus.FAILED]
 
 
 def several(count: int) -> list[SessionEvents]:
@@ -101,7 +121,7 @@ async def test_overdue_sessions_fail_at_their_deadline_and_others_go_on(
     history = await waiting.rows.fetch("SELECT * FROM session_events WHERE type = 'WebhookFailed'")
     assert {row["eventId"] for row in history} == {derived_id(s.session_id, "callback-timeout") for s in overdue}
     assert {row["occurredAt"] for row in history} == {DEADLINE}
-    told = [event for event in await changes(waiting.bootstrap) if event.status is SessionStatus.FAILED]
+    told = await failures(waiting.bootstrap)
     assert {event.session_id for event in told} == {s.session_id for s in overdue}
     assert {event.previous_status for event in told} == {SessionStatus.ACTIVE}
     await assert_rollups_exact(waiting.database_url)
@@ -110,7 +130,7 @@ async def test_overdue_sessions_fail_at_their_deadline_and_others_go_on(
     assert (await waiting.sessions())[overdue[0].session_id]["status"] == "FAILED"
     assert await waiting.rows.fetchval("SELECT count(*) FROM session_events WHERE late") == 1
     await waiting.callbacks.end_overdue()
-    assert len([event for event in await changes(waiting.bootstrap) if event.status is SessionStatus.FAILED]) == 20
+    assert len(await failures(waiting.bootstrap)) == 20
     await assert_rollups_exact(waiting.database_url)
 
 
@@ -179,12 +199,26 @@ async def test_replies_two_trackers_and_the_fold_at_once_end_each_session_once(
     await assert_rollups_exact(waiting.database_url)
 
 
-async def test_the_search_uses_the_index_of_those_that_wait(waiting: Waiting) -> None:
-    await waiting.rows.execute("SET enable_seqscan = off")
-    arguments = f"'{DEADLINE.isoformat()}', '{DEADLINE.isoformat()}', '{new_id()}', 500"
-    await waiting.rows.execute(f"PREPARE search AS {sql.LOCK_OVERDUE}")
-    plan = await waiting.rows.fetch(f"EXPLAIN EXECUTE search({arguments})")
-    assert "deadlineAt_idx" in "\n".join(row[0] for row in plan)
+async def test_a_tracker_killed_before_it_told_an_ending_hides_nothing(
+    bootstrap: str, postgres_url: str, tmp_path: Path, reaper: Reaper
+) -> None:
+    overdue = several(3)
+    log = tmp_path / "tracker.log"
+    with tracker_process(bootstrap, postgres_url, log, reaper, program=("-c", KILLED_BEFORE_TELLING)) as running:
+        await publish_events(bootstrap, [session.sent() for session in overdue])
+        await publish_events(bootstrap, [accepted(session, datetime.now(UTC)) for session in overdue])
+        assert await running.exit_code() == -signal.SIGKILL, running.child.last_lines(30)
+    async with connected(postgres_url) as rows:
+        ended = {
+            row[0] for row in await rows.fetch("""SELECT "sessionId" FROM chat_sessions WHERE status = 'FAILED'""")
+        }
+    assert ended
+    assert await failures(bootstrap) == []
+    async with tracker(bootstrap, postgres_url):
+        await until_value(postgres_url, "SELECT count(*) FROM untold_chunks", 0)
+    told = await failures(bootstrap)
+    assert ended <= {event.session_id for event in told}
+    assert {event.previous_status for event in told} == {SessionStatus.ACTIVE}
 
 
 async def test_a_running_tracker_ends_them_by_itself(bootstrap: str, postgres_url: str) -> None:

@@ -30,6 +30,7 @@ from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.sweeps import FoldBehind, Sweeps
 from services.session_tracker.timeouts import Timeouts
+from services.session_tracker.untold import UntoldChunks
 from tests.integration.kafka_log import producer
 from tests.integration.tracker_process import TRACKER_PARTITIONS, changes, connected
 from tests.recount import assert_rollups_exact
@@ -42,6 +43,7 @@ class Swept:
 
     store: SessionStore
     sweeps: Sweeps
+    untold: UntoldChunks
     rows: asyncpg.Connection
     engine: AsyncEngine
     bootstrap: str
@@ -68,10 +70,11 @@ async def swept(bootstrap: str, postgres_url: str) -> AsyncIterator[Swept]:
     async with producer(bootstrap) as client, connected(postgres_url) as rows:
         store, registry = SessionStore(engine), CollectorRegistry()
         letters = DeadLetters(client, SWEEPS_GROUP, ConsumerMetrics(registry))
+        untold = UntoldChunks(store, client)
         work = Sweeps(
-            SweepStore(engine, store), client, letters, TrackerMetrics(registry), Shutdown(), timeout_hours=24
+            SweepStore(engine, store), untold, letters, TrackerMetrics(registry), Shutdown(), timeout_hours=24
         )
-        one = Swept(store, work, rows, engine, bootstrap, postgres_url)
+        one = Swept(store, work, untold, rows, engine, bootstrap, postgres_url)
         months = Months(engine)
         await months.ensure(new_id())
         await months.ensure(aged(0).session_id)
@@ -158,20 +161,20 @@ async def test_a_persona_has_its_own_timeout_unless_the_sweep_names_one(swept: S
     await assert_rollups_exact(swept.database_url)
 
 
-async def test_a_chunk_that_a_crash_left_untold_is_told_when_the_sweep_goes_on(swept: Swept) -> None:
-    sessions = [aged(n) for n in range(5)]
+async def test_a_chunk_that_a_crash_left_untold_is_told_by_whoever_looks_next(swept: Swept) -> None:
+    sessions = [aged(n) for n in range(3)]
     await swept.fold([s.sent() for s in sessions])
     one = sweep()
     store, timeouts = SweepStore(swept.engine, swept.store), Timeouts(24)
     await store.begin(one, timeouts)
-    committed = await store.time_out(one, timeouts, START, 3)
+    assert len((await store.time_out(one, timeouts, START, 3)).transitions) == 3
     assert await changes(swept.bootstrap) == []
-    await swept.sweeps.run(one)
+    await swept.untold.tell_left_over()
     told = {event.session_id: (event.status, event.previous_status) for event in await changes(swept.bootstrap)}
     assert told.keys() == {s.session_id for s in sessions}
     assert set(told.values()) == {(SessionStatus.TIMEOUT, SessionStatus.ACTIVE)}
-    assert len(committed.transitions) == 3
-    assert await swept.rows.fetchval("SELECT untold FROM sweeps") == []
+    await swept.untold.tell_left_over()
+    assert len(await changes(swept.bootstrap)) == 3
 
 
 async def test_a_dry_run_counts_and_changes_nothing(swept: Swept) -> None:

@@ -31,8 +31,6 @@ SWEEP_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 0.25
 PATH = "/api/chat-sessions/cleanup"
 
-_TOLD = [column for column in sweeps.c if column is not sweeps.c.untold]
-
 
 @dataclass(frozen=True, slots=True)
 class CleanupRoutes:
@@ -111,7 +109,7 @@ class CleanupRoutes:
 
     async def _sweep(self, sweep_id: UUID) -> dict[str, Any] | None:
         async with self.database.statements() as connection:
-            row = (await connection.execute(select(*_TOLD).where(sweeps.c.sweep_id == sweep_id))).one_or_none()
+            row = (await connection.execute(select(*sweeps.c).where(sweeps.c.sweep_id == sweep_id))).one_or_none()
         return None if row is None else row._asdict()
 
 

@@ -1,8 +1,8 @@
 """`make bench-tracker`: events/s that real tracker processes fold from filled topics into PostgreSQL.
 
-Half of the events are messages, half their replies. Beside them, in the same run: the same rows written by the same
-statements from ready-made arrays (no Kafka, no decoding, no folding), and by COPY. The last line is the ratio of one
-tracker's rate to the ready-made arrays'.
+Half of the events are messages, half their replies; messages of a conversation lie far apart, as people write them.
+Beside them, in the same run: the same rows written by the same statements from ready-made arrays (no Kafka, no
+decoding, no folding), and by COPY. The last line is the ratio of one tracker's rate to the ready-made arrays'.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,9 @@ from tests.sample_events import SessionEvents
 FILLED = [TopicPartition(topic.name, n) for topic in (MESSAGES, RESULTS) for n in range(PARTITIONS)]
 CHUNK = 2000
 MESSAGES_A_CONVERSATION = 10
+CONVERSATIONS_A_USER = 2
+NOTED = 100_000
+"""Most events whose rows are written from ready-made arrays: those are all in memory."""
 BATCH_RECORDS = 1000
 LIMIT_SECONDS = 600.0
 
@@ -64,13 +67,21 @@ class Engines:
 
 @dataclass(slots=True)
 class Folding:
-    """Trackers at work: events folded, and memory, over time."""
+    """Trackers at work: events folded, and what that took."""
 
     seconds: float
     events: int
-    resident_mb: list[tuple[float, float, float]]
-    """Of each process, when it began, half-way, and at the end."""
+    resident_mb: list[list[float]]
+    """Of each process, after each tenth of the events."""
     cpu_seconds: float
+    postgres_cpu_seconds: float
+
+    def report(self, name: str) -> None:
+        own, postgres = (used / self.events * 1e6 for used in (self.cpu_seconds, self.postgres_cpu_seconds))
+        rate = self.events / self.seconds
+        print(f"{name:<18} {rate:8,.0f} events/s; CPU {own:.0f} µs an event, and {postgres:.0f} of PostgreSQL")
+        for resident in self.resident_mb:
+            print(f"  resident memory after each tenth, MB: {' '.join(f'{mb:.0f}' for mb in resident)}")
 
 
 def main() -> int:
@@ -89,42 +100,39 @@ async def measure(engines: Engines, events: int, *, alone: bool) -> int:
     await migrate(engines.postgres.url("migrated"))
     await fill(engines, events)
     if alone:
-        report_trackers("one tracker", await fold(engines, "one", 1, events))
+        (await fold(engines, "one", 1, events)).report("one tracker")
         return 0
     say("Noting down the statements of a fold of them all, which also warms broker and PostgreSQL")
-    noted_in = engines.new_database("noted")
-    transactions = await note_down(engines, noted_in, events)
+    noted_in, noted_events = engines.new_database("noted"), min(events, NOTED)
+    transactions = await note_down(engines, noted_in, noted_events)
     say("Writing the same rows from ready-made arrays, with one and two trackers in between")
-    before = events / await seconds_to_write(transactions, engines.new_database("arrays_before"))
+    before = noted_events / await seconds_to_write(transactions, engines.new_database("arrays_before"))
     one = await fold(engines, "one", 1, events)
-    between = events / await seconds_to_write(transactions, engines.new_database("arrays_between"))
+    between = noted_events / await seconds_to_write(transactions, engines.new_database("arrays_between"))
     two = await fold(engines, "two", 2, events)
-    after = events / await seconds_to_write(transactions, engines.new_database("arrays_after"))
-    copied = events / await seconds_to_copy(noted_in, engines.new_database("copied"))
+    after = noted_events / await seconds_to_write(transactions, engines.new_database("arrays_after"))
+    copied = noted_events / await seconds_to_copy(noted_in, engines.new_database("copied"))
     print(f"{'ready-made arrays':<18} {between:8,.0f} events/s (before {before:,.0f}, after {after:,.0f})")
     print(f"{'COPY, final rows':<18} {copied:8,.0f} events/s")
-    report_trackers("one tracker", one)
-    report_trackers("two trackers", two)
+    one.report("one tracker")
+    two.report("two trackers")
     arrays = (before + between) / 2
     print(f"two trackers ratio {two.events / two.seconds / ((between + after) / 2):.2f}")
     print(f"tracker ratio {one.events / one.seconds / arrays:.2f}")
     return 0
 
 
-def report_trackers(name: str, folding: Folding) -> None:
-    rate, cpu = folding.events / folding.seconds, folding.cpu_seconds / folding.events * 1e6
-    print(f"{name:<18} {rate:8,.0f} events/s, {cpu:.0f} µs of their own CPU an event")
-    for start, middle, end in folding.resident_mb:
-        print(f"  resident memory  {start:.0f} MB at the start, {middle:.0f} MB half-way, {end:.0f} MB at the end")
-
-
 async def fill(engines: Engines, events: int) -> None:
     """Publish every message, then every reply, each on its key's partition."""
     producer = build_producer(engines.settings())
     await producer.start()
+    conversations = max(1, events // 2 // MESSAGES_A_CONVERSATION)
     for first in range(0, events // 2, CHUNK):
-        conversations = [n // MESSAGES_A_CONVERSATION for n in range(first, min(first + CHUNK, events // 2))]
-        each = [SessionEvents(conversation=f"c{n}", persona=f"p{n % 20}", user=f"u{n % 500}") for n in conversations]
+        numbers = [n % conversations for n in range(first, min(first + CHUNK, events // 2))]
+        each = [
+            SessionEvents(conversation=f"c{n}", persona=f"p{n % 20}", user=f"u{n // CONVERSATIONS_A_USER}")
+            for n in numbers
+        ]
         sent = [encode(one.sent("What is the weather like in Lisbon next week?"), source="/bench") for one in each]
         replies = [encode(one.succeeded("Mild and mostly sunny, 18 degrees."), source="/bench") for one in each]
         await publish_all(producer, sent + replies)
@@ -151,32 +159,55 @@ async def fold(engines: Engines, name: str, processes: int, events: int) -> Fold
         ports = [free_port() for _ in range(processes)]
         children = [stack.enter_context(tracker(engines, database_url, f"{name}-{p}", p)) for p in ports]
         async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-            return await watch(client, ports, children, events)
+            return await watch(client, ports, children, engines.postgres, events)
 
 
 async def watch(
-    client: httpx.AsyncClient, ports: Sequence[int], children: Sequence[ChildProcess], events: int
+    client: httpx.AsyncClient,
+    ports: Sequence[int],
+    children: Sequence[ChildProcess],
+    postgres: EmbeddedPostgres,
+    events: int,
 ) -> Folding:
     """Measure from when a twentieth is folded, so that joining the group does not count, to the end."""
     give_up = time.monotonic() + LIMIT_SECONDS
     processes = [psutil.Process(child.pid) for child in children]
-    began: tuple[float, int, float] | None = None
+    server = ServerTime(psutil.Process(postgres.process.pid))
+    began: tuple[float, int, float, float] | None = None
     memory: list[list[float]] = [[] for _ in children]
     while time.monotonic() < give_up:
         for child in children:
             child.ensure_running()
         folded = [await folded_events(client, port) for port in ports]
-        now, cpu = time.perf_counter(), sum(sum(p.cpu_times()[:2]) for p in processes)
+        now, cpu, at_server = time.perf_counter(), sum(map(cpu_seconds, processes)), server.seconds()
         if began is None and min(folded) > 0 and sum(folded) > events / 20:
-            began = now, sum(folded), cpu
-        if began is not None:
+            began = now, sum(folded), cpu, at_server
+        if sum(folded) >= events / 10 * (len(memory[0]) + 1):
             for process, seen in zip(processes, memory, strict=True):
                 seen.append(process.memory_info().rss / 1e6)
         if sum(folded) >= events and began is not None:
-            resident = [(seen[0], seen[len(seen) // 2], seen[-1]) for seen in memory]
-            return Folding(now - began[0], events - began[1], resident, cpu - began[2])
-        await asyncio.sleep(0.25)
+            return Folding(now - began[0], events - began[1], memory, cpu - began[2], at_server - began[3])
+        await asyncio.sleep(0.1)
     raise SystemExit(f"The trackers folded {sum(folded):,} of {events:,} events in {LIMIT_SECONDS:.0f} s.")
+
+
+class ServerTime:
+    """CPU that PostgreSQL's processes use, those that end on the way too."""
+
+    def __init__(self, postmaster: psutil.Process) -> None:
+        self._postmaster = postmaster
+        self._seen: dict[int, float] = {}
+
+    def seconds(self) -> float:
+        for process in self._postmaster.children():
+            with suppress(psutil.NoSuchProcess):
+                self._seen[process.pid] = cpu_seconds(process)
+        return sum(self._seen.values())
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    used = process.cpu_times()
+    return used.user + used.system
 
 
 async def folded_events(client: httpx.AsyncClient, port: int) -> int:

@@ -33,7 +33,7 @@ async def recounted(connection: asyncpg.Connection) -> Mapping[Row, int]:
         for granularity in Granularity:
             bucket = bucket_of(row["startedAt"], granularity)
             for scope in (GLOBAL, persona_scope(row["personaId"]), user_scope(row["userId"])):
-                if granularity is Granularity.MINUTE and scope.startswith("user:"):
+                if scope.startswith("user:") and (granularity is not Granularity.DAY or row["status"] == "ACTIVE"):
                     continue
                 counts[granularity, scope, bucket, row["status"].lower()] += 1
                 if row["responseMs"] is not None:

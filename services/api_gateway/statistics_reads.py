@@ -70,8 +70,9 @@ async def tallies(database: Database, question: Question, span: Span, now: datet
     async with database.snapshot() as connection:
         if planned.buckets:
             _add_rollups(counts, (await connection.execute(_rollups(question, planned))).all())
-        if planned.edges:
-            _add_sessions(counts, (await connection.execute(_sessions(question, planned.edges))).all())
+        counted = _counted_one_by_one(question, planned)
+        if counted:
+            _add_sessions(counts, (await connection.execute(_sessions(question, counted))).all())
     return counts
 
 
@@ -107,8 +108,22 @@ def _add_rollups(counts: defaultdict[Place, Tally], rows: Iterable[Any]) -> None
         )
 
 
-def _sessions(question: Question, edges: Sequence[Span]) -> Select[Any]:
-    """Return the query of what the sessions of the edges come to, those that count alike together."""
+def _counted_one_by_one(question: Question, planned: Plan) -> Sequence[ColumnElement[bool]]:
+    """Return which sessions no rollup counts: those of the edges, and a user's ACTIVE ones."""
+    conditions = [_within(edge) for edge in planned.edges]
+    if question.user_id is not None:
+        for granularity, starts in planned.buckets.items():
+            days = Span(starts[0], starts[-1] + granularity.length)
+            conditions.append(and_(_within(days), chat_sessions.c.status == SessionStatus.ACTIVE))
+    return conditions
+
+
+def _within(span: Span) -> ColumnElement[bool]:
+    return and_(chat_sessions.c.session_id >= id_at(span.since), chat_sessions.c.session_id < id_at(span.until))
+
+
+def _sessions(question: Question, conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    """Return the query of what the sessions of any of the conditions come to, those that count alike together."""
     session = chat_sessions.c
     bounds = literal(list(RESPONSE_BOUNDS), ARRAY(BigInteger))
     apart = [
@@ -120,9 +135,7 @@ def _sessions(question: Question, edges: Sequence[Span]) -> Select[Any]:
         session.failure_kind.label("kind"),
         func.width_bucket(session.response_ms - 1, bounds).label("response"),
     ]
-    statement = select(*apart, func.count(), cast(func.sum(session.response_ms), BigInteger)).where(
-        or_(*(and_(session.session_id >= id_at(edge.since), session.session_id < id_at(edge.until)) for edge in edges))
-    )
+    statement = select(*apart, func.count(), cast(func.sum(session.response_ms), BigInteger)).where(or_(*conditions))
     if question.user_id is not None:
         statement = statement.where(session.user_id == question.user_id)
     if question.persona_id is not None:

@@ -55,8 +55,11 @@ CLOCK_MARGIN = timedelta(hours=1)
 
 OF_EVERYONE = (Granularity.MINUTE, Granularity.HOUR, Granularity.DAY)
 """What is kept of the global scope and of personas."""
-OF_USERS = (Granularity.HOUR, Granularity.DAY)
-"""What is kept of each user: a user's minutes would be nearly as many as the sessions."""
+OF_USERS = (Granularity.DAY,)
+"""What is kept of each user, of ended sessions alone: nearly every session of a batch has another user, so all that is
+kept of users is a row for each session. Their ACTIVE sessions, which are few, and parts of days are counted from the
+sessions themselves.
+"""
 
 
 def persona_scope(persona_id: str) -> str:

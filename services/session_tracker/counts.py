@@ -1,5 +1,6 @@
 """What transitions of sessions add to the rollups. No I/O."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,7 @@ from services.database.rollups import (
     user_scope,
 )
 from services.session_tracker.fold import Transition
+from services.session_tracker.lifecycle import Session
 
 K = TypeVar("K")
 
@@ -50,9 +52,8 @@ class Counts:
     def __bool__(self) -> bool:
         return any(self.sessions) or bool(self.response_ms_sum or self.failures or self.responses)
 
-    def move(self, transition: Transition) -> None:
-        """Count a session that changed its status."""
-        session, previous = transition.session, transition.previous
+    def move(self, session: Session, previous: SessionStatus | None) -> None:
+        """Count a session that came to its status, from the one before where that was counted."""
         self.sessions[_POSITIONS[session.status]] += 1
         if previous is not None:
             self.sessions[_POSITIONS[previous]] -= 1
@@ -74,22 +75,17 @@ class Counts:
 
 def deltas(transitions: Iterable[Transition]) -> dict[RollupKey, Counts]:
     """Return what the transitions add to the rollups; a session that kept its status adds nothing."""
-    everyone: dict[_Cell, Counts] = {}
-    users: dict[_Cell, Counts] = {}
-    for transition in transitions:
-        session, shard = transition.session, transition.shard
-        if session.status is transition.previous:
+    everyone: defaultdict[_Cell, Counts] = defaultdict(Counts)
+    users: defaultdict[_Cell, Counts] = defaultdict(Counts)
+    for session, previous, shard in transitions:
+        if session.status is previous:
             continue
         minute = bucket_of(session.started_at, Granularity.MINUTE)
-        for finest, cell in (
-            (everyone, (minute, GLOBAL, shard)),
-            (everyone, (minute, persona_scope(session.persona_id), shard)),
-            (users, (minute.replace(minute=0), user_scope(session.user_id), shard)),
-        ):
-            counts = finest.get(cell)
-            if counts is None:
-                counts = finest[cell] = Counts()
-            counts.move(transition)
+        everyone[minute, GLOBAL, shard].move(session, previous)
+        everyone[minute, persona_scope(session.persona_id), shard].move(session, previous)
+        if session.status.ended:
+            day = minute.replace(hour=0, minute=0)
+            users[day, user_scope(session.user_id), shard].move(session, None)
     return _rolled_up(everyone, OF_EVERYONE) | _rolled_up(users, OF_USERS)
 
 

@@ -1,7 +1,8 @@
 """Compares rollups with what they count, in one statement: so in one snapshot, in which a fold is there whole or not.
 
-Both sides are taken apart into cells, one count each: minutes and hours are held against the sessions, days against
-their hours. A difference stays the same while folds go on, for they move both sides alike; so adding it later repairs.
+Both sides are taken apart into cells, one count each: minutes, hours and users' days are held against the sessions, all
+other days against their hours. A difference stays the same while folds go on, for they move both sides alike; so adding
+it later repairs.
 """
 
 from collections.abc import Iterable
@@ -31,7 +32,6 @@ from services.database.partitions import id_at
 from services.database.rollups import (
     GLOBAL,
     MERGED_SHARD,
-    OF_USERS,
     PERSONA_PREFIX,
     RESPONSE_BOUNDS,
     USER_PREFIX,
@@ -71,12 +71,9 @@ def repairs(granularity: Granularity, cells: Iterable[Any]) -> dict[RollupKey, C
     return missing
 
 
-def _session_cells(granularity: Granularity) -> Select[Any]:
+def _session_cells(*names: ColumnElement[str]) -> Select[Any]:
     session = t.chat_sessions.c
-    names: list[ColumnElement[str]] = [literal(GLOBAL), PERSONA_PREFIX + session.persona_id]
-    if granularity in OF_USERS:
-        names.append(USER_PREFIX + session.user_id)
-    scopes = func.unnest(array(names)).table_valued("scope").render_derived().lateral()
+    scopes = func.unnest(array(list(names))).table_valued("scope").render_derived().lateral()
     response = func.width_bucket(session.response_ms - 1, literal(list(RESPONSE_BOUNDS), ARRAY(BigInteger)))
     cells = _cells(
         [
@@ -131,10 +128,16 @@ def _pairs(names: ColumnElement[Any], counts: ColumnElement[Any]) -> Any:
     return func.unnest(names, counts).table_valued("cell", "count").render_derived().lateral()
 
 
+def _true_cells(granularity: Granularity) -> Any:
+    session = t.chat_sessions.c
+    if granularity is not Granularity.DAY:
+        return _session_cells(literal(GLOBAL), PERSONA_PREFIX + session.persona_id)
+    ended = _session_cells(USER_PREFIX + session.user_id).where(session.status != SessionStatus.ACTIVE)
+    return union_all(_rollup_cells(Granularity.HOUR), ended)
+
+
 def _drift(granularity: Granularity) -> Select[Any]:
-    truth = (
-        _rollup_cells(Granularity.HOUR) if granularity is Granularity.DAY else _session_cells(granularity)
-    ).subquery()
+    truth = _true_cells(granularity).subquery()
     told = _rollup_cells(granularity).subquery()
     bucket = func.date_trunc(granularity.value, truth.c.bucket, "UTC").label("bucket")
     cells = union_all(

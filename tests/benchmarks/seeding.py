@@ -173,17 +173,19 @@ async def _copy(connection: asyncpg.Connection, table: str, columns: tuple[str, 
 def _rollups(until: datetime) -> Iterator[str]:
     """Yield the statements that count the sessions as the fold would have, the shards of the past merged."""
     persona, user = f"'{PERSONA_PREFIX}' || \"personaId\"", f"'{USER_PREFIX}' || \"userId\""
-    for scope, granularities in ((f"'{GLOBAL}'", OF_EVERYONE), (persona, OF_EVERYONE), (user, OF_USERS)):
-        for granularity in granularities:
-            since = until - KEPT[Granularity.MINUTE] if granularity is Granularity.MINUTE else EARLIEST
-            yield _counted(scope, granularity, since)
+    for granularity in OF_EVERYONE:
+        since = until - KEPT[Granularity.MINUTE] if granularity is Granularity.MINUTE else EARLIEST
+        for scope in (f"'{GLOBAL}'", persona):
+            yield _counted(scope, granularity, f"\"startedAt\" >= '{since.isoformat()}'")
+    for granularity in OF_USERS:
+        yield _counted(user, granularity, f"status <> '{SessionStatus.ACTIVE}'")
 
 
-def _counted(scope: str, granularity: Granularity, since: datetime) -> str:
+def _counted(scope: str, granularity: Granularity, which: str) -> str:
     base = f"""(SELECT date_trunc('{granularity}', "startedAt", 'UTC') AS bucket, {scope} AS scope, status,
         "responseMs", "failureKind",
         width_bucket("responseMs" - 1, ARRAY{list(RESPONSE_BOUNDS)}::bigint[])::smallint AS response
-        FROM chat_sessions WHERE "startedAt" >= '{since.isoformat()}') AS base"""
+        FROM chat_sessions WHERE {which}) AS base"""
     statuses = ", ".join(f"count(*) FILTER (WHERE status = '{status}') AS {status.lower()}" for status in SessionStatus)
     names = ", ".join(status.lower() for status in SessionStatus)
     return f"""

@@ -187,7 +187,7 @@ async def watch(
                 seen.append(process.memory_info().rss / 1e6)
         if sum(folded) >= events and began is not None:
             return Folding(now - began[0], events - began[1], memory, cpu - began[2], at_server - began[3])
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.25)
     raise SystemExit(f"The trackers folded {sum(folded):,} of {events:,} events in {LIMIT_SECONDS:.0f} s.")
 
 

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from alembic import command
@@ -18,6 +18,7 @@ from services.database.migrate import alembic_config, migrate
 from services.database.partitions import create_partitions
 from services.database.tables import metadata
 from services.local.postgres import EmbeddedPostgres
+from tests.integration.tracker_process import connected
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ CATALOGUE = """
            || ' ' || attnotnull || ' ' || coalesce(pg_get_expr(adbin, adrelid), '')
       FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
       JOIN pg_class ON pg_class.oid = attrelid
-     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attnum > 0
+     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped
     UNION ALL
     SELECT 'enum ' || typname || ' ' || string_agg(enumlabel, ',' ORDER BY enumsortorder)
       FROM pg_enum JOIN pg_type ON pg_type.oid = enumtypid GROUP BY typname
@@ -148,6 +149,32 @@ async def test_the_audit_log_is_carried_over_both_ways(empty_url: str) -> None:
             assert list(await connection.scalars(text("SELECT at FROM audit_log ORDER BY at"))) == times
     finally:
         await engine.dispose()
+
+
+OLD_ROWS = """
+    INSERT INTO sweeps ("sweepId", "requestedBy", "asOf", "maxAgeHours", "dryRun", untold)
+    VALUES ('00000000-0000-0000-0000-000000000001', 'root', now(), 24, false, '{}'),
+           ('00000000-0000-0000-0000-000000000002', 'root', now(), 24, false, '{00000000-0000-0000-0000-000000000009}');
+    INSERT INTO session_rollups
+    SELECT granularity, '2026-11-01', scope, 0, 5, 6, 0, 0, 0, 0, '{}', '{}', '{}', '{}'
+    FROM unnest('{hour,day}'::text[]) AS granularity, unnest('{global,persona:p,user:u}'::text[]) AS scope
+"""
+
+
+async def test_what_is_untold_and_the_counts_of_users_are_carried_over(empty_url: str) -> None:
+    await asyncio.to_thread(command.upgrade, alembic_config(empty_url), "0002")
+    async with connected(empty_url) as rows:
+        await rows.execute(OLD_ROWS)
+        await migrate(empty_url)
+        assert [tuple(row) for row in await rows.fetch("SELECT * FROM untold_chunks")] == [(UUID(int=2), [UUID(int=9)])]
+        counts = await rows.fetch("SELECT granularity, scope, active, completed FROM session_rollups ORDER BY 2, 1")
+    assert [tuple(row) for row in counts] == [
+        ("day", "global", 5, 6),
+        ("hour", "global", 5, 6),
+        ("day", "persona:p", 5, 6),
+        ("hour", "persona:p", 5, 6),
+        ("day", "user:u", 0, 6),
+    ]
 
 
 async def test_a_downgrade_works_with_partitions(postgres_url: str) -> None:

@@ -78,8 +78,16 @@ class SessionDetail(Session):
     """A session with all that happened to it."""
 
     messages: list[Message]
-    timeline: list[Happening] = Field(description="The first 1,000 events in the order of their times")
+    timeline: list[Happening] = Field(description="The first 200 events in the order of their times")
+    timeline_cursor: str | None = Field(description="Give it as cursor to …/events for what follows; null: this is all")
     duration_ms: int = Field(description="Until its end, or until now")
+
+
+class History(Shape):
+    """One page of a session's events."""
+
+    items: list[Happening]
+    next_cursor: str | None = Field(description="Give it as cursor for the next page; null on the last")
 
 
 class SessionList(Shape):

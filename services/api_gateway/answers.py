@@ -13,6 +13,11 @@ def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = 
     return Response(to_json(content), status, headers, "application/json")
 
 
+def unchanged(headers: Mapping[str, str]) -> Response:
+    """Return the answer to a client that has it already."""
+    return Response(status_code=304, headers=dict(headers))
+
+
 def session_location(session_id: UUID) -> str:
     """Return where a session is."""
     return f"/api/chat-sessions/{session_id}"

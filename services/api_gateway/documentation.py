@@ -19,7 +19,8 @@ PROBLEM = REF.format(model="ProblemDetails")
 SHOWN_MODELS: list[type[BaseModel]] = [
     shape.Accepted,
     shape.Session, shape.EndedSession, shape.SessionDetail, shape.SessionList, shape.Statistics, shape.Sweep,
-    shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken, shape.AuditList, shape.ProblemDetails,
+    shape.History, shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken, shape.AuditList,
+    shape.ProblemDetails,
 ]  # fmt: skip
 TAKEN_MODELS: list[type[BaseModel]] = [MessageBody, CancelBody, CleanupBody, PersonaBody]
 
@@ -31,6 +32,7 @@ _PROBLEMS = {
     408: "The body did not arrive in time",
     409: "It is too late, or too early",
     410: "The callback's deadline has passed",
+    412: "The session is not as `If-Match` says any more; `session` is the current one",
     413: "The body is larger than the 256 KiB (of a callback 512 KiB) that a call takes",
     422: "The Idempotency-Key belongs to another request",
     429: "Too many requests; Retry-After says when to try again",
@@ -136,6 +138,7 @@ _PAGE = (
         "cursor", "query", CURSOR, "The nextCursor of the page before, of the same filter and sort; at any depth"
     ),
 )
+_PAGE_BY_CURSOR = (_PAGE[1], _parameter("cursor", "query", TEXT, "The nextCursor of the page before"))
 
 SEND_MESSAGE = _call(
     "Send a message to a persona",
@@ -202,31 +205,49 @@ LIST_CONVERSATION = _call(
 GET_SESSION = _call(
     "Get a session",
     "With its messages and everything that happened to it. A session sent a moment ago is waited for; where the "
-    "tracker has not told of it within 3 s the answer is 503 `not-yet-tracked`.",
+    "tracker has not told of it within 3 s the answer is 503 `not-yet-tracked`. The `ETag` changes with all that is "
+    "told but `durationMs`; give it as `If-None-Match` to be told 304 until it does.",
     {200: (
         "The session",
         "SessionDetail",
         {
             **examples.SESSION,
             "messages": [{"role": "user", "content": "hello", "createdAt": examples.WHEN}],
-            "timeline": [{"type": "MessageSent", "at": examples.WHEN, "late": False}],
+            "timeline": examples.HISTORY,
+            "timelineCursor": None,
             "durationMs": 1250,
         },
-    )},
-    parameters=(_SESSION_ID, _parameter("wait", "query", WAIT, "Seconds to wait for the session's end")),
+    ), 304: ("It is as `If-None-Match` says", None, None)},
+    parameters=(
+        _SESSION_ID,
+        _parameter("wait", "query", WAIT, "Seconds to wait for the session's end"),
+        _parameter("If-None-Match", "header", TEXT, "The `ETag` of an earlier answer"),
+    ),
     problems=(404,),
     scope=Scope.SESSIONS_READ,
 )  # fmt: skip
+GET_HISTORY = _call(
+    "Get a session's events",
+    "In the order of their times, page by page.",
+    {200: ("One page", "History", {"items": examples.HISTORY, "nextCursor": None})},
+    parameters=(_SESSION_ID, *_PAGE_BY_CURSOR),
+    problems=(404,),
+    scope=Scope.SESSIONS_READ,
+)
 CANCEL_SESSION = _call(
     "Cancel a session",
-    "Answers with what really became of it. The body may be left out.",
+    "Answers with what really became of it; may be repeated. The body may be left out. With `If-Match` only a session "
+    "that is still as its reader saw it when the cancel is asked for is cancelled: else 412 `session-changed`.",
     {
         200: ("The session is CANCELLED", "Session", examples.CANCELLED),
         202: ("The tracker has not told yet; look at `Location`", "Session", {**examples.SESSION, "status": "ACTIVE"}),
         409: ("It had ended otherwise; `session` is the current one", "ProblemDetails", examples.ALREADY_ENDED),
     },
-    parameters=(_SESSION_ID,),
-    problems=(404, 408, 413),
+    parameters=(
+        _SESSION_ID,
+        _parameter("If-Match", "header", TEXT, "The session's `ETag`, or its version in quotes"),
+    ),
+    problems=(404, 408, 412, 413),
     body=(CancelBody, {"reason": "asked twice"}, False),
     scope=Scope.SESSIONS_CANCEL,
 )  # fmt: skip

@@ -10,6 +10,7 @@ SESSION = {
     "errorMessage": None, "failureKind": None, "attempts": 1, "responseMs": 1250, "version": 2, "resumedFrom": None,
     "templateId": None, "deadlineAt": None,
 }  # fmt: skip
+HISTORY = [{"type": "MessageSent", "at": WHEN, "late": False}]
 SESSIONS = {"items": [SESSION], "nextCursor": None, "total": 1, "totalCapped": False, "limit": 50, "offset": 0}
 SESSIONS_AS_CSV = "id,conversationId,personaId,…\r\n" + f"{ID},c-42,support,…\r\n"
 ACTIVE_SESSIONS = {**SESSIONS, "items": [{**SESSION, "status": "ACTIVE", "endedAt": None, "responseMs": None}]}

@@ -1,7 +1,7 @@
 """Sessions as the tracker committed them. Every query names the user whose sessions they are, or is an admin's."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,20 +11,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database
 from services.api_gateway.filters.sql import condition
+from services.api_gateway.history import HistoryPage, events_of, time_of, told
 from services.api_gateway.listing import CAP, NO_RESPONSE, Page, Sort
 from services.api_gateway.selection import Selection
 from services.contracts.session import MessageRole, SessionStatus
-from services.database.tables import chat_sessions, messages, session_events
+from services.database.tables import chat_sessions, messages
 
 Json = dict[str, Any]
 
-MAX_TIMELINE = 1_000
 _TOTAL = "total"
 
 # By plain strings: with SQLAlchemy's own kind of names as keys, a session takes 15 times as long to become JSON.
 _SESSION = [column.label(str(column.name)) for column in chat_sessions.c]
-_IDENTITY = {"eventId", "sessionId", "conversationId", "personaId", "userId", "occurredAt"}
-_TOLD_ELSEWHERE = {"message", "metadata"}
+_BEGINNING = HistoryPage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +47,36 @@ class SessionReads:
         return None if session is None or session["status"] is SessionStatus.ACTIVE else session
 
     async def detail(self, session_id: UUID, caller: Caller, now: datetime) -> Json | None:
-        """Return the session with its messages, its timeline and how long it took, or takes until `now`."""
+        """Return the session with its messages, the beginning of its history, and how long it took, or takes at `now`.
+
+        `timelineCursor` is where the history goes on; None where the timeline is all of it.
+        """
         # One statement is one round trip, and sees one moment.
+        happened = _json_array(events_of(session_id, _BEGINNING), "happened")
         async with self.database.statements() as connection:
-            session = await _session(connection, session_id, caller, _said(session_id), _happened(session_id))
+            session = await _session(connection, session_id, caller, _said(session_id), happened)
         if session is None:
             return None
-        said, happened = session.pop("said"), session.pop("happened")
+        said = session.pop("said")
+        timeline, cursor = told(session.pop("happened"), _BEGINNING)
         took = (session["endedAt"] or now) - session["startedAt"]
         return {
             **session,
-            "messages": [{**message, "createdAt": _time(message["createdAt"])} for message in said],
-            "timeline": [_happening(event) for event in happened],
+            "messages": [{**message, "createdAt": time_of(message["createdAt"])} for message in said],
+            "timeline": timeline,
+            "timelineCursor": cursor,
             "durationMs": max(0, int(took.total_seconds() * 1000)),
         }
+
+    async def history(self, session_id: UUID, caller: Caller, page: HistoryPage) -> Json | None:
+        """Return a page of the session's events if the caller may see it."""
+        happened = _json_array(events_of(session_id, page), "happened")
+        async with self.database.statements() as connection:
+            session = await _session(connection, session_id, caller, happened)
+        if session is None:
+            return None
+        items, cursor = told(session["happened"], page)
+        return {"items": items, "nextCursor": cursor}
 
     async def page(self, selection: Selection, page: Page) -> tuple[list[Json], int]:
         """Return the sessions of one page, one more than asked for if there are more, and the count up to the cap."""
@@ -94,27 +109,10 @@ def _said(session_id: UUID) -> ColumnElement[Any]:
     return _json_array(rows.order_by(column.created_at, column.role), "said")
 
 
-def _happened(session_id: UUID) -> ColumnElement[Any]:
-    """Return the beginning of the session's history as a JSON array, in order."""
-    column = session_events.c
-    rows = select(column.type, column.occurred_at, column.late, column.body).where(column.session_id == session_id)
-    return _json_array(rows.order_by(column.occurred_at, column.event_id).limit(MAX_TIMELINE), "happened")
-
-
 def _json_array(rows: Select[Any], name: str) -> ColumnElement[Any]:
     row = rows.subquery(name + "_rows")
     array = func.coalesce(func.json_agg(row.table_valued()), literal_column("'[]'::json"), type_=JSON)
     return select(array).scalar_subquery().label(name)
-
-
-def _happening(event: Json) -> Json:
-    hidden = _IDENTITY | _TOLD_ELSEWHERE | (set() if event["late"] else {"reply"})
-    told = {name: value for name, value in (event["body"] or {}).items() if name not in hidden}
-    return {**told, "type": event["type"], "at": _time(event["occurredAt"]), "late": event["late"]}
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _conditions(selection: Selection) -> list[ColumnElement[bool]]:

@@ -63,6 +63,36 @@ async def test_cancel_that_the_tracker_has_not_told_of_is_202(gateway: Gateway) 
     assert answer.headers["location"] == f"/api/chat-sessions/{session_id}"
 
 
+async def test_cancel_of_a_session_that_has_changed_is_412_with_the_session(gateway: Gateway) -> None:
+    session_id = await gateway.add_session(conversation_id="c-match", version=3)
+    path = f"/api/chat-sessions/{session_id}"
+    tag = (await gateway.get(path)).headers["etag"]
+    async with gateway.log_of(CONTROL, "c-match") as log:
+        for stale in ('"2"', '"2-0123456789abcdef", "4"'):
+            answer = await gateway.http.patch(f"{path}/cancel", headers={**ADA, "if-match": stale})
+            assert (answer.status_code, answer.json()["code"]) == (412, "session-changed")
+            assert answer.json()["session"]["version"] == 3
+        wrong = await gateway.http.patch(f"{path}/cancel", headers={**ADA, "if-match": "3"})
+        assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (400, "If-Match")
+        assert await log.is_silent()
+        cancelling = asyncio.create_task(gateway.http.patch(f"{path}/cancel", headers={**ADA, "if-match": tag}))
+        await log.next()
+        await gateway.end_session(session_id, SessionStatus.CANCELLED, version=4)
+        assert (await cancelling).status_code == 200
+        repeated = await gateway.http.patch(f"{path}/cancel", headers={**ADA, "if-match": tag})
+        assert (repeated.status_code, repeated.json()["version"]) == (200, 4)
+        assert await log.is_silent()
+
+
+async def test_if_match_of_a_session_that_ended_otherwise_tells_what_it_missed(gateway: Gateway) -> None:
+    session_id = await gateway.add_session()
+    await gateway.end_session(session_id, SessionStatus.FAILED)
+    path = f"/api/chat-sessions/{session_id}/cancel"
+    for tag, status in (('"1"', 412), ('"2"', 409), ("*", 409)):
+        answer = await gateway.http.patch(path, headers={**ADA, "if-match": tag})
+        assert (answer.status_code, answer.json()["session"]["status"]) == (status, "FAILED")
+
+
 async def test_cancel_with_a_wrong_body_is_refused(gateway: Gateway) -> None:
     path = f"/api/chat-sessions/{await gateway.add_session()}/cancel"
     for body in ({"reason": "x" * 2049}, {"reason": 1}, {"why": "x"}, {"reason": "a\0"}):

@@ -140,6 +140,7 @@ async def test_sessions_can_be_turned_off_while_messages_are_sent(broker: str, p
         calls = [
             ("GET", "/api/chat-sessions"),
             ("GET", f"/api/chat-sessions/{session_id}"),
+            ("GET", f"/api/chat-sessions/{session_id}/events"),
             ("PATCH", f"/api/chat-sessions/{session_id}/cancel"),
             ("GET", "/api/chat-sessions/stats"),
             ("POST", "/api/chat-sessions/cleanup"),

@@ -7,14 +7,21 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
-from services.api_gateway.answers import answer, session_location
+from services.api_gateway.answers import answer, session_location, unchanged
 from services.api_gateway.audit import ASKED
 from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import CancelBody
 from services.api_gateway.database import Database
-from services.api_gateway.documentation import CANCEL_SESSION, GET_SESSION, LIST_CONVERSATION, LIST_SESSIONS
+from services.api_gateway.documentation import (
+    CANCEL_SESSION,
+    GET_HISTORY,
+    GET_SESSION,
+    LIST_CONVERSATION,
+    LIST_SESSIONS,
+)
 from services.api_gateway.filters.tree import And
 from services.api_gateway.gate import Gate
+from services.api_gateway.history import read_history_page
 from services.api_gateway.listing import PAGE_NAMES, list_answer, read_page
 from services.api_gateway.live import SessionChanges
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body, session_id_of
@@ -24,6 +31,7 @@ from services.api_gateway.publishing import Publisher
 from services.api_gateway.reads import SessionReads
 from services.api_gateway.scopes import Scope
 from services.api_gateway.selection import FILTER_NAMES, Selection, equal, read_selection
+from services.api_gateway.versions import entity_tag, is_current, is_known
 from services.api_gateway.waits import MAX_WAIT_SECONDS, until_told
 from services.contracts import CancelRequested, SessionStatus, admit, new_id
 from services.runtime.kafka import NotAcknowledged
@@ -48,6 +56,7 @@ class SessionRoutes:
         session = "/api/chat-sessions/{sessionId}"
         router.add_api_route("/api/chat-sessions", self.list, methods=["GET"], **LIST_SESSIONS)
         router.add_api_route(session, self.detail, methods=["GET"], **GET_SESSION)
+        router.add_api_route(f"{session}/events", self.history, methods=["GET"], **GET_HISTORY)
         router.add_api_route(f"{session}/cancel", self.cancel, methods=["PATCH"], **CANCEL_SESSION)
         conversation = "/api/conversations/{conversationId}/chat-sessions"
         router.add_api_route(conversation, self.list_conversation, methods=["GET"], **LIST_CONVERSATION)
@@ -87,7 +96,21 @@ class SessionRoutes:
         detail = await self.reads.detail(session_id, caller, datetime.now(UTC))
         if detail is None:
             raise no_such_session()
-        return answer(detail)
+        tag = entity_tag(detail)
+        if is_known(_field(request, "if-none-match"), tag):
+            return unchanged({"etag": tag})
+        return answer(detail, headers={"etag": tag})
+
+    async def history(self, request: Request) -> Response:
+        """Tell one page of a session's events."""
+        caller = await self.gate.session_reader(request)
+        page = read_history_page(Query(request, "limit", "cursor"))
+        session_id = _session_id(request)
+        return answer(
+            await found_or_decided(
+                lambda: self.reads.history(session_id, caller, page), session_id, self.database, self.changes
+            )
+        )
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a session, and answer with what really became of it."""
@@ -96,6 +119,10 @@ class SessionRoutes:
         session_id = _session_id(request)
         body = parse_body(CancelBody, await read_body(request), optional=True)
         session = await self._cancellable(session_id, caller)
+        if session["status"] is SessionStatus.CANCELLED:
+            return answer(session)
+        if not is_current(_field(request, "if-match"), session["version"]):
+            raise _moved(session)
         if session["status"] is not SessionStatus.ACTIVE:
             return _outcome(session)
         with self.changes.waiter(session_id) as waiter:
@@ -167,6 +194,21 @@ def _session_id(request: Request) -> UUID:
     if session_id is None:
         raise no_such_session()
     return session_id
+
+
+def _field(request: Request, name: str) -> str | None:
+    """Return a header that is a list, as one, None where there is none."""
+    values = request.headers.getlist(name)
+    return ", ".join(values) if values else None
+
+
+def _moved(session: dict[str, Any]) -> Problem:
+    return Problem(
+        412,
+        "session-changed",
+        f"The session is at version {session['version']}, not at the one of If-Match; nothing was cancelled.",
+        members={"session": session},
+    )
 
 
 def _outcome(session: dict[str, Any]) -> Response:

@@ -37,8 +37,10 @@ from services.api_gateway.routes.cleanup import CleanupRoutes
 from services.api_gateway.routes.exports import ExportRoutes
 from services.api_gateway.routes.messages import MessageRoutes
 from services.api_gateway.routes.personas import PersonaRoutes
+from services.api_gateway.routes.retries import RetryRoutes
 from services.api_gateway.routes.sessions import SessionRoutes
 from services.api_gateway.routes.statistics import StatisticsRoutes
+from services.api_gateway.sending import Sending
 from services.api_gateway.settings import GatewaySettings
 from services.api_gateway.shared_counts import SharedCounts
 from services.api_gateway.shedding import Shedding
@@ -146,10 +148,8 @@ def build_app(
         settings.proxies,
     )
     idempotency_keys = IdempotencyKeys(database)
-    messages = MessageRoutes(
-        gate=gate,
+    sending = Sending(
         publisher=publisher,
-        conversations=Conversations(database),
         keys=idempotency_keys,
         changes=changes,
         reads=reads,
@@ -160,11 +160,12 @@ def build_app(
     )
     personas = Personas(settings.egress_rules, settings.secrets_key, settings.callback_urls is not None)
     routers = [
-        messages.router(),
+        MessageRoutes(gate, Conversations(database), sending).router(),
         StatisticsRoutes(gate, database).router(),
         CleanupRoutes(gate, database, idempotency_keys, publisher, changes).router(),
         ExportRoutes(gate, database, reads, metrics).router(),
         SessionRoutes(gate, database, reads, changes, publisher).router(),
+        RetryRoutes(gate, database, reads, changes, sending).router(),
         PersonaRoutes(gate, database, personas).router(),
         AuditRoutes(gate, database).router(),
         CallbackRoutes(settings.callback_urls, publisher, Limiter(_per_session(), shared)).router(),

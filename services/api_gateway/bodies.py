@@ -32,6 +32,10 @@ class CancelBody(Body):
     reason: str | None = Field(None, description="At most 2 KiB")
 
 
+class RetryBody(Body):
+    """Of a retry: nothing, everything is as it was."""
+
+
 class CleanupBody(Body):
     """Which sessions are to time out."""
 

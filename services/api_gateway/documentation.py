@@ -46,7 +46,8 @@ _ANY_STATUS = f"({'|'.join(SessionStatus)})"
 STATUSES = {"type": "string", "pattern": f"^{_ANY_STATUS}(,{_ANY_STATUS})*$"}
 UUID = {"type": "string", "format": "uuid"}
 CURSOR = {"type": "string", "minLength": 1, "maxLength": 64}
-AUDIT_CURSOR = {"type": "string", "pattern": "^AA[A-Za-z0-9_-]{30}$"}
+TAG = {"type": "string", "pattern": r'^(W/)?"[!#-~]{0,64}"$'}
+TIMED_CURSOR = {"type": "string", "pattern": "^AA[A-Za-z0-9_-]{30}$"}
 WAIT = {"type": "number", "minimum": 0, "maximum": 60, "default": 0}
 
 
@@ -138,7 +139,12 @@ _PAGE = (
         "cursor", "query", CURSOR, "The nextCursor of the page before, of the same filter and sort; at any depth"
     ),
 )
-_PAGE_BY_CURSOR = (_PAGE[1], _parameter("cursor", "query", TEXT, "The nextCursor of the page before"))
+_HISTORY_PAGE = (_PAGE[1], _parameter("cursor", "query", TIMED_CURSOR, "The nextCursor of the page before"))
+_SENDING = (
+    _parameter("wait", "query", WAIT, "Seconds to wait for the session's end"),
+    _KEY,
+    _parameter("traceparent", "header", TEXT, "W3C trace context, continued to the webhook"),
+)
 
 SEND_MESSAGE = _call(
     "Send a message to a persona",
@@ -147,26 +153,24 @@ SEND_MESSAGE = _call(
     "`not-acknowledged` carries the `sessionId`, and the outcome is unknown.",
     {
         200: ("The session has ended within `wait`", "EndedSession", {**examples.SESSION, "reply": "You said: hello"}),
-        202: (
-            "Accepted; `Location` is the session",
-            "Accepted",
-            {
-                "sessionId": examples.ID,
-                "conversationId": "c-42",
-                "personaId": "support",
-                "status": "ACTIVE",
-                "startedAt": examples.WHEN,
-            },
-        ),
+        202: ("Accepted; `Location` is the session", "Accepted", examples.ACCEPTED),
     },
-    parameters=(
-        _CONVERSATION,
-        _parameter("wait", "query", WAIT, "Seconds to wait for the session's end"),
-        _KEY,
-        _parameter("traceparent", "header", TEXT, "W3C trace context, continued to the webhook"),
-    ),
+    parameters=(_CONVERSATION, *_SENDING),
     problems=(404, 408, 409, 413, 422),
     body=(MessageBody, {"personaId": "support", "message": "hello", "metadata": {"channel": "web"}}, True),
+    scope=Scope.MESSAGES_WRITE,
+)
+RETRY_SESSION = _call(
+    "Send a session's message again",
+    "For sessions that ended without a reply: FAILED, TIMEOUT or CANCELLED. The new session has the same message, "
+    "metadata, persona, conversation and user, and the old one as `resumedFrom`; the old one stays as it is. 409 "
+    "`not-retryable` for other statuses, 409 `no-message` where the text has been erased.",
+    {
+        200: ("The new session has ended within `wait`", "EndedSession", {**examples.RETRIED, "reply": "hello"}),
+        202: ("Accepted; `Location` is the new session", "Accepted", examples.ACCEPTED),
+    },
+    parameters=(_SESSION_ID, *_SENDING),
+    problems=(404, 408, 409, 413, 422),
     scope=Scope.MESSAGES_WRITE,
 )
 LIST_SESSIONS = _call(
@@ -221,7 +225,7 @@ GET_SESSION = _call(
     parameters=(
         _SESSION_ID,
         _parameter("wait", "query", WAIT, "Seconds to wait for the session's end"),
-        _parameter("If-None-Match", "header", TEXT, "The `ETag` of an earlier answer"),
+        _parameter("If-None-Match", "header", TAG, "The `ETag` of an earlier answer"),
     ),
     problems=(404,),
     scope=Scope.SESSIONS_READ,
@@ -230,7 +234,7 @@ GET_HISTORY = _call(
     "Get a session's events",
     "In the order of their times, page by page.",
     {200: ("One page", "History", {"items": examples.HISTORY, "nextCursor": None})},
-    parameters=(_SESSION_ID, *_PAGE_BY_CURSOR),
+    parameters=(_SESSION_ID, *_HISTORY_PAGE),
     problems=(404,),
     scope=Scope.SESSIONS_READ,
 )
@@ -245,7 +249,7 @@ CANCEL_SESSION = _call(
     },
     parameters=(
         _SESSION_ID,
-        _parameter("If-Match", "header", TEXT, "The session's `ETag`, or its version in quotes"),
+        _parameter("If-Match", "header", TAG, "The session's `ETag`, or its version in quotes"),
     ),
     problems=(404, 408, 412, 413),
     body=(CancelBody, {"reason": "asked twice"}, False),
@@ -354,7 +358,7 @@ READ_AUDIT = _call(
         _parameter("from", "query", TIME, "Written at this time or later; UTC without a zone"),
         _parameter("to", "query", TIME, "Written before this time"),
         _PAGE[1],
-        _parameter("cursor", "query", AUDIT_CURSOR, "The nextCursor of the page before"),
+        _parameter("cursor", "query", TIMED_CURSOR, "The nextCursor of the page before"),
     ),
     scope=Scope.AUDIT_READ,
 )

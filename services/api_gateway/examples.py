@@ -10,6 +10,10 @@ SESSION = {
     "errorMessage": None, "failureKind": None, "attempts": 1, "responseMs": 1250, "version": 2, "resumedFrom": None,
     "templateId": None, "deadlineAt": None,
 }  # fmt: skip
+RETRIED = {**SESSION, "resumedFrom": "01976f3d-9fa0-7b1e-8f4c-5a3d1e6b7c80"}
+ACCEPTED = {
+    "sessionId": ID, "conversationId": "c-42", "personaId": "support", "status": "ACTIVE", "startedAt": WHEN,
+}  # fmt: skip
 HISTORY = [{"type": "MessageSent", "at": WHEN, "late": False}]
 SESSIONS = {"items": [SESSION], "nextCursor": None, "total": 1, "totalCapped": False, "limit": 50, "offset": 0}
 SESSIONS_AS_CSV = "id,conversationId,personaId,…\r\n" + f"{ID},c-42,support,…\r\n"

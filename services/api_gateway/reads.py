@@ -37,13 +37,15 @@ class SessionReads:
         async with self.database.statements() as connection:
             return await _session(connection, session_id, caller)
 
+    async def sent(self, session_id: UUID, caller: Caller) -> Json | None:
+        """Return the session with the text of its `message` (null where it is not there) if the caller may see it."""
+        async with self.database.statements() as connection:
+            return await _session(connection, session_id, caller, _content(session_id, MessageRole.USER, "message"))
+
     async def ended(self, session_id: UUID, caller: Caller) -> Json | None:
         """Return the session with its `reply` (null without one) if it has ended and the caller may see it."""
-        reply = select(messages.c.content).where(
-            messages.c.chat_session_id == session_id, messages.c.role == MessageRole.PERSONA
-        )
         async with self.database.statements() as connection:
-            session = await _session(connection, session_id, caller, reply.scalar_subquery().label("reply"))
+            session = await _session(connection, session_id, caller, _content(session_id, MessageRole.PERSONA, "reply"))
         return None if session is None or session["status"] is SessionStatus.ACTIVE else session
 
     async def detail(self, session_id: UUID, caller: Caller, now: datetime) -> Json | None:
@@ -100,6 +102,13 @@ async def _session(
         statement = statement.where(chat_sessions.c.user_id == caller.user_id)
     row = (await connection.execute(statement)).mappings().one_or_none()
     return None if row is None else dict(row)
+
+
+def _content(session_id: UUID, role: MessageRole, name: str) -> ColumnElement[Any]:
+    """Return the text of the session's message by this role."""
+    column = messages.c
+    said = select(column.content).where(column.chat_session_id == session_id, column.role == role)
+    return said.order_by(column.created_at).limit(1).scalar_subquery().label(name)
 
 
 def _said(session_id: UUID) -> ColumnElement[Any]:

@@ -19,7 +19,7 @@ from services.api_gateway.scopes import Scope
 from services.contracts import SessionStatus
 from services.contracts.callbacks import Callback, CallbackUrls, token_of
 from services.contracts.ids import new_id
-from services.database.tables import audit_log, sweeps
+from services.database.tables import audit_log, messages, sweeps
 from tests.integration.gateway import SECRET, Gateway, named, ready, running_gateway, token
 
 KEY = Fernet.generate_key()
@@ -62,6 +62,12 @@ CALLS: Mapping[tuple[str, str], Call] = {
     ("GET", "/api/chat-sessions/{sessionId}"): Call(Scope.SESSIONS_READ, "/api/chat-sessions/{session}", 200, 404, 200),
     ("PATCH", "/api/chat-sessions/{sessionId}/cancel"): Call(
         Scope.SESSIONS_CANCEL, "/api/chat-sessions/{session}/cancel", 200, 404, 200
+    ),
+    ("GET", "/api/chat-sessions/{sessionId}/events"): Call(
+        Scope.SESSIONS_READ, "/api/chat-sessions/{session}/events", 200, 404, 200
+    ),
+    ("POST", "/api/chat-sessions/{sessionId}/retry"): Call(
+        Scope.MESSAGES_WRITE, "/api/chat-sessions/{session}/retry", 202, 404, 202
     ),
     ("POST", "/api/chat-sessions/cleanup"): Call(
         Scope.SESSIONS_CLEANUP, "/api/chat-sessions/cleanup", 403, 403, 202, {"dryRun": True}
@@ -150,6 +156,8 @@ class World:
         ended = {"status": SessionStatus.CANCELLED, "conversation_id": f"c-{new_id()}", "ended_at": datetime.now(UTC)}
         session_id, sweep_id = await self.gateway.add_session(**ended), new_id()
         now = datetime.now(UTC)
+        said = {"id": new_id(), "chat_session_id": session_id, "role": "user", "created_at": now, "content": "hi"}
+        await self.gateway.execute(messages.insert().values(said))
         sweep = {"sweep_id": sweep_id, "requested_by": "root", "as_of": now, "max_age_hours": 1, "dry_run": True}
         await self.gateway.execute(sweeps.insert().values(sweep))
         callback = Callback(session_id, "c-1", "echo", "ada", 1, now, now + timedelta(minutes=1))

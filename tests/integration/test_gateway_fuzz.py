@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from services.api_gateway.routes import messages, sessions
+from services.api_gateway import sending
+from services.api_gateway.routes import sessions
 from services.api_gateway.waits import until_told
 from services.contracts.callbacks import Callback, CallbackUrls, token_of
 from services.contracts.ids import new_id
@@ -43,7 +44,7 @@ def callback_token() -> str:
 async def test_every_answer_is_as_the_document_says(
     bootstrap: str, postgres_url: str, reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (messages, sessions):
+    for module in (sending, sessions):
         monkeypatch.setattr(module, "until_told", briefly)
     settings = {
         "rate_limit_messages": 0,

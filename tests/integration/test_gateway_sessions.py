@@ -142,6 +142,7 @@ async def test_sessions_can_be_turned_off_while_messages_are_sent(broker: str, p
             ("GET", f"/api/chat-sessions/{session_id}"),
             ("GET", f"/api/chat-sessions/{session_id}/events"),
             ("PATCH", f"/api/chat-sessions/{session_id}/cancel"),
+            ("POST", f"/api/chat-sessions/{session_id}/retry"),
             ("GET", "/api/chat-sessions/stats"),
             ("POST", "/api/chat-sessions/cleanup"),
             ("GET", "/api/conversations/c-1/chat-sessions"),

@@ -1,0 +1,122 @@
+"""How a message gets to Kafka and back to its sender: limits, keys, the acknowledgement, the wait for its end."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import Request, Response
+
+from services.api_gateway.answers import answer, session_location
+from services.api_gateway.auth import Caller
+from services.api_gateway.database import DatabaseAway
+from services.api_gateway.idempotency import IdempotencyKeys, KeyedRequest, keyed_request
+from services.api_gateway.limiting import Limiter
+from services.api_gateway.live import SessionChanges
+from services.api_gateway.metrics import GatewayMetrics
+from services.api_gateway.origin import client_address, device_info, with_origin
+from services.api_gateway.problems import Problem
+from services.api_gateway.publishing import Publisher
+from services.api_gateway.reads import SessionReads
+from services.api_gateway.waits import until_told
+from services.contracts import MessageSent, SessionStatus
+from services.contracts.events import Metadata
+from services.contracts.ids import id_time
+from services.runtime.egress import Network
+from services.runtime.kafka import NotAcknowledged
+from services.runtime.tracing import continued
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Sends messages, whoever asks for them: once Kafka has acknowledged one, it is not lost."""
+
+    publisher: Publisher
+    keys: IdempotencyKeys
+    changes: SessionChanges
+    reads: SessionReads
+    per_user: Limiter
+    per_persona: Limiter
+    proxies: Sequence[Network]
+    metrics: GatewayMetrics
+
+    async def count(self, request: Request, caller: Caller) -> None:
+        """Count a message of the caller's; raise Problem 429 where it is one too many."""
+        await self.per_user.count(request, caller.user_id)
+
+    async def count_persona(self, request: Request, caller: Caller, persona_id: str) -> None:
+        """Count a message of the caller's to this persona, as `count` does."""
+        await self.per_persona.count(request, f"{caller.user_id}\0{persona_id}")
+
+    def with_origin(self, request: Request, metadata: Metadata) -> Metadata:
+        """Return the metadata with where the request came from."""
+        peer = None if request.client is None else request.client.host
+        return with_origin(
+            metadata,
+            user_agent=request.headers.get("user-agent"),
+            address=client_address(peer, request.headers.getlist("x-forwarded-for"), self.proxies),
+            device=device_info(request.headers),
+        )
+
+    async def send(self, request: Request, caller: Caller, event: MessageSent, body: bytes, *, wait: float) -> Response:
+        """Publish an admitted event, once for each Idempotency-Key, and answer with its session.
+
+        200 if that ends within `wait` seconds, else 202. Raises Problem 503 where Kafka does not acknowledge.
+        """
+        keyed, is_due = keyed_request(request, caller.user_id, body), True
+        if keyed is not None:
+            ticket = await self.keys.ticket(keyed, event.occurred_at)
+            ids = {"session_id": ticket.session_id, "event_id": ticket.event_id, "occurred_at": ticket.created_at}
+            event, is_due = event.model_copy(update=ids), not ticket.published
+        with self.changes.waiter(event.session_id) as waiter:
+            if is_due:
+                await self._publish(event, keyed, request.headers.get("traceparent"))
+            ended = None
+            if wait:
+                ended = await until_told(
+                    lambda: self._ended(event, caller), waiter.nap, lambda: self.changes.stopping, seconds=wait
+                )
+        return _answer(event, ended)
+
+    async def _publish(self, event: MessageSent, keyed: KeyedRequest | None, traceparent: str | None) -> None:
+        try:
+            await self.publisher.publish(event, traceparent=continued(traceparent))
+        except NotAcknowledged as error:
+            raise Problem(
+                503,
+                "not-acknowledged",
+                f"{error} The outcome is unknown: look at the session, or repeat the request with its Idempotency-Key.",
+                headers={"retry-after": "5", "location": session_location(event.session_id)},
+                members={"sessionId": event.session_id},
+            ) from error
+        self.metrics.messages.inc()
+        if keyed is not None:
+            try:
+                await self.keys.published(keyed, datetime.now(UTC))
+            except DatabaseAway as error:
+                # A repeat then sends the identical event again, which changes nothing.
+                logger.warning("A published message is not marked so: %s", error)
+
+    async def _ended(self, event: MessageSent, caller: Caller) -> dict[str, Any] | None:
+        try:
+            return await self.reads.ended(event.session_id, caller)
+        except DatabaseAway:
+            # The message is accepted whatever becomes of the wait.
+            return None
+
+
+def _answer(event: MessageSent, ended: dict[str, Any] | None) -> Response:
+    headers = {"location": session_location(event.session_id)}
+    if ended is not None:
+        return answer(ended, 200, headers)
+    accepted = {
+        "sessionId": event.session_id,
+        "conversationId": event.conversation_id,
+        "personaId": event.persona_id,
+        "status": SessionStatus.ACTIVE,
+        "startedAt": id_time(event.session_id),
+    }
+    return answer(accepted, 202, headers)

@@ -181,6 +181,7 @@ class Persona(Shape):
     first_byte_seconds: float | None
     idle_seconds: float | None
     session_timeout_hours: float | None
+    paused: bool = Field(description="Its messages wait")
     idempotent: bool
     callback_seconds: float | None = Field(description="How long its reply by callback may take; null: it answers")
     has_auth: bool

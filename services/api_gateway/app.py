@@ -36,6 +36,7 @@ from services.api_gateway.routes.callbacks import CALLBACKS_A_MINUTE, CallbackRo
 from services.api_gateway.routes.cleanup import CleanupRoutes
 from services.api_gateway.routes.exports import ExportRoutes
 from services.api_gateway.routes.messages import MessageRoutes
+from services.api_gateway.routes.persona_tests import PersonaTestRoutes
 from services.api_gateway.routes.personas import PersonaRoutes
 from services.api_gateway.routes.retries import RetryRoutes
 from services.api_gateway.routes.sessions import SessionRoutes
@@ -167,6 +168,7 @@ def build_app(
         SessionRoutes(gate, database, reads, changes, publisher).router(),
         RetryRoutes(gate, database, reads, changes, sending).router(),
         PersonaRoutes(gate, database, personas).router(),
+        PersonaTestRoutes(gate, database, sending).router(),
         AuditRoutes(gate, database).router(),
         CallbackRoutes(settings.callback_urls, publisher, Limiter(_per_session(), shared)).router(),
     ]

@@ -10,7 +10,7 @@ from services.api_gateway import examples
 from services.api_gateway.bodies import CancelBody, CleanupBody, MessageBody
 from services.api_gateway.filters.grammar import MAX_CHARACTERS
 from services.api_gateway.filters.meaning import FIELDS, METADATA
-from services.api_gateway.persona_bodies import PersonaBody
+from services.api_gateway.persona_bodies import PersonaBody, PersonaTestBody
 from services.api_gateway.scopes import Scope
 from services.contracts.session import SessionStatus
 
@@ -22,7 +22,7 @@ SHOWN_MODELS: list[type[BaseModel]] = [
     shape.History, shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken, shape.AuditList,
     shape.ProblemDetails,
 ]  # fmt: skip
-TAKEN_MODELS: list[type[BaseModel]] = [MessageBody, CancelBody, CleanupBody, PersonaBody]
+TAKEN_MODELS: list[type[BaseModel]] = [MessageBody, CancelBody, CleanupBody, PersonaBody, PersonaTestBody]
 
 _PROBLEMS = {
     400: "A field, a parameter or a header is not what this call takes; `errors` names each",
@@ -361,6 +361,40 @@ READ_AUDIT = _call(
         _parameter("cursor", "query", TIMED_CURSOR, "The nextCursor of the page before"),
     ),
     scope=Scope.AUDIT_READ,
+)
+PAUSE_PERSONA = _call(
+    "Pause a persona",
+    "For admins. Within some seconds no further call of it begins; running ones go on. Its messages are accepted and "
+    "wait, in order, each for as long as its session may last without activity; a PUT leaves the persona paused.",
+    {200: ("The persona", "Persona", {**examples.PERSONA, "paused": True})},
+    parameters=(_PERSONA_ID,),
+    problems=(404,),
+    scope=Scope.PERSONAS_WRITE,
+)
+RESUME_PERSONA = _call(
+    "Resume a persona",
+    "For admins. What waits is called, as many at a time as its webhook takes.",
+    {200: ("The persona", "Persona", examples.PERSONA)},
+    parameters=(_PERSONA_ID,),
+    problems=(404,),
+    scope=Scope.PERSONAS_WRITE,
+)
+TEST_PERSONA = _call(
+    "Try a persona",
+    "For admins. Sends a real message, in a conversation of its own, by the way of every other: a session of the "
+    "admin's, with `test`: true in its metadata. It counts as a message to the limits and in statistics.",
+    {
+        200: ("The session has ended within `wait`", "EndedSession", {**examples.TESTED, "reply": "You said: hello"}),
+        202: ("It goes on; look at `Location`", "Accepted", examples.ACCEPTED),
+    },
+    parameters=(
+        _PERSONA_ID,
+        _parameter("wait", "query", {**WAIT, "default": 30}, "Seconds to wait for the session's end"),
+        *_SENDING[1:],
+    ),
+    problems=(404, 408, 409, 413, 422),
+    body=(PersonaTestBody, {"message": "hello"}, False),
+    scope=Scope.PERSONAS_WRITE,
 )
 POST_CALLBACK = _call(
     "Reply by callback",

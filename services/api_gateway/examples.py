@@ -11,6 +11,7 @@ SESSION = {
     "templateId": None, "deadlineAt": None,
 }  # fmt: skip
 RETRIED = {**SESSION, "resumedFrom": "01976f3d-9fa0-7b1e-8f4c-5a3d1e6b7c80"}
+TESTED = {**SESSION, "conversationId": f"persona-test-{ID}", "userId": "root", "metadata": {"test": True}}
 ACCEPTED = {
     "sessionId": ID, "conversationId": "c-42", "personaId": "support", "status": "ACTIVE", "startedAt": WHEN,
 }  # fmt: skip
@@ -37,7 +38,7 @@ STATISTICS = {
 PERSONA = {
     "personaId": "support", "webhookUrl": "https://n8n.example.com/webhook/support", "timeoutSeconds": 10,
     "maxAttempts": 3, "deadlineSeconds": 60, "firstByteSeconds": None, "idleSeconds": 30, "idempotent": False,
-    "callbackSeconds": None, "sessionTimeoutHours": None, "hasAuth": True, "hasSigningKeys": True,
+    "callbackSeconds": None, "sessionTimeoutHours": None, "paused": False, "hasAuth": True, "hasSigningKeys": True,
     "n8nApiUrl": None, "hasN8nApiKey": False, "createdAt": WHEN, "updatedAt": WHEN,
 }  # fmt: skip
 AUDIT_ENTRY = {

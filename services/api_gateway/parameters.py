@@ -59,11 +59,11 @@ class Query:
             raise invalid_parameter(name, f"It must be a whole number from {low} to {high}.")
         return int(value)
 
-    def seconds(self, name: str, most: float) -> float:
-        """Return seconds from 0, which is also the default, to `most`."""
+    def seconds(self, name: str, most: float, default: float = 0.0) -> float:
+        """Return seconds from 0 to `most`."""
         value = self._values.get(name)
         if value is None:
-            return 0.0
+            return default
         with contextlib.suppress(ValueError):
             if 0 <= (number := float(value)) <= most:
                 return number

@@ -7,7 +7,7 @@ import jwt
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from services.api_gateway.bodies import Body
-from services.contracts.events import Hours
+from services.contracts.events import Hours, Metadata
 from services.runtime.signing import read_key
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
@@ -69,6 +69,15 @@ class JwtAuth(Body):
 
 
 Auth = BasicAuth | HeaderAuth | JwtAuth
+
+
+class PersonaTestBody(Body):
+    """A message to try a persona with."""
+
+    message: str = Field("This is a test.", min_length=1, description="At most 32 KiB of UTF-8")
+    metadata: Metadata = Field(
+        default_factory=dict, description="At most 8 KiB; `test`: true and where the request came from are added"
+    )
 
 
 class PersonaBody(Body):

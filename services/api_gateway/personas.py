@@ -9,7 +9,7 @@ from typing import Any
 from cryptography.fernet import Fernet
 from pydantic import JsonValue, SecretStr
 from pydantic_core import to_json
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -62,7 +62,7 @@ class Personas:
         return []
 
     async def put(self, connection: AsyncConnection, persona_id: str, body: PersonaBody, now: datetime) -> Row[Any]:
-        """Make or replace the persona and return its row.
+        """Make or replace the persona and return its row; one that is paused stays so.
 
         Problem 400 for credentials that cannot be encrypted, and for replies by callback where none can be taken.
         """
@@ -117,6 +117,13 @@ async def read_personas(connection: AsyncConnection, after: str | None, limit: i
     if after is not None:
         statement = statement.where(personas.c.persona_id > after)
     return list((await connection.execute(statement)).all())
+
+
+async def set_paused(connection: AsyncConnection, persona_id: str, paused: bool, now: datetime) -> Row[Any] | None:
+    """Pause or resume the persona and return its row, None where there is none."""
+    change = update(personas).where(personas.c.persona_id == persona_id).values(paused=paused, updated_at=now)
+    row: Row[Any] | None = (await connection.execute(change.returning(personas))).one_or_none()
+    return row
 
 
 async def delete_persona(connection: AsyncConnection, persona_id: str) -> bool:

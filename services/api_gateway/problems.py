@@ -64,6 +64,11 @@ def no_such_session() -> Problem:
     return Problem(404, "no-such-session", "You have no session with this id.")
 
 
+def no_such_persona(persona_id: str) -> Problem:
+    """The problem of a persona that is not there."""
+    return Problem(404, "no-such-persona", f"There is no persona {persona_id!r}; PUT makes one.")
+
+
 def problem_response(problem: Problem) -> Response:
     """Return the answer that tells the problem."""
     body = {

@@ -1,4 +1,4 @@
-"""Entity tags of sessions, and what requests make of them (RFC 9110, 13). No I/O.
+"""Entity tags of sessions, and what requests make of them (RFC 9110, 13).
 
 A tag is `"VERSION-CONTENT"`: the session's version, which every event that changes the session raises, and a hash of
 all that is told of it, in which also late events show, and data that was erased. `durationMs` is left out: until the

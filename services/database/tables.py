@@ -145,6 +145,7 @@ personas = Table(
     Column("idleSeconds", Double, key="idle_seconds"),
     Column("callbackSeconds", Double, key="callback_seconds"),
     Column("sessionTimeoutHours", Double, key="session_timeout_hours"),
+    Column("paused", Boolean, key="paused", nullable=False, server_default=text("false")),
     Column("auth", LargeBinary, key="auth"),
     Column("signingKeys", LargeBinary, key="signing_keys"),
     Column("n8nApiUrl", Text, key="n8n_api_url"),

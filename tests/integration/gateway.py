@@ -203,9 +203,9 @@ async def until(
 
 
 @contextlib.asynccontextmanager
-async def caught_up_gateway(bootstrap: str, postgres_url: str) -> AsyncIterator[Gateway]:
+async def caught_up_gateway(bootstrap: str, postgres_url: str, **settings: Any) -> AsyncIterator[Gateway]:
     """A gateway that is ready, with everything that was ever sent folded."""
-    async with running_gateway(bootstrap, postgres_url) as gateway:
+    async with running_gateway(bootstrap, postgres_url, **settings) as gateway:
         await ready(gateway)
         await gateway.folded(datetime.now(UTC) + timedelta(minutes=1))
         yield gateway

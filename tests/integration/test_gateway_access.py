@@ -81,6 +81,15 @@ CALLS: Mapping[tuple[str, str], Call] = {
         Scope.PERSONAS_WRITE, "/api/personas/{persona}", 403, 403, 200, {"webhookUrl": "https://192.0.2.1/w"}
     ),
     ("DELETE", "/api/personas/{personaId}"): Call(Scope.PERSONAS_WRITE, "/api/personas/{persona}", 403, 403, 204),
+    ("POST", "/api/personas/{personaId}/pause"): Call(
+        Scope.PERSONAS_WRITE, "/api/personas/{persona}/pause", 403, 403, 200
+    ),
+    ("POST", "/api/personas/{personaId}/resume"): Call(
+        Scope.PERSONAS_WRITE, "/api/personas/{persona}/resume", 403, 403, 200
+    ),
+    ("POST", "/api/personas/{personaId}/test"): Call(
+        Scope.PERSONAS_WRITE, "/api/personas/{persona}/test?wait=0", 403, 403, 202
+    ),
     ("GET", "/api/audit"): Call(Scope.AUDIT_READ, "/api/audit", 403, 403, 200),
 }
 OPEN: Mapping[tuple[str, str], tuple[str, int]] = {

@@ -8,12 +8,19 @@ from fastapi import APIRouter, Request, Response
 
 from services.api_gateway.answers import answer
 from services.api_gateway.database import Database
-from services.api_gateway.documentation import DELETE_PERSONA, GET_PERSONA, LIST_PERSONAS, PUT_PERSONA
+from services.api_gateway.documentation import (
+    DELETE_PERSONA,
+    GET_PERSONA,
+    LIST_PERSONAS,
+    PAUSE_PERSONA,
+    PUT_PERSONA,
+    RESUME_PERSONA,
+)
 from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body
 from services.api_gateway.persona_bodies import PersonaBody
-from services.api_gateway.personas import Personas, delete_persona, read_persona, read_personas, shown
-from services.api_gateway.problems import Problem
+from services.api_gateway.personas import Personas, delete_persona, read_persona, read_personas, set_paused, shown
+from services.api_gateway.problems import no_such_persona
 from services.api_gateway.scopes import Scope
 
 
@@ -33,6 +40,8 @@ class PersonaRoutes:
         router.add_api_route(path, self.put, methods=["PUT"], **PUT_PERSONA)
         router.add_api_route(path, self.get, methods=["GET"], **GET_PERSONA)
         router.add_api_route(path, self.delete, methods=["DELETE"], **DELETE_PERSONA)
+        router.add_api_route(f"{path}/pause", self.pause, methods=["POST"], **PAUSE_PERSONA)
+        router.add_api_route(f"{path}/resume", self.resume, methods=["POST"], **RESUME_PERSONA)
         return router
 
     async def list(self, request: Request) -> Response:
@@ -66,7 +75,26 @@ class PersonaRoutes:
         async with self.database.statements() as connection:
             row = await read_persona(connection, persona_id)
         if row is None:
-            raise _no_such_persona(persona_id)
+            raise no_such_persona(persona_id)
+        return answer(shown(row))
+
+    async def pause(self, request: Request) -> Response:
+        """Hold a persona's messages back."""
+        return await self._set_paused(request, "persona.pause", True)
+
+    async def resume(self, request: Request) -> Response:
+        """Let a persona's messages through again."""
+        return await self._set_paused(request, "persona.resume", False)
+
+    async def _set_paused(self, request: Request, action: str, paused: bool) -> Response:
+        persona_id = _persona_id(request)
+        caller = await self.gate.admin(request, Scope.PERSONAS_WRITE, action, persona_id)
+        Query(request)
+        async with self.database.transaction() as connection:
+            row = await set_paused(connection, persona_id, paused, datetime.now(UTC))
+            if row is None:
+                raise no_such_persona(persona_id)
+            await self.gate.audit.record(connection, caller, action, persona_id)
         return answer(shown(row))
 
     async def delete(self, request: Request) -> Response:
@@ -76,14 +104,10 @@ class PersonaRoutes:
         Query(request)
         async with self.database.transaction() as connection:
             if not await delete_persona(connection, persona_id):
-                raise _no_such_persona(persona_id)
+                raise no_such_persona(persona_id)
             await self.gate.audit.record(connection, caller, "persona.delete", persona_id)
         return Response(status_code=204)
 
 
 def _persona_id(request: Request) -> str:
     return identifier("personaId", request.path_params["personaId"])
-
-
-def _no_such_persona(persona_id: str) -> Problem:
-    return Problem(404, "no-such-persona", f"There is no persona {persona_id!r}; PUT makes one.")

@@ -30,7 +30,7 @@ _CAUSES: Mapping[FailureKind, str] = {
     FailureKind.ADDRESS_REFUSED: "The webhook's address is not allowed: add its network to EGRESS_ALLOW_CIDRS.",
     FailureKind.UNKNOWN_PERSONA: "There is no such persona: make it with `chat-sessions persona set`.",
     FailureKind.OVERLOADED: "The persona could not keep up: see how many of its calls hang, then retry the session.",
-    FailureKind.EXPIRED: "The message was too old when a dispatcher saw it: see whether dispatchers were down.",
+    FailureKind.EXPIRED: "The message was too old to call: see whether its persona was paused or dispatchers down.",
     FailureKind.CALLBACK_TIMEOUT: "n8n accepted the message and never called back: open its execution in n8n.",
 }
 
@@ -120,7 +120,8 @@ def _timed_out(timeline: Sequence[Entry]) -> str | None:
 def _why_active(timeline: Sequence[Entry]) -> str:
     if not any(str(entry.get("type")).startswith("Webhook") for entry in timeline):
         return (
-            "No attempt has been told: the dispatcher has not taken it, or its call is still running. "
+            "No attempt has been told: the dispatcher has not taken it, its call is still running, or its persona is "
+            "paused. "
             "See the dispatcher's health and lag, and earlier messages of the same conversation."
         )
     accepted = next((entry for entry in timeline if entry.get("outcome") == AttemptOutcome.ACCEPTED), None)

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from services.contracts import AttemptOutcome, FailureKind, WebhookAttempted, WebhookFailed, WebhookSucceeded, new_id
+from services.contracts import AttemptOutcome, WebhookAttempted, WebhookFailed, WebhookSucceeded, new_id
 from services.contracts.callbacks import CallbackUrls
 from services.contracts.replies import Reply
 from services.webhook_dispatcher.callbacks import Accepted, callback_of, judge_call
@@ -17,24 +17,20 @@ from services.webhook_dispatcher.gate import Gate
 from services.webhook_dispatcher.metrics import NO_PERSONA, DispatcherMetrics
 from services.webhook_dispatcher.n8n import Exchange, N8n, unheard
 from services.webhook_dispatcher.personas import Persona, Personas
+from services.webhook_dispatcher.refusals import (
+    EXPIRED,
+    TOO_MUCH_PAUSED,
+    TOO_MUCH_STUCK,
+    UNKNOWN_PERSONA,
+    Refusal,
+    callable_persona,
+    past_deadline,
+    seconds_kept,
+)
 from services.webhook_dispatcher.results import Results
 from services.webhook_dispatcher.retries import retry_delay
 from services.webhook_dispatcher.slots import Slots
 from services.webhook_dispatcher.tracking import Message, Phase
-
-_EXPIRED = "The message waited longer than a session may take: see whether dispatchers were down, and send it again."
-_UNKNOWN_PERSONA = "There is no persona with this personaId: correct it, or create the persona, and send it again."
-_NO_CALLBACK_URL = (
-    "The persona replies by callback, and no callback URL can be made: let the operator set CALLBACK_BASE_URL for "
-    "gateway and dispatcher, or set the persona without callbackSeconds."
-)
-_DEADLINE = (
-    "The webhook was not well until the message's deadline passed: check that n8n runs and answers, or raise the "
-    "persona's deadlineSeconds."
-)
-_OVERLOADED = (
-    "Too many messages wait for a webhook that does not get on: check that n8n runs and answers, and send it again."
-)
 
 ResultType = TypeVar("ResultType", WebhookAttempted, WebhookSucceeded, WebhookFailed)
 
@@ -84,17 +80,24 @@ class Deliveries:
                 message.phase = Phase.PUBLISHING
                 await self._tell_cancelled(message, message.course)
             elif not message.cancelled:
-                await self._give_up(message, FailureKind.OVERLOADED, _OVERLOADED)
+                await self._give_up(message, self._too_much(message))
             return True
 
     def stuck(self, persona_id: str) -> bool:
-        """Tell whether the persona's webhook does not get on: its calls hang, or its breaker is not closed."""
+        """Tell whether the persona does not get on: calls hang, the breaker is not closed, or it is paused."""
         gate = self._gates.get(persona_id)
         return gate is not None and gate.stuck()
 
+    def paused(self, persona_id: str) -> bool:
+        """Tell whether the persona's messages are held back."""
+        gate = self._gates.get(persona_id)
+        return gate is not None and gate.paused
+
     def expire(self) -> None:
-        """End the waiting of messages whose deadline has passed. To be called every second or so."""
-        for gate in self._gates.values():
+        """Learn of pauses, and end the waiting of messages whose time has passed. To be called every second or so."""
+        for persona_id, gate in self._gates.items():
+            persona = self._personas.known(persona_id)
+            gate.set_paused(persona is not None and persona.paused)
             gate.expire()
 
     def measure(self) -> None:
@@ -105,24 +108,31 @@ class Deliveries:
     async def _deliver(self, message: Message) -> bool:
         message.phase = Phase.WAITING
         if message.overloaded:
-            return await self._give_up(message, FailureKind.OVERLOADED, _OVERLOADED)
+            return await self._give_up(message, self._too_much(message))
         persona = await self._personas.get(message.event.persona_id)
-        if persona is None:
-            return await self._give_up(message, FailureKind.UNKNOWN_PERSONA, _UNKNOWN_PERSONA)
         # Not before: finding the persona takes as long as PostgreSQL is away.
-        if _expired(message, min(self._timeout_hours, persona.session_timeout_hours or self._timeout_hours)):
-            return await self._give_up(message, FailureKind.EXPIRED, _EXPIRED)
-        if persona.callback_seconds is not None and self._callback_urls is None:
-            return await self._give_up(message, FailureKind.NO_REPLY, _NO_CALLBACK_URL)
-        return await self._attempt_until_done(message, persona, self._gate(persona))
+        if isinstance(found := self._callable(message, persona), Refusal):
+            return await self._give_up(message, found)
+        return await self._attempt_until_done(message, found, self._gate(found))
+
+    def _callable(self, message: Message, persona: Persona | None) -> Persona | Refusal:
+        takes_callbacks = self._callback_urls is not None
+        return callable_persona(message, persona, time.time(), self._timeout_hours, takes_callbacks=takes_callbacks)
 
     async def _attempt_until_done(self, message: Message, persona: Persona, gate: Gate) -> bool:
         seconds_left = persona.deadline_seconds
         while not message.released:
-            let_in = await gate.enter(seconds_left, persona.timeout_seconds)
+            kept = seconds_kept(message, persona, time.time(), self._timeout_hours)
+            let_in = await gate.enter(seconds_left, persona.timeout_seconds, kept)
+            # What a pause was for may have changed the persona, or ended it.
+            found = self._callable(message, self._personas.known(persona.persona_id))
             if let_in is None:
-                return await self._give_up(message, gate.kind, _DEADLINE)
-            deadline = time.monotonic() + let_in
+                waited_in_pause = gate.paused and seconds_left > 0
+                return await self._give_up(message, EXPIRED if waited_in_pause else past_deadline(gate.kind))
+            if isinstance(found, Refusal):
+                gate.abandoned(time.monotonic())
+                return await self._give_up(message, found)
+            persona, deadline = found, time.monotonic() + let_in
             exchange = await self._call(message, persona, gate, let_in)
             delay = await self._conclude(message, persona, gate, exchange, deadline)
             if delay is None or message.cancelled:
@@ -207,13 +217,21 @@ class Deliveries:
         message.phase = Phase.WAITING
         return 0.0 if message.released else delay
 
-    async def _give_up(self, message: Message, kind: FailureKind, explanation: str) -> bool:
+    def _too_much(self, message: Message) -> Refusal:
+        return TOO_MUCH_PAUSED if self.paused(message.event.persona_id) else TOO_MUCH_STUCK
+
+    async def _give_up(self, message: Message, refusal: Refusal) -> bool:
         """Fail the session without another call."""
         message.phase = Phase.PUBLISHING
-        persona_id = NO_PERSONA if kind is FailureKind.UNKNOWN_PERSONA else message.event.persona_id
-        self._metrics.attempts.labels(persona_id, kind.value).inc()
+        persona_id = NO_PERSONA if refusal is UNKNOWN_PERSONA else message.event.persona_id
+        self._metrics.attempts.labels(persona_id, refusal.kind.value).inc()
         event = _event(
-            WebhookFailed, message, datetime.now(UTC), duration_ms=0, failure_kind=kind, error_message=explanation
+            WebhookFailed,
+            message,
+            datetime.now(UTC),
+            duration_ms=0,
+            failure_kind=refusal.kind,
+            error_message=refusal.explanation,
         )
         await self._results.publish(event, message.traceparent)
         return True
@@ -233,6 +251,7 @@ class Deliveries:
         gate = self._gates.get(persona.persona_id)
         if gate is None:
             gate = self._gates[persona.persona_id] = Gate(persona.persona_id, self._slots, self._metrics)
+            gate.set_paused(persona.paused)
         return gate
 
     def _callback_url(self, message: Message) -> str | None:
@@ -254,10 +273,6 @@ def _timings(course: Course, duration_ms: int) -> dict[str, Any]:
         "first_byte_ms": course.first_byte_ms,
         "execution_id": course.execution_id,
     }
-
-
-def _expired(message: Message, hours: float) -> bool:
-    return message.sent_ms < (time.time() - hours * 3600) * 1000
 
 
 def _event(event_class: type[ResultType], message: Message, now: datetime, **told: Any) -> ResultType:

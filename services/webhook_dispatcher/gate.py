@@ -18,7 +18,9 @@ from services.webhook_dispatcher.slots import Slots, Turn
 class _Waiting(NamedTuple):
     timeout_seconds: float
     expires_at: float
-    """By the clock that stands still while the webhook gets on."""
+    """By the clock that stands still while the webhook gets on, and while its persona is paused."""
+    kept_until: float
+    """Monotonic seconds: no longer than this, even while the persona is paused."""
 
 
 class Gate:
@@ -28,6 +30,10 @@ class Gate:
         self._slots = slots
         self._health = Health(slots.most)
         self._waiting: OrderedDict[asyncio.Future[bool], _Waiting] = OrderedDict()
+        self._paused_at: float | None = None
+        """Where the stuck clock stood when the persona was paused."""
+        self._paused_seconds = 0.0
+        """By how much that clock went on during pauses that are over."""
         self._probe: asyncio.TimerHandle | None = None
         self._state = BreakerState.CLOSED
         self.metrics = metrics.of_persona(persona_id)
@@ -37,19 +43,38 @@ class Gate:
         self.kind = FailureKind.OVERLOADED
         """The last kind of failure by which the webhook showed that it is not well."""
 
-    async def enter(self, seconds_left: float, timeout_seconds: float) -> float | None:
+    @property
+    def paused(self) -> bool:
+        """True while nobody is let in because the persona is paused."""
+        return self._paused_at is not None
+
+    def set_paused(self, paused: bool) -> None:
+        """Let nobody in until told otherwise, or those who wait in their turn."""
+        if paused is self.paused:
+            return
+        stuck_seconds = self._health.stuck_seconds(time.monotonic())
+        if self._paused_at is None:
+            self._paused_at = stuck_seconds
+        else:
+            self._paused_seconds += stuck_seconds - self._paused_at
+            self._paused_at = None
+            self._slots.want(self)
+
+    async def enter(self, seconds_left: float, timeout_seconds: float, kept_seconds: float) -> float | None:
         """Return, once a call may begin, how many of the seconds are left for it; None if they passed.
 
-        They pass only while the webhook is stuck: waiting for one that answers costs nothing. `expire` sees that they
-        passed. Whoever is let in tells by `note` or `abandoned` how the call ended.
+        They pass only while the webhook is stuck: waiting for one that answers costs nothing, and nor does a pause,
+        in which only `kept_seconds` pass. `expire` sees that they passed. Whoever is let in tells by `note` or
+        `abandoned` how the call ended.
         """
         if seconds_left <= 0:
             return None
-        if not self._waiting and self._begin(timeout_seconds) is Turn.TAKEN:
+        if not self._waiting and not self.paused and self._begin(timeout_seconds) is Turn.TAKEN:
             return seconds_left
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        expires_at = self._health.stuck_seconds(time.monotonic()) + seconds_left
-        self._waiting[turn] = _Waiting(timeout_seconds, expires_at)
+        now = time.monotonic()
+        expires_at = self._clock(now) + seconds_left
+        self._waiting[turn] = _Waiting(timeout_seconds, expires_at, now + kept_seconds)
         self._slots.want(self)
         try:
             let_in = await turn
@@ -59,14 +84,14 @@ class Gate:
             raise
         finally:
             self._waiting.pop(turn, None)
-        left = expires_at - self._health.stuck_seconds(time.monotonic())
+        left = expires_at - self._clock(time.monotonic())
         if let_in and left <= 0:
             self.abandoned(time.monotonic())
         return left if let_in and left > 0 else None
 
     def offer(self) -> Turn:
         """Let in who waits longest, if the webhook takes a call and the process has room for it."""
-        while self._waiting:
+        while self._waiting and not self.paused:
             first = next(iter(self._waiting))
             if first.cancelled():
                 del self._waiting[first]
@@ -80,9 +105,11 @@ class Gate:
 
     def expire(self) -> None:
         """Send away those whose time has passed. To be called every second or so."""
-        now = self._health.stuck_seconds(time.monotonic())
+        now = time.monotonic()
+        clock = self._clock(now)
         for turn, waiting in list(self._waiting.items()):
-            if waiting.expires_at <= now and not turn.done():
+            over = waiting.kept_until <= now if self.paused else waiting.expires_at <= clock
+            if over and not turn.done():
                 del self._waiting[turn]
                 turn.set_result(False)
 
@@ -99,12 +126,16 @@ class Gate:
         self._leave()
 
     def stuck(self) -> bool:
-        """Tell whether the webhook does not get on at all: its breaker is open, or its calls hang."""
-        return self._health.stuck(time.monotonic())
+        """Tell whether nothing gets on at all: the breaker is open, calls hang, or the persona is paused."""
+        return self.paused or self._health.stuck(time.monotonic())
 
     def measure(self) -> None:
         """Bring the gauge of the limit up to date."""
-        self._shown_limit.set(self._health.limit)
+        self._shown_limit.set(0 if self.paused else self._health.limit)
+
+    def _clock(self, now: float) -> float:
+        stuck_seconds = self._health.stuck_seconds(now) if self._paused_at is None else self._paused_at
+        return stuck_seconds - self._paused_seconds
 
     def _begin(self, timeout_seconds: float) -> Turn:
         if not self._slots.allows(self._health.running):

@@ -146,6 +146,22 @@ class Partition:
             while self._is_too_much(persona_id) and (message := next(latest, None)) is not None:
                 if message.event.persona_id == persona_id and not message.overloaded:
                     self._overload(message)
+        self._relieve_of_paused()
+
+    def _relieve_of_paused(self) -> None:
+        """Fail what waits for paused personas, and keeps others behind it waiting, beyond half of the window."""
+        held = [
+            conversation.messages
+            for conversation in self._conversations.values()
+            if self._deliveries.paused(conversation.messages[0].event.persona_id)
+            and conversation.messages[0].phase in {Phase.QUEUED, Phase.WAITING}
+        ]
+        held.sort(key=lambda messages: messages[0].offset)
+        for number in self._window.too_much([[message.offset for message in messages] for messages in held]):
+            paused = held[number][0].event.persona_id
+            last = next(message for message in reversed(held[number]) if message.event.persona_id == paused)
+            if not last.overloaded:
+                self._overload(last)
 
     def release(self) -> set[asyncio.Task[None]]:
         """Begin nothing more; let go of all that waits. Return the tasks of what cannot be let go at once."""

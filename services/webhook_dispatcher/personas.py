@@ -49,6 +49,7 @@ class Persona:
     """How long its reply may take to be posted to the callback URL; None where the answer is the reply."""
     credentials: Credentials = NO_CREDENTIALS
     session_timeout_hours: float | None = None
+    paused: bool = False
     auth_unreadable: bool = False
     """It has credentials that the key of this process does not decrypt."""
     n8n_api_url: str | None = None
@@ -82,6 +83,10 @@ class Personas:
             self._wanted.set()
         # Others may wait for the same answer: whoever gives up waiting must not cancel it.
         return await asyncio.shield(asked)
+
+    def known(self, persona_id: str) -> Persona | None:
+        """Return one that `get` has returned, as it is now; None if it has been deleted since."""
+        return self._known.get(persona_id)
 
     def not_ready(self) -> str | None:
         """Return why personas cannot be read at the moment, None if they can."""
@@ -187,6 +192,7 @@ def read_persona(row: Row[tuple[object, ...]], secrets_key: Fernet | None) -> Pe
         callback_seconds=row.callback_seconds,
         credentials=credentials,
         session_timeout_hours=row.session_timeout_hours,
+        paused=row.paused,
         auth_unreadable=unreadable,
         n8n_api_url=row.n8n_api_url,
         n8n_api_key=_n8n_api_key(row.n8n_api_key, secrets_key),

@@ -103,6 +103,10 @@ class Offsets:
         first = self.committable()
         return 0 if first is None or self._next is None else self._next - first
 
+    def lag(self, offset: int) -> int:
+        """Return how many offsets lie between this one and the last one taken, both included."""
+        return 0 if self._next is None else self._next - offset
+
     def committable(self) -> int | None:
         """Return the lowest unfinished offset, from which a restart would go on; None before the first record."""
         return self._order[0] if self._order else self._next

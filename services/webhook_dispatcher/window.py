@@ -1,6 +1,6 @@
 """How much of a partition is held at a time, and by whom: pure bookkeeping, no I/O."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from services.webhook_dispatcher.tracking import Offsets
@@ -96,6 +96,23 @@ class Window:
     def all_beyond_share(self) -> Iterator[str]:
         """Yield the personas that hold more than one that does not get on may."""
         return (persona_id for persona_id in list(self._shares) if self.beyond_share(persona_id))
+
+    def too_much(self, waiting: Sequence[Sequence[int]]) -> Iterator[int]:
+        """Yield which groups of offsets are more than may wait for as long as it takes, the oldest being kept.
+
+        Of groups in the order of their first offsets; what waits together is a group.
+        """
+        records = size = 0
+        for number, offsets in enumerate(waiting):
+            records += len(offsets)
+            size += sum(self._sizes[offset] for offset in offsets)
+            lag = self._offsets.lag(offsets[0])
+            if (
+                records > STUCK_SHARE * self._bounds.records
+                or size > STUCK_SHARE * self._bounds.bytes
+                or lag > STUCK_SHARE * self._bounds.span
+            ):
+                yield number
 
     def _reaches(self, level: float) -> bool:
         return (

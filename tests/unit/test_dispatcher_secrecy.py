@@ -24,6 +24,7 @@ class _Row:
     timeout_seconds, max_attempts, deadline_seconds, idempotent = 10.0, 3, 60.0, False
     first_byte_seconds = idle_seconds = callback_seconds = n8n_api_url = n8n_api_key = None
     session_timeout_hours = None
+    paused = False
 
     def __init__(self, auth: object, signing_keys: object = None) -> None:
         self.auth = None if auth is None else FERNET.encrypt(json.dumps(auth).encode())

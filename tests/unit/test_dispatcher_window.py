@@ -74,3 +74,16 @@ def test_the_share_counts_bytes_too_and_ends_with_the_record() -> None:
     window.finish(0)
     assert not window.beyond_share("sick")
     assert len(window) == 0
+
+
+def test_of_what_waits_the_oldest_half_is_kept() -> None:
+    window = taken(Bounds(records=20, bytes=10**6, span=10**6), 16)
+    assert list(window.too_much([[0], [1, 2, 3], [4, 5, 6, 7, 8, 9]])) == []
+    assert list(window.too_much([[0], [1, 2, 3], [4, 5, 6, 7, 8, 9], [10], [11]])) == [3, 4]
+    heavy = taken(Bounds(records=1_000, bytes=100, span=10**6), 7, size=10)
+    assert list(heavy.too_much([[0, 1], [2, 3], [4], [5]])) == [3]
+
+
+def test_what_keeps_half_of_the_span_waiting_is_too_much() -> None:
+    window = taken(Bounds(records=1_000, bytes=10**6, span=50), 30)
+    assert list(window.too_much([[3], [4], [5], [29]])) == [0, 1]

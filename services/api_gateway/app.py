@@ -19,6 +19,8 @@ from services.api_gateway.conversations import Conversations
 from services.api_gateway.database import LENT_AT_ONCE, Database, DatabaseAway
 from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import IdempotencyKeys
+from services.api_gateway.job_runner import JobRunner
+from services.api_gateway.jobs import Jobs
 from services.api_gateway.jwks import KeySet
 from services.api_gateway.limiting import Limiter
 from services.api_gateway.live import SessionChanges
@@ -32,6 +34,7 @@ from services.api_gateway.publishing import PRODUCER_TIMEOUT_MS, Publisher
 from services.api_gateway.rates import RateLimit
 from services.api_gateway.reads import SessionReads
 from services.api_gateway.routes.audit import AuditRoutes
+from services.api_gateway.routes.bulk import BulkRoutes
 from services.api_gateway.routes.callbacks import CALLBACKS_A_MINUTE, CallbackRoutes
 from services.api_gateway.routes.cleanup import CleanupRoutes
 from services.api_gateway.routes.exports import ExportRoutes
@@ -107,7 +110,8 @@ async def open_gateway(
     background = [
         asyncio.create_task(changes.run(), name="session changes"),
         asyncio.create_task(publisher.run(), name="publisher"),
-        asyncio.create_task(_purge_keys(IdempotencyKeys(database)), name="purge"),
+        asyncio.create_task(JobRunner(Jobs(database), SessionReads(database), publisher).run(), name="bulk jobs"),
+        asyncio.create_task(_purge(IdempotencyKeys(database), Jobs(database)), name="purge"),
         asyncio.create_task(audit.run(), name="audit"),
     ]
     for task in background:
@@ -164,6 +168,7 @@ def build_app(
         MessageRoutes(gate, Conversations(database), sending).router(),
         StatisticsRoutes(gate, database).router(),
         CleanupRoutes(gate, database, idempotency_keys, publisher, changes).router(),
+        BulkRoutes(gate, database, idempotency_keys, Jobs(database)).router(),
         ExportRoutes(gate, database, reads, metrics).router(),
         SessionRoutes(gate, database, reads, changes, publisher).router(),
         RetryRoutes(gate, database, reads, changes, sending).router(),
@@ -219,10 +224,11 @@ def _shared_counts(settings: GatewaySettings, metrics: GatewayMetrics) -> Shared
     return None if url is None else SharedCounts(url.get_secret_value(), metrics)
 
 
-async def _purge_keys(keys: IdempotencyKeys) -> None:
+async def _purge(keys: IdempotencyKeys, jobs: Jobs) -> None:
     while True:
         try:
             await keys.purge(datetime.now(UTC))
+            await jobs.purge(datetime.now(UTC))
         except DatabaseAway as error:
-            logger.warning("Old idempotency keys stay for now: %s", error)
+            logger.warning("Old idempotency keys and jobs stay for now: %s", error)
         await asyncio.sleep(PURGE_SECONDS)

@@ -1,6 +1,9 @@
 """The JSON bodies that calls take. Sizes are for `services.contracts.admission` to judge."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
@@ -34,6 +37,32 @@ class CancelBody(Body):
 
 class RetryBody(Body):
     """Of a retry: nothing, everything is as it was."""
+
+
+class BulkBody(Body):
+    """What is to be done with many sessions. Either `filter` or `ids`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["filter"], "properties": {"filter": {"type": "string"}, "ids": {"type": "null"}}},
+                {"required": ["ids"], "properties": {"ids": {"type": "array"}, "filter": {"type": "null"}}},
+            ]
+        }
+    )
+
+    action: Literal["cancel", "retry"]
+    filter: str | None = Field(None, min_length=1, description="As `q` of a list; of sessions that there are by now")
+    ids: list[UUID] | None = Field(None, min_length=1, max_length=1_000)
+    reason: str | None = Field(None, description="Of a cancel; at most 2 KiB")
+    dry_run: bool = Field(False, description="Tell what would be done, and change nothing")
+    per_second: int = Field(10, ge=1, le=100, description="Sessions looked at each second, at most")
+
+    @model_validator(mode="after")
+    def _one_selection(self) -> Self:
+        if (self.filter is None) == (self.ids is None):
+            raise ValueError("give either filter or ids")
+        return self
 
 
 class CleanupBody(Body):

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from services.api_gateway import answer_models as shape
 from services.api_gateway import examples
-from services.api_gateway.bodies import CancelBody, CleanupBody, MessageBody
+from services.api_gateway.bodies import BulkBody, CancelBody, CleanupBody, MessageBody
 from services.api_gateway.filters.grammar import MAX_CHARACTERS
 from services.api_gateway.filters.meaning import FIELDS, METADATA
 from services.api_gateway.persona_bodies import PersonaBody, PersonaTestBody
@@ -19,10 +19,10 @@ PROBLEM = REF.format(model="ProblemDetails")
 SHOWN_MODELS: list[type[BaseModel]] = [
     shape.Accepted,
     shape.Session, shape.EndedSession, shape.SessionDetail, shape.SessionList, shape.Statistics, shape.Sweep,
-    shape.History, shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken, shape.AuditList,
-    shape.ProblemDetails,
+    shape.History, shape.Job, shape.JobItems, shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken,
+    shape.AuditList, shape.ProblemDetails,
 ]  # fmt: skip
-TAKEN_MODELS: list[type[BaseModel]] = [MessageBody, CancelBody, CleanupBody, PersonaBody, PersonaTestBody]
+TAKEN_MODELS: list[type[BaseModel]] = [MessageBody, BulkBody, CancelBody, CleanupBody, PersonaBody, PersonaTestBody]
 
 _PROBLEMS = {
     400: "A field, a parameter or a header is not what this call takes; `errors` names each",
@@ -225,7 +225,7 @@ GET_SESSION = _call(
     parameters=(
         _SESSION_ID,
         _parameter("wait", "query", WAIT, "Seconds to wait for the session's end"),
-        _parameter("If-None-Match", "header", TAG, "The `ETag` of an earlier answer"),
+        _parameter("If-None-Match", "header", TEXT, "The `ETag` of an earlier answer"),
     ),
     problems=(404,),
     scope=Scope.SESSIONS_READ,
@@ -255,6 +255,42 @@ CANCEL_SESSION = _call(
     body=(CancelBody, {"reason": "asked twice"}, False),
     scope=Scope.SESSIONS_CANCEL,
 )  # fmt: skip
+_JOB_ID = _parameter("jobId", "path", UUID, "As the POST answered it")
+_ITEMS_PAGE = (_PAGE[1], _parameter("cursor", "query", UUID, "The nextCursor of the page before"))
+START_JOB = _call(
+    "Cancel or retry many sessions",
+    "For admins. Looks at the sessions that a filter finds, of everyone and from before the job, or at up to 1,000 by "
+    "`ids`, the oldest first, and skips those with which there is nothing to do. Outlives a gateway.",
+    {202: ("It goes on; look at `Location`", "Job", examples.JOB)},
+    parameters=(_KEY,),
+    problems=(408, 409, 413, 422),
+    body=(BulkBody, {"action": "retry", "filter": "status:FAILED failure:timeout persona:support"}, True),
+    scope=Scope.SESSIONS_BULK,
+)
+GET_JOB = _call(
+    "Look at a bulk job",
+    "For admins.",
+    {200: ("The job", "Job", examples.JOB)},
+    parameters=(_JOB_ID,),
+    problems=(404,),
+    scope=Scope.SESSIONS_BULK,
+)
+GET_JOB_ITEMS = _call(
+    "Get what became of each session of a bulk job",
+    "For admins. In the order of the sessions, as far as the job is.",
+    {200: ("One page", "JobItems", {"items": [examples.JOB_ITEM], "nextCursor": None})},
+    parameters=(_JOB_ID, *_ITEMS_PAGE),
+    problems=(404,),
+    scope=Scope.SESSIONS_BULK,
+)
+CANCEL_JOB = _call(
+    "Cancel a bulk job",
+    "For admins. What it has done stays done. A job that has ended stays as it is.",
+    {200: ("The job", "Job", {**examples.JOB, "state": "cancelled"})},
+    parameters=(_JOB_ID,),
+    problems=(404,),
+    scope=Scope.SESSIONS_BULK,
+)
 GET_STATISTICS = _call(
     "Get statistics",
     "Of the sessions that started within the range: one's own, for an admin everyone's or those of one user. Exact for "

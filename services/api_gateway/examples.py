@@ -45,6 +45,14 @@ AUDIT_ENTRY = {
     "id": ID, "at": WHEN, "actorKind": "admin", "actor": "root", "action": "persona.put", "target": "support",
     "outcome": "done", "address": "192.0.2.7", "details": {"host": "n8n.example.com"},
 }  # fmt: skip
+JOB = {
+    "jobId": ID, "requestedBy": "root", "action": "retry", "filter": "status:FAILED failure:timeout persona:support",
+    "reason": None, "dryRun": False, "perSecond": 10, "state": "running", "error": None, "done": 40, "skipped": 2,
+    "createdAt": WHEN, "finishedAt": None,
+}  # fmt: skip
+JOB_ITEM = {
+    "sessionId": RETRIED["resumedFrom"], "outcome": "done", "code": None, "newSessionId": ID, "status": "COMPLETED",
+}  # fmt: skip
 SWEEP = {
     "sweepId": ID, "requestedBy": "root", "asOf": WHEN, "maxAgeHours": 24, "dryRun": False, "timedOut": 17,
     "failedChunks": 0, "finishedAt": WHEN,

@@ -1,5 +1,6 @@
 """Sessions as the tracker committed them. Every query names the user whose sessions they are, or is an admin's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,6 +24,7 @@ _TOTAL = "total"
 
 # By plain strings: with SQLAlchemy's own kind of names as keys, a session takes 15 times as long to become JSON.
 _SESSION = [column.label(str(column.name)) for column in chat_sessions.c]
+_ID = chat_sessions.c.session_id
 _BEGINNING = HistoryPage()
 
 
@@ -80,6 +82,20 @@ class SessionReads:
         items, cursor = told(session["happened"], page)
         return {"items": items, "nextCursor": cursor}
 
+    async def sent_after(self, selection: Selection, after: UUID, before: UUID, limit: int) -> list[Json]:
+        """Return what a selection finds between two ids, the oldest first, each session with its `message`."""
+        return await self._sent([*_conditions(selection), after < _ID, before > _ID], limit)
+
+    async def sent_of(self, session_ids: Sequence[UUID]) -> list[Json]:
+        """Return those of the sessions that there are, each with its `message`."""
+        return await self._sent([_ID.in_(session_ids)], len(session_ids))
+
+    async def _sent(self, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[Json]:
+        statement = select(*_SESSION, _content(_ID, MessageRole.USER, "message")).where(*conditions)
+        async with self.database.statements() as connection:
+            rows = await connection.execute(statement.order_by(_ID).limit(limit))
+            return [dict(row) for row in rows.mappings()]
+
     async def page(self, selection: Selection, page: Page) -> tuple[list[Json], int]:
         """Return the sessions of one page, one more than asked for if there are more, and the count up to the cap."""
         async with self.database.statements() as connection:
@@ -104,7 +120,7 @@ async def _session(
     return None if row is None else dict(row)
 
 
-def _content(session_id: UUID, role: MessageRole, name: str) -> ColumnElement[Any]:
+def _content(session_id: UUID | ColumnElement[UUID], role: MessageRole, name: str) -> ColumnElement[Any]:
     """Return the text of the session's message by this role."""
     column = messages.c
     said = select(column.content).where(column.chat_session_id == session_id, column.role == role)

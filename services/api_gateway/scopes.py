@@ -15,6 +15,7 @@ class Scope(StrEnum):
     SESSIONS_READ = "sessions:read"
     SESSIONS_CANCEL = "sessions:cancel"
     SESSIONS_CLEANUP = "sessions:cleanup"
+    SESSIONS_BULK = "sessions:bulk"
     STATS_READ = "stats:read"
     PERSONAS_READ = "personas:read"
     PERSONAS_WRITE = "personas:write"
@@ -26,6 +27,7 @@ ABOUT: Mapping[Scope, str] = {
     Scope.SESSIONS_READ: "list and read sessions",
     Scope.SESSIONS_CANCEL: "cancel sessions",
     Scope.SESSIONS_CLEANUP: "time out stale sessions (admins)",
+    Scope.SESSIONS_BULK: "cancel and retry many sessions at once (admins)",
     Scope.STATS_READ: "read statistics",
     Scope.PERSONAS_READ: "read personas (admins)",
     Scope.PERSONAS_WRITE: "set up and delete personas (admins)",

@@ -30,11 +30,11 @@ def entity_tag(session: Mapping[str, Any]) -> str:
 
 
 def is_known(if_none_match: str | None, tag: str) -> bool:
-    """Tell whether the client has what the tag stands for; Problem 400 for a header that is no list of tags.
+    """Tell whether the client has what the tag stands for; not if the header is no list of tags.
 
     Weak tags count: proxies that compress make them of ours.
     """
-    tags = _tags("If-None-Match", if_none_match)
+    tags = _tags(if_none_match)
     return tags is not None and (tags is _ANY or tag.strip('"') in tags)
 
 
@@ -44,16 +44,18 @@ def is_current(if_match: str | None, version: int) -> bool:
     Only the version in a tag counts, or a version alone (`"3"`): it is the session that must not have moved, not the
     bytes that were told of it. So weak tags count too.
     """
-    tags = _tags("If-Match", if_match)
+    tags = _tags(if_match)
+    if tags is None and if_match is not None:
+        expected = 'It must be *, or entity tags such as "3-0a1b2c3d4e5f6071", with commas between.'
+        raise invalid_parameter("If-Match", expected)
     return tags is None or tags is _ANY or str(version) in {tag.partition("-")[0] for tag in tags}
 
 
-def _tags(name: str, value: str | None) -> frozenset[str] | None:
-    if value is None:
+def _tags(value: str | None) -> frozenset[str] | None:
+    """Return the tags of a list; None where there is none."""
+    if value is None or len(value) > MAX_CHARACTERS:
         return None
     value = value.strip()
     if value == "*":
         return _ANY
-    if len(value) > MAX_CHARACTERS or not _LIST.fullmatch(value):
-        raise invalid_parameter(name, 'It must be *, or entity tags such as "3-0a1b2c3d4e5f6071", with commas between.')
-    return frozenset(_ONE.findall(value))
+    return frozenset(_ONE.findall(value)) if _LIST.fullmatch(value) else None

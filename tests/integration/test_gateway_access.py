@@ -75,6 +75,21 @@ CALLS: Mapping[tuple[str, str], Call] = {
     ("GET", "/api/chat-sessions/cleanup/{sweepId}"): Call(
         Scope.SESSIONS_CLEANUP, "/api/chat-sessions/cleanup/{sweep}", 403, 403, 200
     ),
+    ("POST", "/api/chat-sessions/bulk"): Call(
+        Scope.SESSIONS_BULK,
+        "/api/chat-sessions/bulk",
+        *(403, 403, 202),
+        {"action": "cancel", "filter": "status:ACTIVE", "dryRun": True},
+    ),
+    ("GET", "/api/chat-sessions/bulk/{jobId}"): Call(
+        Scope.SESSIONS_BULK, "/api/chat-sessions/bulk/{job}", 403, 403, 200
+    ),
+    ("GET", "/api/chat-sessions/bulk/{jobId}/items"): Call(
+        Scope.SESSIONS_BULK, "/api/chat-sessions/bulk/{job}/items", 403, 403, 200
+    ),
+    ("PATCH", "/api/chat-sessions/bulk/{jobId}/cancel"): Call(
+        Scope.SESSIONS_BULK, "/api/chat-sessions/bulk/{job}/cancel", 403, 403, 200
+    ),
     ("GET", "/api/personas"): Call(Scope.PERSONAS_READ, "/api/personas", 403, 403, 200),
     ("GET", "/api/personas/{personaId}"): Call(Scope.PERSONAS_READ, "/api/personas/{persona}", 403, 403, 200),
     ("PUT", "/api/personas/{personaId}"): Call(
@@ -177,7 +192,10 @@ class World:
             token("ada"),
             {"personaId": "echo", "message": "hi"},
         )
+        bulk = {"action": "cancel", "ids": [str(session_id)], "dryRun": True}
+        job = await self.call("POST", "/api/chat-sessions/bulk", token("root", admin=True), bulk)
         self.ids = {
+            "job": job.json()["jobId"],
             "session": str(session_id),
             "conversation": str(ended["conversation_id"]),
             "sweep": str(sweep_id),

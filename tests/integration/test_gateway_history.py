@@ -32,8 +32,7 @@ async def test_what_has_not_changed_is_304(gateway: Gateway) -> None:
     for known in (tag, f"W/{tag}", f'"other", {tag}'):
         again = await gateway.get(path, {**ADA, "if-none-match": known})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
-    wrong = await gateway.get(path, {**ADA, "if-none-match": "nonsense"})
-    assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (400, "If-None-Match")
+    assert (await gateway.get(path, {**ADA, "if-none-match": "nonsense"})).status_code == 200
 
 
 async def test_everything_that_is_told_makes_a_new_tag(gateway: Gateway) -> None:

@@ -145,6 +145,7 @@ async def test_sessions_can_be_turned_off_while_messages_are_sent(broker: str, p
             ("POST", f"/api/chat-sessions/{session_id}/retry"),
             ("GET", "/api/chat-sessions/stats"),
             ("POST", "/api/chat-sessions/cleanup"),
+            ("POST", "/api/chat-sessions/bulk"),
             ("GET", "/api/conversations/c-1/chat-sessions"),
         ]
         for method, path in calls:

@@ -119,9 +119,10 @@ class SessionRoutes:
         session_id = _session_id(request)
         body = parse_body(CancelBody, await read_body(request), optional=True)
         session = await self._cancellable(session_id, caller)
+        as_seen = is_current(_field(request, "if-match"), session["version"])
         if session["status"] is SessionStatus.CANCELLED:
             return answer(session)
-        if not is_current(_field(request, "if-match"), session["version"]):
+        if not as_seen:
             raise _moved(session)
         if session["status"] is not SessionStatus.ACTIVE:
             return _outcome(session)

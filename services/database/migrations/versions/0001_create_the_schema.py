@@ -131,7 +131,6 @@ def upgrade() -> None:
         sa.Column("idleSeconds", sa.Double(), nullable=True),
         sa.Column("callbackSeconds", sa.Double(), nullable=True),
         sa.Column("sessionTimeoutHours", sa.Double(), nullable=True),
-        sa.Column("paused", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("auth", sa.LargeBinary(), nullable=True),
         sa.Column("signingKeys", sa.LargeBinary(), nullable=True),
         sa.Column("n8nApiUrl", sa.Text(), nullable=True),

@@ -20,7 +20,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Mount, Route
 
-from services.api_gateway.documentation import REF, SHOWN_MODELS, TAKEN_MODELS
+from services.api_gateway.documentation.parts import REF, SHOWN_MODELS, TAKEN_MODELS
 from services.api_gateway.scopes import ABOUT
 
 Endpoint = Callable[[Request], Awaitable[Response]]

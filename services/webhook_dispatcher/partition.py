@@ -21,6 +21,7 @@ from services.runtime.kafka import NotAcknowledged
 from services.runtime.shutdown import Shutdown
 from services.runtime.tracing import continued
 from services.webhook_dispatcher.catch_up import CatchUp, cancel_request, ended_session
+from services.webhook_dispatcher.conversation import BREAKABLE, Conversation
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.metrics import DispatcherMetrics, End
 from services.webhook_dispatcher.stops import Stops
@@ -30,18 +31,6 @@ from services.webhook_dispatcher.window import Bounds, Window
 RETRY_SECONDS = 1.0
 LATER_OLD_IDS_MS = 30_000
 """How much further back than needed is read, so that ids minted at about the same time need no second reading."""
-
-
-_BREAKABLE = frozenset({Phase.WAITING, Phase.CALLING})
-"""The phases in which a cancel breaks off what a conversation's task does."""
-
-
-class Conversation:
-    """The messages of one conversation, in order; the first is the one that is worked on."""
-
-    def __init__(self) -> None:
-        self.messages: deque[Message] = deque()
-        self.task: asyncio.Task[None] | None = None
 
 
 class Partition:
@@ -249,7 +238,7 @@ class Partition:
         if conversation.messages[0] is not message:
             conversation.messages.remove(message)
             self._end(message, End.CANCELLED)
-        elif conversation.task is not None and message.phase in _BREAKABLE and not message.overloaded:
+        elif conversation.task is not None and message.phase in BREAKABLE and not message.overloaded:
             conversation.task.cancel()
 
     def _is_too_much(self, persona_id: str) -> bool:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from services.api_gateway.answers import answer
 from services.api_gateway.audit_reads import AuditFilters, read_audit, read_cursor
 from services.api_gateway.database import Database
-from services.api_gateway.documentation import READ_AUDIT
+from services.api_gateway.documentation.administration import READ_AUDIT
 from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query
 from services.api_gateway.scopes import Scope

@@ -12,7 +12,7 @@ from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import BulkBody
 from services.api_gateway.bulk import JobState
 from services.api_gateway.database import Database
-from services.api_gateway.documentation import CANCEL_JOB, GET_JOB, GET_JOB_ITEMS, START_JOB
+from services.api_gateway.documentation.sessions import CANCEL_JOB, GET_JOB, GET_JOB_ITEMS, START_JOB
 from services.api_gateway.filters.errors import InvalidFilter
 from services.api_gateway.filters.grammar import parse
 from services.api_gateway.filters.meaning import understood

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from services.api_gateway.answers import answer
 from services.api_gateway.callbacks import read_callback, result_of
-from services.api_gateway.documentation import POST_CALLBACK
+from services.api_gateway.documentation.sessions import POST_CALLBACK
 from services.api_gateway.limiting import Limiter
 from services.api_gateway.parameters import Query, read_body
 from services.api_gateway.problems import Problem

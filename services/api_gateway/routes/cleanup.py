@@ -14,7 +14,7 @@ from services.api_gateway.audit import ASKED
 from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import CleanupBody
 from services.api_gateway.database import Database
-from services.api_gateway.documentation import CLEAN_UP, GET_CLEANUP
+from services.api_gateway.documentation.administration import CLEAN_UP, GET_CLEANUP
 from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import IdempotencyKeys, keyed_request
 from services.api_gateway.live import SessionChanges

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from services.api_gateway.audit import EVERYONE
 from services.api_gateway.database import Database, DatabaseAway
-from services.api_gateway.documentation import EXPORT_SESSIONS
+from services.api_gateway.documentation.sessions import EXPORT_SESSIONS
 from services.api_gateway.exports import Format, Writer, takes_gzip
 from services.api_gateway.gate import Gate
 from services.api_gateway.listing import Page, Sort, position_of, read_sort

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import MessageBody
 from services.api_gateway.conversations import Conversations
-from services.api_gateway.documentation import SEND_MESSAGE
+from services.api_gateway.documentation.sessions import SEND_MESSAGE
 from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body
 from services.api_gateway.problems import Problem

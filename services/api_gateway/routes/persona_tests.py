@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database
-from services.api_gateway.documentation import TEST_PERSONA
+from services.api_gateway.documentation.administration import TEST_PERSONA
 from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import keyed_request
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from services.api_gateway.answers import answer
 from services.api_gateway.database import Database
-from services.api_gateway.documentation import (
+from services.api_gateway.documentation.administration import (
     DELETE_PERSONA,
     GET_PERSONA,
     LIST_PERSONAS,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from services.api_gateway.audit import ASKED
 from services.api_gateway.bodies import RetryBody
 from services.api_gateway.database import Database
-from services.api_gateway.documentation import RETRY_SESSION
+from services.api_gateway.documentation.sessions import RETRY_SESSION
 from services.api_gateway.gate import Gate
 from services.api_gateway.live import SessionChanges
 from services.api_gateway.parameters import Query, parse_body, read_body, session_id_of

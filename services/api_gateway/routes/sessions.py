@@ -12,7 +12,7 @@ from services.api_gateway.audit import ASKED
 from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import CancelBody
 from services.api_gateway.database import Database
-from services.api_gateway.documentation import (
+from services.api_gateway.documentation.sessions import (
     CANCEL_SESSION,
     GET_HISTORY,
     GET_SESSION,

@@ -12,7 +12,7 @@ from services.api_gateway.answers import answer
 from services.api_gateway.audit import EVERYONE
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database
-from services.api_gateway.documentation import GET_STATISTICS
+from services.api_gateway.documentation.sessions import GET_STATISTICS
 from services.api_gateway.filters.bounds import Bounds, Subject, subject
 from services.api_gateway.filters.errors import InvalidFilter
 from services.api_gateway.filters.meaning import USER

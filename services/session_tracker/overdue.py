@@ -48,8 +48,8 @@ class OverdueCallbacks:
         if until is None:
             return
         async for chunk in in_chunks(partial(self._store.end, until), partial(self._skip, until), CHUNK):
-            await self._untold.tell(chunk)
             self._metrics.count(chunk.transitions)
+            await self._untold.tell(chunk)
 
     def not_ready(self) -> str | None:
         """Return why overdue callbacks are not ended at the moment, None if they are."""

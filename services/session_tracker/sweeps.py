@@ -115,8 +115,8 @@ class Sweeps:
         began = resumed = time.monotonic()
         end, skip = partial(self._time_out, sweep, timeouts), partial(self._skip, sweep, timeouts)
         async for chunk in in_chunks(end, skip, CHUNK):
-            await self._untold.tell(chunk)
             self._metrics.count(chunk.transitions)
+            await self._untold.tell(chunk)
             yield len(chunk.transitions)
             now = time.monotonic()
             if now > began + UNPACED_SECONDS:

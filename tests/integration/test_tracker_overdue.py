@@ -34,6 +34,7 @@ from tests.integration.tracker_process import (
     publish_events,
     tracker,
     tracker_process,
+    until,
     until_value,
 )
 from tests.recount import assert_rollups_exact
@@ -231,7 +232,11 @@ async def test_a_running_tracker_ends_them_by_itself(bootstrap: str, postgres_ur
         await publish_events(bootstrap, [answered.succeeded()])
         status = f"""SELECT status FROM chat_sessions WHERE "sessionId" = '{overdue.session_id}'"""
         await until_value(postgres_url, status, "FAILED")
-        assert 'chat_session_failures_total{kind="callback-timeout",persona="p0"} 1.0' in await running.metrics()
+
+        async def counted() -> bool:
+            return 'chat_session_failures_total{kind="callback-timeout",persona="p0"} 1.0' in await running.metrics()
+
+        await until(counted, "its end was counted")
     async with connected(postgres_url) as rows:
         ended_at = f"""SELECT "endedAt" FROM chat_sessions WHERE "sessionId" = '{overdue.session_id}'"""
         assert await rows.fetchval(ended_at) == deadline

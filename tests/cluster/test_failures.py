@@ -5,7 +5,6 @@ Each test prints its ledger.
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from tests.cluster.ledger import Ledger, close_ledger
 from tests.cluster.load import PER_SECOND, Load, steady_load
 from tests.cluster.watch import NO_ANSWER, READY, Watch, watching
 from tests.e2e.local_stack import Up
+from tests.freezing import freeze, thaw
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -172,14 +172,14 @@ def shared(watch: Watch, kind: str) -> bool:
 async def test_a_tracker_stands_still_for_a_minute_and_catches_up(system: Up, show: Show) -> None:
     async with under_load(system, show, "The tracker stopped for 60 s") as run:
         tracker = run.stack["processes"]["tracker"]
-        os.kill(tracker, signal.SIGSTOP)
+        freeze(tracker)
         stopped = run.watch.now()
         try:
             await asyncio.sleep(STOPPED_SECONDS / 2)
             assert await answer_for_the_newest(run) == (503, "not-yet-tracked")
             await asyncio.sleep(STOPPED_SECONDS / 2)
         finally:
-            os.kill(tracker, signal.SIGCONT)
+            thaw(tracker)
         resumed = run.watch.now()
         await run.watch.until(lambda: run.watch.last("tracker").state == READY, "the tracker is ready again")
         assert run.watch.states("tracker", stopped + 2, resumed - 1) == {NO_ANSWER}

@@ -14,6 +14,7 @@ import pytest
 from services.local.processes import free_port
 from tests.e2e.local_stack import Up, left_over, start_up, until
 from tests.engine import on_apache_kafka
+from tests.freezing import freeze, thaw
 
 SERVICES = {"gateway", "dispatcher", "tracker", "sweeper", "n8n", "broker", "postgres"}
 
@@ -142,7 +143,7 @@ def test_a_killed_service_comes_back(running_up: Up, name: str) -> None:
 
 def send_to_a_dispatcher_that_stands_still(up: Up) -> str:
     """Send a message that is tracked and not called; Kafka has it."""
-    os.kill(up.stack()["processes"]["dispatcher"], signal.SIGSTOP)
+    freeze(up.stack()["processes"]["dispatcher"])
     waiting = str(say(up, "are you there?", wait=0)["sessionId"])
     until(lambda: session_of(up, waiting) is not None, 20, "the session is tracked")
     return waiting
@@ -179,7 +180,7 @@ def test_a_killed_broker_comes_back_and_what_it_held_is_called_once(running_up: 
     until(lambda: running_up.stack()["processes"].get("broker", before["broker"]) != before["broker"], 60, "a broker")
     if on_apache_kafka():
         # It has kept what it held, so the services go on as they are.
-        os.kill(before["dispatcher"], signal.SIGCONT)
+        thaw(before["dispatcher"])
     until_completed(running_up, waiting)
     assert calls_of(running_up, waiting) == 1
     if on_apache_kafka():

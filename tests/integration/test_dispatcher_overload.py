@@ -1,8 +1,6 @@
 """A persona that does not get on, in the midst of others; and a Kafka that does not acknowledge."""
 
 import asyncio
-import os
-import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count
@@ -21,6 +19,7 @@ from services.runtime.settings import KafkaSettings
 from services.runtime.topics import create_topics
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.results import Results
+from tests.freezing import freeze, thaw
 from tests.integration.dispatching import add_persona, dispatcher, ended, results_of, until_all_committed, until_ended
 from tests.integration.kafka_log import eventually, read_all
 from tests.integration.tracker_process import publish_events
@@ -120,18 +119,18 @@ async def test_a_result_is_published_until_it_is_acknowledged(tmp_path: Path, re
     try:
         await results.publish(event, "00-1")
         assert results.not_ready() is None
-        os.kill(broker.process.pid, signal.SIGSTOP)
+        freeze(broker.process.pid)
         again = SessionEvents().succeeded()
         publishing = asyncio.create_task(results.publish(again, "00-2"))
         await eventually(lambda: results.not_ready() is not None, "readiness told that Kafka does not acknowledge")
         assert not publishing.done()
-        os.kill(broker.process.pid, signal.SIGCONT)
+        thaw(broker.process.pid)
         async with asyncio.timeout(20):
             await publishing
         assert results.not_ready() is None
         ids = [dict(record.headers)["ce_id"].decode() for record in await read_all(broker.bootstrap, RESULTS.name)]
     finally:
-        os.kill(broker.process.pid, signal.SIGCONT)
+        thaw(broker.process.pid)
         await producer.stop()
         broker.process.stop(0)
     # What arrived although it was not acknowledged has the same id.

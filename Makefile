@@ -28,8 +28,7 @@ run: setup ## Set up, then run the whole system on this machine
 PYTEST := $(BIN)/python -m pytest --no-loadscope-reorder
 
 test: setup ## Every test: on the embedded broker and, where Java and Maven are, on Apache Kafka
-	@$(PYTEST) -n 5
-	@if $(BIN)/python -m tests.engine; then $(MAKE) --no-print-directory test-kafka; fi
+	@$(BIN)/python -m tests
 
 test-kafka: setup ## Every test that needs a broker, on Apache Kafka (Java 17 and Maven)
 	@TEST_ENGINE=kafka $(PYTEST) -n 3 tests/e2e tests/integration

@@ -51,7 +51,7 @@ async def _is_committed(admin: AIOKafkaAdminClient) -> bool:
         return True
 
 
-def main() -> int:
+def apache_kafka_is_here() -> bool:
     """Fetch Apache Kafka if need be, and say in a line whether the tests run on it."""
     reaper = start_reaper()
     try:
@@ -59,12 +59,12 @@ def main() -> int:
             kafka_artifacts(Path(directory) / "maven.log", reaper)
     except KafkaMissingError as error:
         print(f"The tests do not run on Apache Kafka: {error}", flush=True)
-        return 1
+        return False
     finally:
         reaper.close()
     print("The tests that need a broker run on Apache Kafka, too.", flush=True)
-    return 0
+    return True
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(not apache_kafka_is_here())

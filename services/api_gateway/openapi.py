@@ -4,15 +4,16 @@ The endpoints read requests and build answers themselves, so FastAPI's own handl
 costs on an empty endpoint is in docs/decisions/0003-http-server.md.
 """
 
+import asyncio
 import base64
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
@@ -65,10 +66,27 @@ def description_pages(routers: Sequence[APIRouter], *, title: str, about: str) -
     """Return `/openapi.json` and `/docs`, which needs nothing from elsewhere, as they describe the routers' calls."""
     described = FastAPIOffline(title=title, version="0.1.0", description=about, docs_url=None, redoc_url=None)
     files = [route for route in described.routes if isinstance(route, Mount)]
-    for router in routers:
-        described.include_router(router)
-    _complete_document(described)
-    return [Route("/docs", _docs_page(title)), Route("/openapi.json", described), *files]
+    return [Route("/docs", _docs_page(title)), Route("/openapi.json", _document_page(described, routers)), *files]
+
+
+def _document_page(app: FastAPI, routers: Sequence[APIRouter]) -> Endpoint:
+    made: bytes | None = None
+    making = asyncio.Lock()
+
+    def make() -> bytes:
+        for router in routers:
+            app.include_router(router)
+        return bytes(JSONResponse(_complete_document(app)).body)
+
+    async def document(_: Request) -> Response:
+        nonlocal made
+        async with making:
+            if made is None:
+                # A tenth of a second of work: for who asks, not for each start, and not in the event loop.
+                made = await asyncio.to_thread(make)
+        return Response(made, media_type="application/json")
+
+    return document
 
 
 def _docs_page(title: str) -> Endpoint:
@@ -98,8 +116,8 @@ def _policy_of(page: bytes) -> str:
     )
 
 
-def _complete_document(app: FastAPI) -> None:
-    """Put the shapes of bodies and answers, and the bearer tokens, into the document; after the last route."""
+def _complete_document(app: FastAPI) -> dict[str, Any]:
+    """Return the document with the shapes of bodies and answers, and the bearer tokens; after the last route."""
     document = app.openapi()
     components = document.setdefault("components", {})
     shown: list[tuple[type[BaseModel], Literal["validation", "serialization"]]]
@@ -114,3 +132,4 @@ def _complete_document(app: FastAPI) -> None:
             "description": _ABOUT_TOKENS,
         }
     }
+    return document

@@ -17,6 +17,8 @@ from tests.engine import on_apache_kafka
 from tests.freezing import freeze, thaw
 
 SERVICES = {"gateway", "dispatcher", "tracker", "sweeper", "n8n", "broker", "postgres"}
+# Never over TLS, whose certificates take long to read.
+HTTP = httpx.Client(trust_env=False, verify=False)
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +34,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def say(up: Up, text: str, persona: str = "echo", wait: int = 30) -> dict[str, object]:
     stack = up.stack()
-    answer = httpx.post(
+    answer = HTTP.post(
         f"{stack['gatewayUrl']}/api/conversations/{uuid4()}/messages",
         params={"wait": wait},
         json={"personaId": persona, "message": text},
@@ -109,7 +111,7 @@ def test_stack_json_names_every_process_and_is_private(running_up: Up) -> None:
     assert left_over(list(stack["processes"].values())) == list(stack["processes"].values())
     assert (running_up.data_directory / "stack.json").stat().st_mode & 0o777 == 0o600
     for url in stack["opsUrls"].values():
-        assert httpx.get(f"{url}/health/ready").status_code == 200
+        assert HTTP.get(f"{url}/health/ready").status_code == 200
 
 
 def test_a_second_up_and_a_busy_port_are_one_clear_line(running_up: Up, session_directory: Path) -> None:
@@ -133,7 +135,7 @@ def test_a_killed_service_comes_back(running_up: Up, name: str) -> None:
         if stack["processes"].get(name, killed) == killed:
             return False
         try:
-            return httpx.get(f"{stack['opsUrls'][name]}/health/ready").status_code == 200
+            return HTTP.get(f"{stack['opsUrls'][name]}/health/ready").status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -152,7 +154,7 @@ def send_to_a_dispatcher_that_stands_still(up: Up) -> str:
 def session_of(up: Up, session_id: object) -> dict[str, object] | None:
     """The session as its user sees it now; None while it is not found."""
     stack = up.stack()
-    answer = httpx.get(
+    answer = HTTP.get(
         f"{stack['gatewayUrl']}/api/chat-sessions/{session_id}",
         headers={"authorization": f"Bearer {stack['userToken']}"},
     )
@@ -169,7 +171,7 @@ def until_completed(up: Up, session_id: object) -> dict[str, object]:
 
 def calls_of(up: Up, session_id: object) -> int:
     """How often the stub's webhooks were called for a session since the stub was started."""
-    answer = httpx.get(f"{up.stack()['n8nUrl']}/calls", params={"sessionId": str(session_id)})
+    answer = HTTP.get(f"{up.stack()['n8nUrl']}/calls", params={"sessionId": str(session_id)})
     return answer.json()["calls"] if answer.status_code == 200 else 0
 
 

@@ -197,7 +197,7 @@ async def test_when_too_many_wait_others_are_answered_as_if_their_time_were_up(b
         path = f"{LISTING}/{session_id}"
         waiting = asyncio.create_task(gateway.get(path, wait=30))
         await until(lambda: gateway.http.get("/metrics"), lambda answer: "chat_waiters 1.0" in answer.text)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             at_once = await gateway.get(path, wait=30)
             accepted = await gateway.send("c-2", wait=30)
         assert (at_once.status_code, at_once.json()["status"]) == (200, "ACTIVE")

@@ -1,0 +1,42 @@
+"""Runs every test on the embedded broker, and beside it those that need a broker on Apache Kafka, where that is.
+
+`python -m tests` needs two cores and ends with exit code 1 if a test failed on either. What each run says is told line
+by line, behind the broker's name.
+"""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.engine import apache_kafka_is_here
+
+PYTEST = (sys.executable, "-u", "-m", "pytest", "--no-loadscope-reorder")
+EMBEDDED = ("-n", "4")
+ON_KAFKA = ("-n", "3", "tests/e2e", "tests/integration")
+
+
+def run(engine: str, arguments: tuple[str, ...]) -> int:
+    """Run pytest on one broker; return its exit code."""
+    environment = {**os.environ, "TEST_ENGINE": engine, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen([*PYTEST, *arguments], env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            print(f"{engine:8} | {line}", end="", flush=True)
+    return running.returncode
+
+
+def main() -> int:
+    """Run them side by side."""
+    runs = [("embedded", EMBEDDED)]
+    if apache_kafka_is_here():
+        runs.append(("kafka", ON_KAFKA))
+    with ThreadPoolExecutor() as both:
+        codes = list(both.map(lambda one: run(*one), runs))
+    for (engine, _), code in zip(runs, codes, strict=True):
+        print(f"{engine:8} | {'passed' if code == 0 else f'FAILED, exit code {code}'}")
+    return int(any(codes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

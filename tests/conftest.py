@@ -98,6 +98,13 @@ def broker(session_directory: Path, reaper: Reaper) -> Iterator[str]:
         running.process.stop(5)
 
 
+@pytest.fixture(scope="session")
+def any_broker(request: pytest.FixtureRequest) -> str:
+    """The address of a broker for tests of what reads PostgreSQL alone: once is enough, on whichever broker."""
+    address: str = request.getfixturevalue("broker")
+    return address
+
+
 @pytest.fixture
 def empty_broker(request: pytest.FixtureRequest, tmp_path: Path, reaper: Reaper) -> Iterator[str]:
     """The bootstrap address of a broker that has no topics and nobody else's clients."""

@@ -25,8 +25,8 @@ PLAIN = {"accept-encoding": "identity"}
 
 
 @pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with running_gateway(broker, postgres_url, topics=False) as running:
+async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with running_gateway(any_broker, postgres_url, topics=False) as running:
         yield running
 
 
@@ -205,10 +205,10 @@ async def test_a_client_that_takes_nothing_is_given_up(gateway: Gateway, monkeyp
 
 
 async def test_an_export_that_cannot_go_on_is_no_whole_answer(
-    broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    any_broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "STATEMENT_TIMEOUT_MS", 300)
-    async with running_gateway(broker, postgres_url, topics=False) as gateway:
+    async with running_gateway(any_broker, postgres_url, topics=False) as gateway:
         await add_many(gateway, 20_000, padding=2_000)
         async with (
             gateway.engine.connect() as other,

@@ -18,8 +18,8 @@ from tests.integration.gateway import ADA, BOB, ROOT, Gateway, caught_up_gateway
 
 
 @pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with caught_up_gateway(broker, postgres_url) as running:
+async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with caught_up_gateway(any_broker, postgres_url) as running:
         yield running
 
 

@@ -19,8 +19,8 @@ from tests.integration.gateway import BOB, ROOT, Gateway, named, old_id, running
 
 
 @pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with running_gateway(broker, postgres_url, topics=False) as running:
+async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with running_gateway(any_broker, postgres_url, topics=False) as running:
         yield running
 
 

@@ -19,9 +19,9 @@ ALLOWED = "192.0.2.0/24, 127.7.0.0/16"
 
 
 @pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
     async with running_gateway(
-        broker, postgres_url, persona_secrets_key=KEY.decode(), egress_allow_cidrs=ALLOWED
+        any_broker, postgres_url, persona_secrets_key=KEY.decode(), egress_allow_cidrs=ALLOWED
     ) as running:
         yield running
 
@@ -85,13 +85,13 @@ async def test_a_key_of_n8ns_api_is_kept_secret_and_its_address_checked(gateway:
 
 
 async def test_a_reply_by_callback_is_for_gateways_that_take_them(
-    gateway: Gateway, broker: str, postgres_url: str
+    gateway: Gateway, any_broker: str, postgres_url: str
 ) -> None:
     status, refused = await put(gateway, callbackSeconds=60)
     assert (status, refused["code"]) == (400, "no-callback-url")
     assert "CALLBACK_BASE_URL" in str(refused["detail"])
     settings = {"persona_secrets_key": KEY.decode(), "egress_allow_cidrs": ALLOWED}
-    async with running_gateway(broker, postgres_url, callback_base_url="http://127.0.0.1:1", **settings) as taking:
+    async with running_gateway(any_broker, postgres_url, callback_base_url="http://127.0.0.1:1", **settings) as taking:
         for seconds in (0.5, 604_800, None):
             status, made = await put(taking, callbackSeconds=seconds)
             assert (status, made["callbackSeconds"]) == (200, seconds)
@@ -165,8 +165,8 @@ async def test_credentials_that_cannot_be_sent_are_refused(gateway: Gateway) -> 
         assert "s3cret" not in json.dumps(problem)
 
 
-async def test_without_a_key_credentials_are_refused(broker: str, postgres_url: str) -> None:
-    async with running_gateway(broker, postgres_url, egress_allow_cidrs=ALLOWED) as gateway:
+async def test_without_a_key_credentials_are_refused(any_broker: str, postgres_url: str) -> None:
+    async with running_gateway(any_broker, postgres_url, egress_allow_cidrs=ALLOWED) as gateway:
         status, problem = await put(gateway, auth={"type": "basic", "username": "u", "password": "p"})
         assert (status, problem["code"]) == (400, "no-secrets-key")
         assert (await put(gateway))[0] == 200

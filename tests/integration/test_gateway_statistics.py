@@ -70,8 +70,8 @@ def within(sessions: list[Session], since: datetime | None, until: datetime | No
 
 
 @pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with running_gateway(broker, postgres_url, rate_limit_reads=0) as running:
+async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with running_gateway(any_broker, postgres_url, rate_limit_reads=0) as running:
         yield running
 
 

@@ -9,11 +9,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete
 
+from services.api_gateway import statistics_reads
 from services.api_gateway.answer_models import Statistics
 from services.api_gateway.statistics import Tally, summary
 from services.contracts import FailureKind, SessionStatus, new_id
 from services.contracts.ids import id_time
-from services.database.partitions import id_at, month_of
+from services.database.partitions import id_at, month_of, record_dropped
 from services.database.rollups import Granularity, bucket_of, response_bucket
 from services.database.tables import chat_sessions
 from services.session_tracker.fold import Transition
@@ -99,10 +100,13 @@ def moment(dice: random.Random, start: datetime) -> datetime | None:
 
 
 @pytest.mark.parametrize("recent", [True, False])
-async def test_any_range_of_any_subject_is_exact(gateway: Gateway, recent: bool) -> None:
+async def test_any_range_of_any_subject_is_exact(
+    gateway: Gateway, recent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dice, start = random.Random(7), recent_start() if recent else START
     sessions = await seed(gateway, dice, 1000, start)
     for _ in range(40):
+        monkeypatch.setattr(statistics_reads, "FEW_SESSIONS", dice.choice([0, 100, 5_000]))
         since, until = moment(dice, start), moment(dice, start)
         persona = dice.choice([None, "p1"])
         headers, user, asked = dice.choice([(ADA, "ada", {}), (ROOT, None, {}), (ROOT, "bob", {"userId": "bob"})])
@@ -121,12 +125,13 @@ async def test_any_range_of_any_subject_is_exact(gateway: Gateway, recent: bool)
         assert answer.json() == recounted(counted), query
 
 
-@pytest.mark.parametrize("user", [None, "ada"])
+@pytest.mark.parametrize(("user", "few"), [(None, 0), ("ada", 0), ("ada", 5_000)])
 @pytest.mark.parametrize("recent", [True, False])
 @pytest.mark.parametrize("interval", list(Granularity))
 async def test_a_series_adds_up_to_its_range(
-    gateway: Gateway, interval: Granularity, recent: bool, user: str | None
+    gateway: Gateway, interval: Granularity, recent: bool, user: str | None, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(statistics_reads, "FEW_SESSIONS", few)
     start = recent_start() if recent else START
     sessions = await seed(gateway, random.Random(8), 500, start)
     since, until = start + timedelta(minutes=20, seconds=10), start + timedelta(hours=6, minutes=45)
@@ -177,6 +182,7 @@ async def test_whole_days_hours_and_minutes_outlive_their_sessions(gateway: Gate
     async with gateway.engine.begin() as connection:
         # As retention does: a month with ACTIVE sessions stays.
         await connection.execute(delete(chat_sessions).where(chat_sessions.c.status != SessionStatus.ACTIVE))
+        await record_dropped(connection, month_of(sessions[-1].session_id))
     for headers, user, until in [
         (ROOT, None, start + timedelta(hours=3, minutes=17)),
         (ROOT, None, None),

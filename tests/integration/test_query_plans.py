@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import event, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.api_gateway import statistics_reads
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database
 from services.api_gateway.filters.grammar import parse
@@ -177,7 +178,8 @@ async def test_hot_queries_read_by_index_and_little(engine: AsyncEngine, plans: 
                 found, total = await reads.page(selection, page)
             assert bool(found) == (name != "active of a conversation")
             plans.assert_indexed()
-            assert plans.read() <= 2 * total + 400, name
+            # A user's few sessions may all be looked at: they lie side by side in their index.
+            assert plans.read() <= 2 * total + (800 if "user" in name else 400), name
         async with plans.of_one_call():
             assert await reads.detail(session_id, ADA, UNTIL)
         plans.assert_indexed()
@@ -210,13 +212,26 @@ async def test_an_export_reads_its_pages_by_index(engine: AsyncEngine, plans: Pl
                 plans.assert_indexed()
 
 
-async def test_the_edges_of_a_users_statistics_are_read_by_index(engine: AsyncEngine, plans: Plans) -> None:
+async def test_the_edges_of_a_users_statistics_are_read_by_index(
+    engine: AsyncEngine, plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics_reads, "FEW_SESSIONS", 1)
     since = UNTIL - timedelta(days=60, minutes=-20)
     for _ in range(7):
         for question in (Question("user-3", None), Question("user-3", "persona-3"), Question(None, "persona-3")):
             async with plans.of_one_call():
                 await tallies(Database(engine), question, Span(since, UNTIL - timedelta(minutes=7)), UNTIL)
             plans.assert_indexed()
+
+
+async def test_a_users_statistics_are_read_from_the_index_alone(engine: AsyncEngine, plans: Plans) -> None:
+    since = UNTIL - timedelta(days=60, minutes=-20)
+    for _ in range(7):
+        for question in (Question("user-3", None), Question("user-3", "persona-3"), Question("user-3", None, True)):
+            async with plans.of_one_call():
+                assert await tallies(Database(engine), question, Span(since, UNTIL), UNTIL)
+            kinds = {node["Node Type"] for node in plans.nodes() if "chat_sessions" in node.get("Relation Name", "")}
+            assert kinds == {"Index Only Scan"}
 
 
 async def test_a_sweep_reads_only_active_sessions(engine: AsyncEngine, plans: Plans) -> None:
@@ -243,22 +258,6 @@ async def test_a_search_for_overdue_callbacks_reads_only_those(seeded_url: str) 
                 await driver.execute("SELECT 1")  # in a transaction, PostgreSQL tells a plan when the next one begins
             assert [row["deadline_at"] for row in found] == [UNTIL + timedelta(seconds=n) for n in range(1, 31)]
             plans.assert_indexed()
-            for n in plans.nodes():
-                print(
-                    {
-                        k: n.get(k)
-                        for k in (
-                            "Node Type",
-                            "Relation Name",
-                            "Index Name",
-                            "Index Cond",
-                            "Filter",
-                            "Actual Rows",
-                            "Rows Removed by Filter",
-                            "Actual Loops",
-                        )
-                    }
-                )
             assert plans.read() == len(found)
 
 

@@ -40,7 +40,8 @@ writes dispatcher chat.results.v1
 writes dispatcher chat.deltas.v1
 writes dispatcher chat.messages.v1.webhook-dispatcher.dlq
 
-# Folds everything, and runs the sweeps in a group of their own.
+# Folds everything, and runs the sweeps in a group of their own. It publishes messages again that Kafka lost before
+# the dispatchers, whose offsets it looks at, had come to them.
 joins tracker session-tracker
 joins tracker session-sweeps
 reads tracker chat.messages.v1
@@ -48,6 +49,8 @@ reads tracker chat.results.v1
 reads tracker chat.control.v1
 reads tracker chat.sweeps.v1
 writes tracker chat.sessions.v1
+writes tracker chat.messages.v1
+allow tracker --operation Describe --group webhook-dispatcher
 writes tracker chat.messages.v1.session-tracker.dlq
 writes tracker chat.results.v1.session-tracker.dlq
 writes tracker chat.control.v1.session-tracker.dlq

@@ -16,6 +16,8 @@ EMBEDDED_BROKER_SETTINGS = {
     # It has no producer ids.
     "KAFKA_IDEMPOTENCE": "false",
     "KAFKA_REPLICATION_FACTOR": "1",
+    # It loses everything at once or nothing, and whoever starts it sends again what was open.
+    "CHAT_SESSION_RECOVERY_MINUTES": "0",
 }
 """What processes that talk to the embedded broker have in their environment."""
 

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterator
 from datetime import timedelta
 from typing import Any
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -24,8 +25,10 @@ from services.runtime.ops import end_background, http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
 from services.session_tracker.anonymisation import Anonymisation
+from services.session_tracker.backlog import Backlog
 from services.session_tracker.chores import hourly
 from services.session_tracker.gauges import refresh_gauges
+from services.session_tracker.lost_messages import LostMessages
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.months import Months
 from services.session_tracker.overdue import OverdueCallbacks
@@ -115,8 +118,9 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
             shutdown.watch(task)
         if not await connect(producer, shutdown):
             return
-        others.append(asyncio.create_task(overdue.run()))
-        shutdown.watch(others[-1])
+        for work in (overdue.run(), *_recovery(settings, engine, store, producer, metrics)):
+            others.append(asyncio.create_task(work))
+            shutdown.watch(others[-1])
         stack.push_async_callback(broker.stop)
         for consumer in (fold, sweeping):
             await consumer.start()
@@ -139,6 +143,19 @@ def _chores(
     if settings.chat_session_anonymize_days:
         keep = timedelta(days=settings.chat_session_anonymize_days)
         yield hourly(Anonymisation(engine, metrics, keep=keep).run, "Anonymising old sessions")
+
+
+def _recovery(
+    settings: TrackerSettings,
+    engine: AsyncEngine,
+    store: SessionStore,
+    producer: AIOKafkaProducer,
+    metrics: TrackerMetrics,
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield the search for lost messages, unless it is turned off."""
+    if settings.chat_session_recovery_minutes:
+        every = timedelta(minutes=settings.chat_session_recovery_minutes)
+        yield LostMessages(engine, store, Backlog(settings), producer, metrics, every=every).run()
 
 
 async def _move_idle_progress(fold: BatchConsumer, tracker: Tracker, store: SessionStore) -> None:

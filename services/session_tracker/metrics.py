@@ -63,7 +63,10 @@ class TrackerMetrics:
         self.anonymised = Counter(
             "chat_sessions_anonymised", "Sessions whose metadata lost personal data", registry=registry
         )
-
+        self.republished = Counter(
+            "chat_messages_republished", "Messages that Kafka had lost, published again", registry=registry
+        )
+        self.looks = Counter("chat_recovery_looks", "Looks for such messages", ["outcome"], registry=registry)
         self.rollup_drift = Gauge(
             "chat_rollup_drift",
             "Counts by which rollups were wrong, found and repaired since the start; above 0 is a bug",

@@ -1,92 +1,88 @@
-"""Publishes messages again whose sessions never ended: for brokers that lost what they had."""
+"""Messages of sessions that never ended, to be published again where Kafka may have lost them."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
-from sqlalchemy import Row, Select, and_, exists, literal_column, select
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.contracts.codec import encode
 from services.contracts.events import MessageSent
-from services.contracts.session import MessageRole
 from services.database import tables as t
 from services.runtime.kafka import publish_all
 
 SOURCE = "/chat-sessions/recovery"
 PAGE = 500
 
+_COMMON = ("session_id", "conversation_id", "persona_id", "user_id")
+
 
 async def recover(engine: AsyncEngine, producer: AIOKafkaProducer) -> int:
     """Publish the message of every ACTIVE session that no attempt has `accepted`; return how many.
 
-    The events carry their original ids, so no second session comes of them; the dispatcher skips those that it has in
-    flight or that have ended. Raises NotAcknowledged where Kafka does not take them.
+    Raises NotAcknowledged where Kafka does not take them.
     """
     published = 0
-    async for events in _pages(engine):
-        await publish_all(producer, [encode(event, source=SOURCE) for event in events])
-        published += len(events)
+    async for messages in open_messages(engine, _not_accepted()):
+        published += await publish_again(producer, messages)
     return published
 
 
-async def _pages(engine: AsyncEngine) -> AsyncIterator[list[MessageSent]]:
+async def publish_again(producer: AIOKafkaProducer, messages: list[MessageSent]) -> int:
+    """Publish the messages; return how many. Raises NotAcknowledged where Kafka does not take them.
+
+    They carry their original ids, so no second session comes of them; the dispatcher skips those that it has in flight
+    or that have ended.
+    """
+    await publish_all(producer, [encode(message, source=SOURCE) for message in messages])
+    return len(messages)
+
+
+async def open_messages(engine: AsyncEngine, which: ColumnElement[bool]) -> AsyncIterator[list[MessageSent]]:
+    """Yield, page by page, the messages of those ACTIVE sessions. Erased ones have none."""
     after = UUID(int=0)
     while True:
         async with engine.connect() as connection:
-            rows = (await connection.execute(_open_messages(after))).all()
+            rows = (await connection.execute(_open_messages(after, which))).all()
         if not rows:
             return
-        yield [_event(row) for row in rows]
+        yield [_message(row) for row in rows]
         after = rows[-1].session_id
 
 
-def _open_messages(after: UUID) -> "Select[tuple[object, ...]]":
-    message_of = and_(
-        t.messages.c.chat_session_id == t.chat_sessions.c.session_id, t.messages.c.role == MessageRole.USER.value
-    )
-    sent, told = t.session_events.alias("sent"), t.session_events.alias("told")
-    accepted = exists().where(
+def untouched_since(moment: datetime) -> ColumnElement[bool]:
+    """Return what holds of sessions to which nothing happened after `moment`, nor any attempt before it."""
+    session = t.chat_sessions.c
+    return and_(session.last_activity_at < moment, session.attempts == literal_column("0"))
+
+
+def _not_accepted() -> ColumnElement[bool]:
+    told = t.session_events.alias("told")
+    return ~exists().where(
         told.c.session_id == t.chat_sessions.c.session_id,
         told.c.type == "WebhookAttempted",
         told.c.body["outcome"].astext == "accepted",
     )
+
+
+def _open_messages(after: UUID, which: ColumnElement[bool]) -> "Select[tuple[object, ...]]":
+    session, sent = t.chat_sessions.c, t.session_events.alias("sent")
     return (
-        select(
-            t.chat_sessions.c.session_id,
-            t.chat_sessions.c.conversation_id,
-            t.chat_sessions.c.persona_id,
-            t.chat_sessions.c.user_id,
-            t.chat_sessions.c.metadata.label("session_metadata"),
-            t.chat_sessions.c.template_id,
-            t.chat_sessions.c.resumed_from,
-            t.messages.c.content,
-            sent.c.event_id,
-            sent.c.occurred_at,
-        )
-        .join(sent, and_(sent.c.session_id == t.chat_sessions.c.session_id, sent.c.type == "MessageSent"))
-        .join(t.messages, message_of)
+        select(*(session[name] for name in _COMMON), sent.c.event_id, sent.c.occurred_at, sent.c.body)
+        .join(sent, and_(sent.c.session_id == session.session_id, sent.c.type == "MessageSent"))
         .where(
-            t.chat_sessions.c.status == literal_column("'ACTIVE'"),
-            t.chat_sessions.c.session_id > after,
-            t.messages.c.content.is_not(None),
-            ~accepted,
+            session.status == literal_column("'ACTIVE'"),
+            session.session_id > after,
+            sent.c.body["message"].astext.is_not(None),
+            which,
         )
-        .order_by(t.chat_sessions.c.session_id)
+        .order_by(session.session_id)
         .limit(PAGE)
     )
 
 
-def _event(row: "Row[tuple[object, ...]]") -> MessageSent:
-    return MessageSent(
-        event_id=row.event_id,
-        occurred_at=row.occurred_at,
-        session_id=row.session_id,
-        conversation_id=row.conversation_id,
-        persona_id=row.persona_id,
-        user_id=row.user_id,
-        message=row.content,
-        metadata=row.session_metadata,
-        template_id=row.template_id,
-        resumed_from=row.resumed_from,
-    )
+def _message(row: "Row[tuple[object, ...]]") -> MessageSent:
+    common = {name: getattr(row, name) for name in (*_COMMON, "event_id", "occurred_at")}
+    return MessageSent.model_validate({**row.body, **common}, strict=False)

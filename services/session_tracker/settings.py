@@ -30,6 +30,12 @@ class TrackerSettings(KafkaSettings, PostgresSettings, PseudonymSettings, OpsSet
     audit_retention_days: int = Field(
         0, ge=0, le=36_600, description="Days after which whole months of the audit log are dropped; 0 keeps them"
     )
+    chat_session_recovery_minutes: float = Field(
+        5,
+        ge=0,
+        le=24 * 60,
+        description="Minutes without activity after which a message that Kafka lost is sent again; 0 looks for none",
+    )
     tracker_batch_records: int = Field(1000, ge=1, le=10_000, description="Most records in one fold transaction")
     ops_host: str = Field("127.0.0.1", description="Address of health and metrics")
     ops_port: int = Field(9102, ge=0, le=65_535, description="Port of health and metrics")

@@ -30,6 +30,7 @@ from services.database.tables import chat_sessions
 from services.local.postgres import EmbeddedPostgres
 from services.session_tracker import statements as sql
 from services.session_tracker.endings import START
+from services.session_tracker.recovery import open_messages, untouched_since
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.timeouts import Timeouts
@@ -241,6 +242,14 @@ async def test_a_sweep_reads_only_active_sessions(engine: AsyncEngine, plans: Pl
             chunk = await store.time_out(sweep(as_of=UNTIL + timedelta(days=2)), timeouts, START, 500)
             assert await store.count_stale(sweep(as_of=UNTIL), timeouts) == 0
         assert chunk.transitions == []
+        plans.assert_indexed()
+        assert plans.read() == 0
+
+
+async def test_a_search_for_lost_messages_reads_only_active_sessions(engine: AsyncEngine, plans: Plans) -> None:
+    for _ in range(7):
+        async with plans.of_one_call():
+            assert [page async for page in open_messages(engine, untouched_since(UNTIL + timedelta(days=2)))] == []
         plans.assert_indexed()
         assert plans.read() == 0
 

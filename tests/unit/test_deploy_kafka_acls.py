@@ -83,7 +83,11 @@ def test_each_process_may_do_what_it_does() -> None:
         ("Write", "topic", RESULTS.name),
         ("Write", "topic", DELTAS.name),
     }
-    assert found["tracker"] == member_of(TRACKER_GROUP, SWEEPS_GROUP) | {("Write", "topic", SESSIONS.name)}
+    assert found["tracker"] == member_of(TRACKER_GROUP, SWEEPS_GROUP) | {
+        ("Write", "topic", SESSIONS.name),
+        ("Write", "topic", MESSAGES.name),
+        ("Describe", "group", DISPATCHER_GROUP),
+    }
     assert found["sweeper"] == {("Write", "topic", SWEEPS.name)}
     assert found["migrate"] == {("Create", "topic", "chat.*"), ("Describe", "topic", "chat.*")}
 

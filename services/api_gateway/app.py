@@ -44,6 +44,7 @@ from services.api_gateway.routes.personas import PersonaRoutes
 from services.api_gateway.routes.retries import RetryRoutes
 from services.api_gateway.routes.sessions import SessionRoutes
 from services.api_gateway.routes.statistics import StatisticsRoutes
+from services.api_gateway.routes.templates import TemplateRoutes
 from services.api_gateway.sending import Sending
 from services.api_gateway.settings import GatewaySettings
 from services.api_gateway.shared_counts import SharedCounts
@@ -165,7 +166,7 @@ def build_app(
     )
     personas = Personas(settings.egress_rules, settings.secrets_key, settings.callback_urls is not None)
     routers = [
-        MessageRoutes(gate, Conversations(database), sending).router(),
+        MessageRoutes(gate, database, Conversations(database), sending).router(),
         StatisticsRoutes(gate, database).router(),
         CleanupRoutes(gate, database, idempotency_keys, publisher, changes).router(),
         BulkRoutes(gate, database, idempotency_keys, Jobs(database)).router(),
@@ -174,6 +175,7 @@ def build_app(
         RetryRoutes(gate, database, reads, changes, sending).router(),
         PersonaRoutes(gate, database, personas).router(),
         PersonaTestRoutes(gate, database, sending).router(),
+        TemplateRoutes(gate, database).router(),
         AuditRoutes(gate, database).router(),
         CallbackRoutes(settings.callback_urls, publisher, Limiter(_per_session(), shared)).router(),
     ]

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from services.contracts.events import Hours, Metadata
+from services.contracts.events import Hours, Metadata, TemplateVersion
 
 _ID: JsonDict = {"minLength": 1, "maxLength": 128}
 
@@ -19,14 +19,33 @@ class Body(BaseModel):
 
 
 class MessageBody(Body):
-    """A message to a persona."""
+    """A message to a persona, which it names itself or by its template."""
 
-    persona_id: str = Field(json_schema_extra=_ID)
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["personaId"], "properties": {"personaId": {"type": "string"}}},
+                {"required": ["templateId"], "properties": {"templateId": {"type": "string"}}},
+            ],
+            "dependentRequired": {"templateVersion": ["templateId"]},
+        }
+    )
+
+    persona_id: str | None = Field(None, json_schema_extra=_ID, description="Of a template: its own, or none")
     message: str = Field(min_length=1, description="At most 32 KiB of UTF-8")
     metadata: Metadata = Field(
         default_factory=dict, description="At most 8 KiB; userAgent, ipAddress and deviceInfo are added"
     )
-    template_id: str | None = Field(None, json_schema_extra=_ID)
+    template_id: str | None = Field(None, json_schema_extra=_ID, description="A template that the message is made of")
+    template_version: TemplateVersion | None = Field(None, description="Of the template; else the latest")
+
+    @model_validator(mode="after")
+    def _to_someone(self) -> Self:
+        if self.persona_id is None and self.template_id is None:
+            raise ValueError("give a personaId, or a templateId")
+        if self.template_version is not None and self.template_id is None:
+            raise ValueError("give the templateId of this templateVersion")
+        return self
 
 
 class CancelBody(Body):

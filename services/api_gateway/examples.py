@@ -8,7 +8,7 @@ SESSION = {
     "status": "COMPLETED", "startedAt": WHEN, "endedAt": "2026-11-22T12:00:01.250Z",
     "lastActivityAt": "2026-11-22T12:00:01.250Z", "metadata": {"userAgent": "curl/8.5.0", "ipAddress": "192.0.2.7"},
     "errorMessage": None, "failureKind": None, "attempts": 1, "responseMs": 1250, "version": 2, "resumedFrom": None,
-    "templateId": None, "deadlineAt": None,
+    "templateId": None, "deadlineAt": None, "templateVersion": None,
 }  # fmt: skip
 RETRIED = {**SESSION, "resumedFrom": "01976f3d-9fa0-7b1e-8f4c-5a3d1e6b7c80"}
 TESTED = {**SESSION, "conversationId": f"persona-test-{ID}", "userId": "root", "metadata": {"test": True}}
@@ -40,6 +40,11 @@ PERSONA = {
     "maxAttempts": 3, "deadlineSeconds": 60, "firstByteSeconds": None, "idleSeconds": 30, "idempotent": False,
     "callbackSeconds": None, "sessionTimeoutHours": None, "paused": False, "hasAuth": True, "hasSigningKeys": True,
     "n8nApiUrl": None, "hasN8nApiKey": False, "createdAt": WHEN, "updatedAt": WHEN,
+}  # fmt: skip
+TEMPLATE = {
+    "templateId": "vip-support", "version": 3, "personaId": "support",
+    "callPolicy": {"timeoutSeconds": 30, "maxAttempts": 1}, "metadata": {"channel": "web"}, "tags": ["vip"],
+    "createdBy": "root", "createdAt": WHEN,
 }  # fmt: skip
 AUDIT_ENTRY = {
     "id": ID, "at": WHEN, "actorKind": "admin", "actor": "root", "action": "persona.put", "target": "support",

@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import Request
 from sqlalchemy import BindParameter, Delete, bindparam, delete, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert
 
 from services.api_gateway.database import Database
@@ -128,6 +129,12 @@ class IdempotencyKeys:
         async with self._database.statements() as connection:
             row = (await connection.execute(_INSERT, fresh)).one_or_none()
         return None if row is None else Ticket(row[0], row[1], now, published=False)
+
+
+async def asked_at(connection: AsyncConnection, request: KeyedRequest, now: datetime) -> datetime | None:
+    """Return when a keyed request came first, None for one that comes first now."""
+    mine = _KEYS.user_id == request.user_id, _KEYS.key == request.key, _KEYS.created_at >= now - KEPT
+    return await connection.scalar(select(_KEYS.created_at).where(*mine))
 
 
 def _insert_or_replace_expired() -> ReturningInsert[UUID, UUID]:

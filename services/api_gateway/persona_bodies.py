@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from services.api_gateway.bodies import Body
 from services.contracts.events import Hours, Metadata
+from services.contracts.policy import CallSeconds, DeadlineSeconds, MostAttempts
 from services.runtime.signing import read_key
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
@@ -84,24 +85,15 @@ class PersonaBody(Body):
     """A persona as an admin sets it: all of it; what is left out takes its default, and credentials are removed."""
 
     webhook_url: str = Field(min_length=1, max_length=2048, description="http(s) URL of the n8n webhook")
-    timeout_seconds: float = Field(10, gt=0, le=300, allow_inf_nan=False, description="Of one call")
-    max_attempts: int = Field(3, ge=1, le=100, description="Calls a message, at most")
-    deadline_seconds: float = Field(
-        60, gt=0, le=86_400, allow_inf_nan=False, description="For a message with all its attempts"
-    )
-    first_byte_seconds: float | None = Field(
+    timeout_seconds: CallSeconds = Field(10, description="Of one call")
+    max_attempts: MostAttempts = Field(3, description="Calls a message, at most")
+    deadline_seconds: DeadlineSeconds = Field(60, description="For a message with all its attempts")
+    first_byte_seconds: CallSeconds | None = Field(
         None,
-        gt=0,
-        le=300,
-        allow_inf_nan=False,
         description="Of one call, from its connection until n8n begins to answer; none: timeoutSeconds alone counts",
     )
-    idle_seconds: float | None = Field(
-        None,
-        gt=0,
-        le=300,
-        allow_inf_nan=False,
-        description="Of one call, between two pieces of its answer; none: timeoutSeconds alone counts",
+    idle_seconds: CallSeconds | None = Field(
+        None, description="Of one call, between two pieces of its answer; none: timeoutSeconds alone counts"
     )
     idempotent: bool = Field(False, description="Whether the workflow may be called again after it has started")
     session_timeout_hours: Hours | None = Field(

@@ -69,6 +69,11 @@ def no_such_persona(persona_id: str) -> Problem:
     return Problem(404, "no-such-persona", f"There is no persona {persona_id!r}; PUT makes one.")
 
 
+def no_such_template(template_id: str) -> Problem:
+    """The problem of a template, or of a version of one, that is not there."""
+    return Problem(404, "no-such-template", f"There is no template {template_id!r}, or not in this version.")
+
+
 def problem_response(problem: Problem) -> Response:
     """Return the answer that tells the problem."""
     body = {

@@ -16,7 +16,7 @@ from services.api_gateway.history import HistoryPage, events_of, time_of, told
 from services.api_gateway.listing import CAP, NO_RESPONSE, Page, Sort
 from services.api_gateway.selection import Selection
 from services.contracts.session import MessageRole, SessionStatus
-from services.database.tables import chat_sessions, messages
+from services.database.tables import chat_sessions, messages, session_events
 
 Json = dict[str, Any]
 
@@ -40,9 +40,9 @@ class SessionReads:
             return await _session(connection, session_id, caller)
 
     async def sent(self, session_id: UUID, caller: Caller) -> Json | None:
-        """Return the session with the text of its `message` (null where it is not there) if the caller may see it."""
+        """Return the session with its `message` and `callPolicy` (null where absent) if the caller may see it."""
         async with self.database.statements() as connection:
-            return await _session(connection, session_id, caller, _content(session_id, MessageRole.USER, "message"))
+            return await _session(connection, session_id, caller, *_sent(session_id))
 
     async def ended(self, session_id: UUID, caller: Caller) -> Json | None:
         """Return the session with its `reply` (null without one) if it has ended and the caller may see it."""
@@ -83,15 +83,15 @@ class SessionReads:
         return {"items": items, "nextCursor": cursor}
 
     async def sent_after(self, selection: Selection, after: UUID, before: UUID, limit: int) -> list[Json]:
-        """Return what a selection finds between two ids, the oldest first, each session with its `message`."""
-        return await self._sent([*_conditions(selection), after < _ID, before > _ID], limit)
+        """Return what a selection finds between two ids, the oldest first, each session with what was sent."""
+        return await self._with_sent([*_conditions(selection), after < _ID, before > _ID], limit)
 
     async def sent_of(self, session_ids: Sequence[UUID]) -> list[Json]:
-        """Return those of the sessions that there are, each with its `message`."""
-        return await self._sent([_ID.in_(session_ids)], len(session_ids))
+        """Return those of the sessions that there are, each with what was sent."""
+        return await self._with_sent([_ID.in_(session_ids)], len(session_ids))
 
-    async def _sent(self, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[Json]:
-        statement = select(*_SESSION, _content(_ID, MessageRole.USER, "message")).where(*conditions)
+    async def _with_sent(self, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[Json]:
+        statement = select(*_SESSION, *_sent(_ID)).where(*conditions)
         async with self.database.statements() as connection:
             rows = await connection.execute(statement.order_by(_ID).limit(limit))
             return [dict(row) for row in rows.mappings()]
@@ -118,6 +118,14 @@ async def _session(
         statement = statement.where(chat_sessions.c.user_id == caller.user_id)
     row = (await connection.execute(statement)).mappings().one_or_none()
     return None if row is None else dict(row)
+
+
+def _sent(session_id: UUID | ColumnElement[UUID]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """Return the text of the session's message, and how it was to be called where it said so."""
+    event = session_events.c
+    policies = select(event.body["callPolicy"]).where(event.session_id == session_id, event.type == "MessageSent")
+    policy = policies.order_by(event.event_id).limit(1).scalar_subquery().label("callPolicy")
+    return _content(session_id, MessageRole.USER, "message"), policy
 
 
 def _content(session_id: UUID | ColumnElement[UUID], role: MessageRole, name: str) -> ColumnElement[Any]:

@@ -5,14 +5,21 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
 from services.api_gateway.problems import Problem
 from services.contracts import MessageSent, SessionStatus, admit, new_id
+from services.contracts.policy import CallPolicy
 
 RETRYABLE = frozenset({SessionStatus.FAILED, SessionStatus.TIMEOUT, SessionStatus.CANCELLED})
 
+SENT = ("message", "callPolicy")
+"""What reads of what was sent tell beside the session."""
+_POLICY = TypeAdapter(CallPolicy | None)
+
 
 def retry_of(session: Mapping[str, Any], now: datetime) -> MessageSent:
-    """Return the message of a session, with its text as `message`, to be sent again for the same user.
+    """Return the message of a session, with what reads tell of what was sent, to be sent again for the same user.
 
     Raises Problem 409 for a session that has not ended or has its reply, and for one whose text is not there: erased,
     or not told to the tracker yet.
@@ -33,6 +40,8 @@ def retry_of(session: Mapping[str, Any], now: datetime) -> MessageSent:
         message=session["message"],
         metadata=session["metadata"],
         template_id=session["templateId"],
+        template_version=session["templateVersion"],
+        call_policy=_POLICY.validate_python(session["callPolicy"]),
         resumed_from=UUID(int=session["sessionId"].int),
     )
     admit(event, now)
@@ -40,5 +49,5 @@ def retry_of(session: Mapping[str, Any], now: datetime) -> MessageSent:
 
 
 def _not_retryable(session: Mapping[str, Any], code: str, detail: str) -> Problem:
-    told = {name: value for name, value in session.items() if name != "message"}
+    told = {name: value for name, value in session.items() if name not in SENT}
     return Problem(409, code, detail, members={"session": told})

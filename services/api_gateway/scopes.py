@@ -19,6 +19,8 @@ class Scope(StrEnum):
     STATS_READ = "stats:read"
     PERSONAS_READ = "personas:read"
     PERSONAS_WRITE = "personas:write"
+    TEMPLATES_READ = "templates:read"
+    TEMPLATES_WRITE = "templates:write"
     AUDIT_READ = "audit:read"
 
 
@@ -31,6 +33,8 @@ ABOUT: Mapping[Scope, str] = {
     Scope.STATS_READ: "read statistics",
     Scope.PERSONAS_READ: "read personas (admins)",
     Scope.PERSONAS_WRITE: "set up and delete personas (admins)",
+    Scope.TEMPLATES_READ: "read templates (admins)",
+    Scope.TEMPLATES_WRITE: "set up and delete templates (admins)",
     Scope.AUDIT_READ: "read the audit log (admins)",
 }
 

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from services.contracts.events import EVENT_CLASSES, ErasureRequested, Event, TimeoutSweep
 from services.contracts.topics import GROUP_TOPICS, TOPICS, Topic, dead_letter_topic
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 """Of the document: the minor part grows with each added field, the major one never within `v1`."""
 
 _REF = "#/components/schemas/{model}"

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
+from services.contracts.policy import CallPolicy
 from services.contracts.session import AttemptOutcome, FailureKind, SessionStatus
 from services.contracts.topics import CONTROL, DELTAS, MESSAGES, RESULTS, SESSIONS, SWEEPS, Topic
 
@@ -19,6 +20,7 @@ Milliseconds = Annotated[int, Field(ge=0, lt=2**53)]
 StatusCode = Annotated[int, Field(ge=100, le=999)]
 DeltaIndex = Annotated[int, Field(ge=0, lt=2**31)]
 Hours = Annotated[float, Field(gt=0, le=24 * 366 * 100, allow_inf_nan=False)]
+TemplateVersion = Annotated[int, Field(ge=1, lt=2**31)]
 Metadata = dict[str, JsonValue]
 
 
@@ -51,7 +53,11 @@ class SessionEvent(EventBody):
 
 
 class MessageSent(SessionEvent):
-    """A user sent a message to a persona: opens the session."""
+    """A user sent a message to a persona: opens the session.
+
+    `template_id` and `template_version` name the template that it was made of, whose settings it carries itself: the
+    defaults in `metadata`, and how it is to be called in `call_policy`.
+    """
 
     ce_type: ClassVar[str] = "chat.MessageSent.v1"
     topic: ClassVar[Topic] = MESSAGES
@@ -60,6 +66,8 @@ class MessageSent(SessionEvent):
     metadata: Metadata = Field(default_factory=dict)
     template_id: str | None = None
     resumed_from: UUID | None = None
+    template_version: TemplateVersion | None = None
+    call_policy: CallPolicy | None = None
 
 
 class AttemptEvent(SessionEvent):
@@ -167,6 +175,7 @@ class SessionChanged(SessionEvent):
     resumed_from: UUID | None = None
     template_id: str | None = None
     deadline_at: datetime | None = None
+    template_version: int | None = None
 
 
 class ReplyDelta(SessionEvent):

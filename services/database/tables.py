@@ -11,14 +11,12 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     Double,
     Enum,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -32,17 +30,11 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from services.contracts.session import MessageRole, SessionStatus
 from services.database.append_only import AFTER_CREATE, AFTER_DROP
+from services.database.metadata import Time, metadata
+from services.database.template_tables import template_versions, templates
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+__all__ = ["Time", "metadata", "template_versions", "templates"]  # beside all that follows
 
-Time = DateTime(timezone=True)
 Status = Enum(SessionStatus, name="ChatSessionStatus")
 Role = Enum(MessageRole, name="MessageRole", values_callable=lambda roles: [role.value for role in roles])
 
@@ -70,6 +62,7 @@ chat_sessions = Table(
     Column("resumedFrom", Uuid, key="resumed_from"),
     Column("templateId", Text, key="template_id"),
     Column("deadlineAt", Time, key="deadline_at"),
+    Column("templateVersion", Integer, key="template_version"),
     PrimaryKeyConstraint("session_id"),
     CheckConstraint('id = "sessionId"', name="id_is_session_id"),
     postgresql_partition_by='RANGE ("sessionId")',

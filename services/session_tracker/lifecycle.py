@@ -93,6 +93,7 @@ class Session(NamedTuple):
     resumed_from: UUID | None
     template_id: str | None
     deadline_at: datetime | None
+    template_version: int | None
 
 
 def opened(event: SessionEvent) -> Session:
@@ -116,6 +117,7 @@ def opened(event: SessionEvent) -> Session:
         resumed_from=None,
         template_id=None,
         deadline_at=None,
+        template_version=None,
     )
 
 
@@ -151,6 +153,7 @@ def _filled(session: Session, event: LifecycleEvent) -> Session:
             last_activity_at=active_at,
             metadata=session.metadata or event.metadata,
             template_id=session.template_id or event.template_id,
+            template_version=session.template_version or event.template_version,
             resumed_from=session.resumed_from or event.resumed_from,
             version=session.version + 1,
         )

@@ -41,6 +41,7 @@ def session_of(row: "Record") -> Session:
         resumed_from=row["resumed_from"],
         template_id=row["template_id"],
         deadline_at=row["deadline_at"],
+        template_version=row["template_version"],
     )
 
 

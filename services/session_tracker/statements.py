@@ -47,6 +47,7 @@ MUTABLE_COLUMNS = (
     "resumed_from",
     "template_id",
     "deadline_at",
+    "template_version",
 )
 HISTORY_COLUMNS = ("session_id", "event_id", "type", "occurred_at", "recorded_at", "body")
 MESSAGE_COLUMNS = ("id", "chat_session_id", "role", "content", "created_at")

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import asyncpg
@@ -16,6 +16,7 @@ from sqlalchemy.exc import DataError, DBAPIError, NotSupportedError, Programming
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.contracts.policy import CallPolicy
 from services.contracts.secrecy import forms
 from services.database.tables import personas
 from services.runtime.signing import KEY_PREFIX, read_key
@@ -59,6 +60,10 @@ class Persona:
 
     def __repr__(self) -> str:
         return f"Persona({self.persona_id!r})"
+
+    def under(self, policy: CallPolicy | None) -> "Persona":
+        """Return the persona as a message with this policy is to call it."""
+        return self if policy is None else replace(self, **policy.model_dump(exclude_none=True))
 
 
 class Personas:

@@ -56,11 +56,11 @@ def seconds_kept(message: Message, persona: Persona, now: float, timeout_hours: 
 def callable_persona(
     message: Message, persona: Persona | None, now: float, timeout_hours: float, *, takes_callbacks: bool
 ) -> Persona | Refusal:
-    """Return the persona if its webhook may be called with the message."""
+    """Return the persona, as the message wants it to be called, if its webhook may be called with that."""
     if persona is None:
         return UNKNOWN_PERSONA
     if seconds_kept(message, persona, now, timeout_hours) < 0:
         return EXPIRED
     if persona.callback_seconds is not None and not takes_callbacks:
         return NO_CALLBACK_URL
-    return persona
+    return persona.under(message.event.call_policy)

@@ -32,8 +32,8 @@ ALL_SCOPES = " ".join(Scope)
 class Call:
     """A call that takes a token: what it needs, and what becomes of it.
 
-    `path` may name a session of ada's, her conversation, a sweep, or a persona. `owner`, `other` and `admin` are the
-    answers to ada, to another user, and to an admin.
+    `path` may name a session of ada's, her conversation, a sweep, a persona, or a template. `owner`, `other` and
+    `admin` are the answers to ada, to another user, and to an admin.
     """
 
     scope: Scope
@@ -104,6 +104,18 @@ CALLS: Mapping[tuple[str, str], Call] = {
     ),
     ("POST", "/api/personas/{personaId}/test"): Call(
         Scope.PERSONAS_WRITE, "/api/personas/{persona}/test?wait=0", 403, 403, 202
+    ),
+    ("GET", "/api/templates"): Call(Scope.TEMPLATES_READ, "/api/templates", 403, 403, 200),
+    ("GET", "/api/templates/{templateId}"): Call(Scope.TEMPLATES_READ, "/api/templates/{template}", 403, 403, 200),
+    ("PUT", "/api/templates/{templateId}"): Call(
+        Scope.TEMPLATES_WRITE, "/api/templates/{template}", 403, 403, 200, {"personaId": "p"}
+    ),
+    ("DELETE", "/api/templates/{templateId}"): Call(Scope.TEMPLATES_WRITE, "/api/templates/{template}", 403, 403, 204),
+    ("GET", "/api/templates/{templateId}/versions"): Call(
+        Scope.TEMPLATES_READ, "/api/templates/{template}/versions", 403, 403, 200
+    ),
+    ("GET", "/api/templates/{templateId}/versions/{version}"): Call(
+        Scope.TEMPLATES_READ, "/api/templates/{template}/versions/1", 403, 403, 200
     ),
     ("GET", "/api/audit"): Call(Scope.AUDIT_READ, "/api/audit", 403, 403, 200),
 }
@@ -186,6 +198,7 @@ class World:
         await self.gateway.execute(sweeps.insert().values(sweep))
         callback = Callback(session_id, "c-1", "echo", "ada", 1, now, now + timedelta(minutes=1))
         await self.call("PUT", "/api/personas/p", token("root", admin=True), {"webhookUrl": "https://192.0.2.1/w"})
+        await self.call("PUT", "/api/templates/t", token("root", admin=True), {"personaId": "p"})
         await self.call(
             "POST",
             f"/api/conversations/{ended['conversation_id']}/messages",
@@ -200,6 +213,7 @@ class World:
             "conversation": str(ended["conversation_id"]),
             "sweep": str(sweep_id),
             "persona": "p",
+            "template": "t",
             "callback": token_of(CallbackUrls(BASE_URL, KEY).url(callback)),
         }
         return session_id

@@ -44,11 +44,15 @@ def _row(dice: random.Random, number: int) -> Row:
         "conversation_id": dice.choice(IDS), "persona_id": dice.choice(IDS), "user_id": dice.choice(IDS),
         "status": dice.choice(list(SessionStatus)), "ended_at": dice.choice([None, *TIMES]),
         "last_activity_at": dice.choice(TIMES), "error_message": dice.choice(MESSAGES),
-        "metadata": {key: dice.choice(ENTRIES) for key in KEYS if dice.random() < 0.5},
+        "metadata": {key: dice.choice(ENTRIES) for key in KEYS if dice.random() < 0.5} | _tags(dice),
         "failure_kind": dice.choice([None, *FailureKind]), "attempts": dice.choice(NUMBERS),
         "response_ms": dice.choice([None, *NUMBERS]), "resumed_from": dice.choice([None, *UUIDS]),
-        "template_id": dice.choice([None, *IDS]),
+        "template_id": dice.choice([None, *IDS]), "template_version": dice.choice([None, *NUMBERS]),
     }  # fmt: skip
+
+
+def _tags(dice: random.Random) -> Row:
+    return dice.choice([{}, {"tags": dice.sample(IDS, dice.randrange(4))}, {"tags": dice.choice([*ENTRIES, *IDS])}])
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,17 @@ def equalities(draw: st.DrawFn) -> Sample:
     return Sample(f"{name}:{grouped(draw, texts)}", lambda row: row[column] in some)
 
 
+@st.composite
+def tags(draw: st.DrawFn) -> Sample:
+    some = draw(st.lists(st.sampled_from(IDS), min_size=1, max_size=3))
+
+    def tagged(row: Row) -> bool:
+        own = row["metadata"].get("tags")
+        return bool(own in some if isinstance(own, str) else isinstance(own, list) and set(own) & set(some))
+
+    return Sample(f"tag:{grouped(draw, [draw(words(value)) for value in some])}", tagged)
+
+
 def grouped(draw: st.DrawFn, texts: list[str]) -> str:
     return f"({' OR '.join(texts)})" if len(texts) > 1 or draw(st.booleans()) else texts[0]
 
@@ -98,7 +113,7 @@ def grouped(draw: st.DrawFn, texts: list[str]) -> str:
 @st.composite
 def comparisons(draw: st.DrawFn) -> Sample:
     name, column = draw(st.sampled_from([
-        ("responseMs", "response_ms"), ("attempts", "attempts"),
+        ("responseMs", "response_ms"), ("attempts", "attempts"), ("templateVersion", "template_version"),
         ("startedAt", "started_at"), ("endedAt", "ended_at"), ("lastActivityAt", "last_activity_at"),
     ]))  # fmt: skip
     timed = name.endswith("At")
@@ -161,7 +176,7 @@ def joined(draw: st.DrawFn, parts: st.SearchStrategy[Sample]) -> Sample:
     )
 
 
-FILTERS = st.recursive(equalities() | comparisons() | entries() | says(), joined, max_leaves=8)
+FILTERS = st.recursive(equalities() | comparisons() | entries() | tags() | says(), joined, max_leaves=8)
 
 
 def test_any_filter_finds_what_python_finds(postgres_url: str) -> None:

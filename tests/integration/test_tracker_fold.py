@@ -43,7 +43,7 @@ def arrivals(events: Sequence[TrackedEvent], partition: int = 0) -> list[Arrival
 
 async def test_a_conversation_from_message_to_reply(engine, rows, postgres_url) -> None:
     events, store = SessionEvents(), SessionStore(engine)
-    sent, reply = events.sent("hello", template_id="t1"), events.succeeded("good day")
+    sent, reply = events.sent("hello", template_id="t1", template_version=7), events.succeeded("good day")
     first = await store.fold(arrivals([sent]), {("chat.messages.v1", 0): sent.occurred_at})
     second = await store.fold(arrivals([reply]), {})
     assert [(t.previous, t.session.status) for t in (*first.transitions, *second.transitions)] == [
@@ -53,6 +53,7 @@ async def test_a_conversation_from_message_to_reply(engine, rows, postgres_url) 
     row = await rows.fetchrow("SELECT * FROM chat_sessions")
     assert (row["id"], row["sessionId"], row["status"]) == (events.session_id, events.session_id, "COMPLETED")
     assert (row["endedAt"], row["templateId"], row["version"]) == (reply.occurred_at, "t1", 2)
+    assert row["templateVersion"] == 7
     messages = await rows.fetch('SELECT role, content FROM messages ORDER BY "createdAt"')
     assert [tuple(m) for m in messages] == [("user", "hello"), ("persona", "good day")]
     assert await rows.fetchval('SELECT "userId" FROM conversations WHERE "conversationId" = $1', "c1") == "u1"

@@ -7,6 +7,7 @@ import pytest
 from services.contracts import AttemptOutcome, MessageSent, decode
 from services.contracts.events import TrackedEvent
 from services.contracts.ids import new_id
+from services.contracts.policy import CallPolicy
 from services.contracts.topics import MESSAGES, TRACKER_GROUP
 from services.database.engine import build_engine
 from services.session_tracker import recovery
@@ -34,6 +35,8 @@ EVERYTHING = {
     "session_rollups": "granularity, bucket, scope, shard",
 }
 
+TEMPLATE = {"template_id": "t", "template_version": 2, "call_policy": CallPolicy(max_attempts=1, timeout_seconds=5)}
+
 
 async def snapshot(database_url: str) -> dict[str, list[object]]:
     async with connected(database_url) as rows:
@@ -47,7 +50,7 @@ async def test_open_sessions_are_sent_again_as_they_were(
 ) -> None:
     monkeypatch.setattr(recovery, "PAGE", 3)
     sessions = [SessionEvents(conversation=f"c{n}") for n in range(8)]
-    messages = [s.sent(f"message {n}", template_id="t", resumed_from=new_id()) for n, s in enumerate(sessions)]
+    messages = [s.sent(f"message {n}", resumed_from=new_id(), **TEMPLATE) for n, s in enumerate(sessions)]
     accepted = sessions[6].attempted(
         outcome=AttemptOutcome.ACCEPTED, failure_kind=None, deadline_at=datetime.now(UTC) + timedelta(hours=1)
     )

@@ -18,6 +18,7 @@ from services.contracts import (
     WebhookFailed,
     WebhookSucceeded,
 )
+from services.contracts.policy import CallPolicy
 
 NOW = datetime(2026, 11, 22, 10, 0, 0, 123456, tzinfo=UTC)
 SOURCE = "/chat-sessions/test"
@@ -39,6 +40,8 @@ def message_sent(**changes: object) -> MessageSent:
         "metadata": {"userAgent": "curl/8", "nested": {"list": [1, 2.5, None, True, "x"]}},
         "template_id": "welcome",
         "resumed_from": UUID("019a14c5-0000-7abc-8def-0123456789ab"),
+        "template_version": 3,
+        "call_policy": CallPolicy(timeout_seconds=5, max_attempts=1, idempotent=False),
     }
     return MessageSent.model_validate(fields | changes)
 
@@ -146,6 +149,7 @@ def session_changed(**changes: object) -> SessionChanged:
             "resumed_from": None,
             "template_id": "welcome",
             "deadline_at": None,
+            "template_version": 3,
         }
         | changes
     )

@@ -62,6 +62,18 @@ def test_the_golden_record_is_read_as_the_event(event: Event) -> None:
     assert decode(golden["topic"], headers, golden["value"].encode()) == event
 
 
+@pytest.mark.parametrize(
+    "event",
+    [message_sent(template_version=None, call_policy=None), session_changed(template_version=None)],
+    ids=lambda event: type(event).__name__,
+)
+def test_a_record_from_before_a_field_was_added_is_read_without_it(event: Event) -> None:
+    golden = json.loads((GOLDEN / "1.0" / f"{type(event).__name__}.json").read_text())
+    headers = [(name, value.encode()) for name, value in golden["headers"]]
+    assert decode(golden["topic"], headers, golden["value"].encode()) == event
+    assert encode(event, source=SOURCE).value.decode() == golden["value"]
+
+
 @each_event
 def test_an_event_survives_the_codec(event: Event) -> None:
     record = encode(event, source=SOURCE)
@@ -84,7 +96,17 @@ def test_unknown_fields_and_headers_are_ignored(event: Event) -> None:
 
 
 @pytest.mark.parametrize(
-    "absent", ["error_message", "failure_kind", "resumed_from", "template_id", "deadline_at", "ended_at", "response_ms"]
+    "absent",
+    [
+        "error_message",
+        "failure_kind",
+        "resumed_from",
+        "template_id",
+        "deadline_at",
+        "ended_at",
+        "response_ms",
+        "template_version",
+    ],
 )
 def test_a_session_without_an_optional_field_survives_the_codec(absent: str) -> None:
     event = session_changed(**{absent: None}, previous_status=None)

@@ -130,7 +130,7 @@ def folded(events: list) -> tuple[Session, list]:
 
 def history(terminals: tuple[str, ...], attempts: int) -> list:
     events = SessionEvents()
-    sent = events.sent(template_id="t1", resumed_from=SessionEvents().session_id)
+    sent = events.sent(template_id="t1", template_version=2, resumed_from=SessionEvents().session_id)
     tried = [
         events.attempted(
             n + 1,

@@ -33,7 +33,8 @@ SEND_MESSAGE = call(
     "Send a message to a persona",
     "Accepted once Kafka has acknowledged it. The first to write in a conversation owns it. With an `Idempotency-Key` "
     "repeats of the request, byte for byte, are one session for 24 hours. If Kafka does not acknowledge, 503 "
-    "`not-acknowledged` carries the `sessionId`, and the outcome is unknown.",
+    "`not-acknowledged` carries the `sessionId`, and the outcome is unknown. With a `templateId` the template's latest "
+    "version, or `templateVersion`, says the persona and how it is called, and adds its metadata and tags.",
     {
         200: ("The session has ended within `wait`", "EndedSession", {**examples.SESSION, "reply": "You said: hello"}),
         202: ("Accepted; `Location` is the session", "Accepted", examples.ACCEPTED),

@@ -60,6 +60,7 @@ class Field:
 
 
 METADATA = "metadata"
+TAG = "tag"
 USER = "user"
 PERSONA = "persona"
 FIELDS: Mapping[str, Field] = {
@@ -69,6 +70,8 @@ FIELDS: Mapping[str, Field] = {
     USER: Field(values.identifier),
     "failure": Field(values.word_of(FailureKind)),
     "template": Field(values.identifier),
+    "templateVersion": Field(values.whole_number, ordered=True),
+    TAG: Field(values.identifier),
     "resumedFrom": Field(values.session_id),
     METADATA: Field(str),
     "responseMs": Field(values.whole_number, ordered=True),

@@ -1,5 +1,6 @@
 """What a filter means becomes a condition of PostgreSQL. Every value is a bound parameter."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,8 +8,9 @@ from sqlalchemy import ColumnElement, and_, cast, false, literal, or_, true
 from sqlalchemy.dialects.postgresql import JSONB
 
 from services.api_gateway.filters.bounds import STARTED, Bounds, of_range
-from services.api_gateway.filters.meaning import METADATA, Fails, Filter, Is, Range
+from services.api_gateway.filters.meaning import METADATA, TAG, Fails, Filter, Is, Range
 from services.api_gateway.filters.tree import fold
+from services.api_gateway.template_bodies import TAGS
 from services.database.partitions import id_at
 from services.database.tables import chat_sessions
 
@@ -20,6 +22,7 @@ _COLUMNS: Mapping[str, ColumnElement[Any]] = {
     "user": _session.user_id,
     "failure": _session.failure_kind,
     "template": _session.template_id,
+    "templateVersion": _session.template_version,
     "resumedFrom": _session.resumed_from,
     "responseMs": _session.response_ms,
     "attempts": _session.attempts,
@@ -48,6 +51,9 @@ def _of_leaf(leaf: Is | Fails) -> ColumnElement[bool]:
     if leaf.field == METADATA:
         entry = _session.metadata[leaf.key]
         return or_(false(), *(entry == cast(literal(value), JSONB) for value in leaf.values))
+    if leaf.field == TAG:
+        tags = _session.metadata[TAGS]
+        return or_(false(), *(tags.contains(cast(literal(json.dumps(value)), JSONB)) for value in leaf.values))
     column = _COLUMNS[leaf.field]
     among = [column.in_(leaf.values)] if leaf.values else []
     return or_(false(), *among, *(_within(column, one) for one in leaf.ranges))

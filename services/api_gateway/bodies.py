@@ -24,14 +24,18 @@ class MessageBody(Body):
     model_config = ConfigDict(
         json_schema_extra={
             "anyOf": [
-                {"required": ["personaId"], "properties": {"personaId": {"type": "string"}}},
+                {
+                    "required": ["personaId"],
+                    "properties": {"personaId": {"type": "string"}, "templateVersion": {"type": "null"}},
+                },
                 {"required": ["templateId"], "properties": {"templateId": {"type": "string"}}},
-            ],
-            "dependentRequired": {"templateVersion": ["templateId"]},
+            ]
         }
     )
 
-    persona_id: str | None = Field(None, json_schema_extra=_ID, description="Of a template: its own, or none")
+    persona_id: str | None = Field(
+        None, json_schema_extra=_ID, description="With a template: that of the template, or none"
+    )
     message: str = Field(min_length=1, description="At most 32 KiB of UTF-8")
     metadata: Metadata = Field(
         default_factory=dict, description="At most 8 KiB; userAgent, ipAddress and deviceInfo are added"

@@ -31,7 +31,9 @@ class TemplateBody(Body):
     persona_id: str = Field(json_schema_extra={"minLength": 1, "maxLength": 128})
     call_policy: WholeCallPolicy = Field(default_factory=WholeCallPolicy)
     metadata: Metadata = Field(
-        default_factory=dict, description="Of its messages, where they do not say otherwise; at most 8 KiB with tags"
+        default_factory=dict,
+        description="Of its messages, where they do not say otherwise; at most 8 KiB with tags, which are not in it",
+        json_schema_extra={"not": {"required": [TAGS]}},
     )
     tags: list[Tag] = Field(
         default_factory=list, max_length=MOST_TAGS, description="Put into `metadata.tags`, beside a message's own"

@@ -133,7 +133,7 @@ async def test_a_message_is_made_of_the_version_that_it_names_or_of_the_latest(g
         ({"templateId": "nobody"}, 404, "no-such-template"),
         ({"templateId": "vip", "templateVersion": 2}, 404, "no-such-template"),
         ({"templateId": "vip", "templateVersion": 0}, 400, "invalid-body"),
-        ({"templateId": "vip", "personaId": "q"}, 400, "invalid-body"),
+        ({"templateId": "vip", "personaId": "q"}, 409, "other-persona"),
         ({"personaId": "p", "templateVersion": 1}, 400, "invalid-body"),
         ({}, 400, "invalid-body"),
         ({"templateId": ""}, 400, "id-size"),
@@ -153,7 +153,6 @@ async def test_a_message_that_cannot_be_made_is_refused(
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"personaId": "nobody"}, "personaId"),
         ({"personaId": ""}, "body"),
         ({"callPolicy": {"timeoutSeconds": 301}}, "callPolicy.timeoutSeconds"),
         ({"callPolicy": {"timeout": 3}}, "callPolicy.timeout"),
@@ -192,6 +191,7 @@ async def test_a_deleted_template_makes_no_message_and_goes_on_with_its_next_ver
 
 async def test_what_is_not_there_is_404(gateway: Gateway) -> None:
     await put(gateway)
+    assert (await put(gateway, "other", personaId="nobody")).json()["code"] == "no-such-persona"
     for path in (
         "nobody",
         "nobody/versions",

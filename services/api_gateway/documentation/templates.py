@@ -15,7 +15,7 @@ PUT_TEMPLATE = call(
     "unless it says what the latest says already. What was sent before keeps what it was sent with.",
     {200: ("The version that says this", "Template", examples.TEMPLATE)},
     parameters=(_TEMPLATE_ID,),
-    problems=(408, 413),
+    problems=(404, 408, 413),
     body=(
         TemplateBody,
         {

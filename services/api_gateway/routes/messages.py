@@ -13,7 +13,7 @@ from services.api_gateway.documentation.sessions import SEND_MESSAGE
 from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import asked_at, keyed_request
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body
-from services.api_gateway.problems import Problem, invalid_body, no_such_template
+from services.api_gateway.problems import Problem, no_such_template
 from services.api_gateway.scopes import Scope
 from services.api_gateway.sending import Sending
 from services.api_gateway.template_bodies import Template
@@ -55,7 +55,7 @@ class MessageRoutes:
         return await self.sending.send(request, caller, event, raw, wait=wait)
 
     async def _template(self, request: Request, caller: Caller, body: MessageBody, raw: bytes) -> Template | None:
-        """Return the template that the body names, for the repeat of a key as it was; Problem 404, or 400."""
+        """Return the template that the body names, for the repeat of a key as it was; Problem 404 or 409."""
         if body.template_id is None:
             return None
         admit_id("templateId", body.template_id)
@@ -66,7 +66,10 @@ class MessageRoutes:
         if template is None:
             raise no_such_template(body.template_id)
         if body.persona_id not in {None, template.persona_id}:
-            raise invalid_body("personaId", f"This template is for the persona {template.persona_id!r}.")
+            detail = (
+                f"This template is for the persona {template.persona_id!r}: leave out the personaId, or the template."
+            )
+            raise Problem(409, "other-persona", detail)
         return template
 
     def _event(

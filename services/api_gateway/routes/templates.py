@@ -17,7 +17,7 @@ from services.api_gateway.documentation.templates import (
 from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body
 from services.api_gateway.personas import read_persona
-from services.api_gateway.problems import invalid_body, no_such_template
+from services.api_gateway.problems import no_such_persona, no_such_template
 from services.api_gateway.scopes import Scope
 from services.api_gateway.template_bodies import TemplateBody
 from services.api_gateway.templates import (
@@ -70,7 +70,7 @@ class TemplateRoutes:
         body = parse_body(TemplateBody, await read_body(request))
         async with self.database.transaction() as connection:
             if await read_persona(connection, body.persona_id) is None:
-                raise invalid_body("personaId", f"There is no persona {body.persona_id!r}.")
+                raise no_such_persona(body.persona_id)
             row = await put_template(connection, template_id, body, caller.user_id)
             await self.gate.audit.record(
                 connection, caller, "template.put", template_id, details={"version": row.version}

@@ -7,7 +7,6 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from services.contracts.policy import CallPolicy
 from services.contracts.session import FailureKind, MessageRole, SessionStatus
 from services.database.audit import ActorKind
 
@@ -234,26 +233,6 @@ class PersonaList(Shape):
     """One page of personas."""
 
     items: list[Persona]
-    next_cursor: str | None
-
-
-class Template(Shape):
-    """One version of a template."""
-
-    template_id: str
-    version: int
-    persona_id: str
-    call_policy: CallPolicy = Field(description="What is absent is the persona's own")
-    metadata: dict[str, Any]
-    tags: list[str]
-    created_by: str
-    created_at: datetime
-
-
-class TemplateList(Shape):
-    """One page of templates, or of the versions of one."""
-
-    items: list[Template]
     next_cursor: str | None
 
 

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from services.api_gateway.answer_models import Session, Template, TemplateList
+from services.api_gateway.answer_models import Session
+from services.api_gateway.template_answers import Template, TemplateList
 from services.contracts import MessageSent, SessionStatus
 from services.contracts.policy import CallPolicy
 from services.contracts.topics import MESSAGES

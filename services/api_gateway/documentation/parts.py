@@ -11,6 +11,7 @@ from services.api_gateway.filters.grammar import MAX_CHARACTERS
 from services.api_gateway.filters.meaning import FIELDS, METADATA
 from services.api_gateway.persona_bodies import PersonaBody, PersonaTestBody
 from services.api_gateway.scopes import Scope
+from services.api_gateway.template_answers import Template, TemplateList
 from services.api_gateway.template_bodies import TemplateBody
 from services.contracts.session import SessionStatus
 
@@ -20,7 +21,7 @@ SHOWN_MODELS: list[type[BaseModel]] = [
     shape.Accepted,
     shape.Session, shape.EndedSession, shape.SessionDetail, shape.SessionList, shape.Statistics, shape.Sweep,
     shape.History, shape.Job, shape.JobItems, shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken,
-    shape.AuditList, shape.Template, shape.TemplateList, shape.ProblemDetails,
+    shape.AuditList, Template, TemplateList, shape.ProblemDetails,
 ]  # fmt: skip
 TAKEN_MODELS: list[type[BaseModel]] = [
     MessageBody, BulkBody, CancelBody, CleanupBody, PersonaBody, PersonaTestBody, TemplateBody,

@@ -22,7 +22,8 @@ import psutil
 from services.database.migrate import migrate
 from services.runtime.settings import KafkaSettings
 from services.runtime.topics import create_topics
-from tests.benchmarks.queries import running, say, start_gateway, until_ready
+from tests.benchmarks.databases import running, say
+from tests.benchmarks.queries import start_gateway, until_ready
 from tests.benchmarks.seeding import Seed, seed
 from tests.integration.gateway import bearer
 

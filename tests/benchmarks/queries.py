@@ -11,8 +11,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,18 +23,16 @@ import orjson
 from pyreqwest.client import Client, ClientBuilder
 
 from services.database.engine import asyncpg_url, build_engine
-from services.database.migrate import migrate
-from services.local.broker import start_broker
-from services.local.postgres import EmbeddedPostgres, start_postgres
 from services.local.processes import ChildProcess, free_port, start_process
-from services.local.reaper import Reaper, start_reaper
+from services.local.reaper import Reaper
 from services.runtime.settings import KafkaSettings
 from services.runtime.topics import create_topics
 from services.session_tracker.endings import START
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.timeouts import Timeouts
-from tests.benchmarks.seeding import Seed, seed
+from tests.benchmarks.databases import running, seeded
+from tests.benchmarks.retention import report_retention
 from tests.integration.gateway import SECRET, token
 from tests.sample_events import sweep
 
@@ -54,7 +51,8 @@ class Side:
     sessions: list[tuple[str, str, str]]
     """Ids, users and personas of some."""
     deep: dict[str, str]
-    """By user, the cursor of a page far down his list."""
+    """By user, the cursor of a page far down his list up to `half_way`."""
+    half_way: str
     sweeps: SweepStore
 
 
@@ -66,6 +64,7 @@ async def main() -> int:
     parser.add_argument("--small", type=int, default=100_000, help="sessions of the small database")
     parser.add_argument("--large", type=int, default=1_000_000, help="of the large one; 10000000 takes some 15 minutes")
     parser.add_argument("--requests", type=int, default=500, help="of each kind on each database")
+    parser.add_argument("--retention", action="store_true", help="then drop a month of the large one beside a writer")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chat-sessions-bench-") as name:
         directory = Path(name)
@@ -77,31 +76,11 @@ async def main() -> int:
                     url = await seeded(postgres, side, sessions)
                     gateway, _ = start_gateway(directory, bootstrap, url, reaper)
                     sides.append(await opened(side, client, gateway, url, sessions))
-                return report(options, await measured(sides, options.requests))
-
-
-@contextmanager
-def running(directory: Path) -> Iterator[tuple[EmbeddedPostgres, str, Reaper]]:
-    directory.chmod(0o711)  # PostgreSQL's own user has to come in
-    with ExitStack() as stack:
-        reaper = start_reaper()
-        stack.callback(reaper.close)
-        postgres = start_postgres(directory, directory / "postgres.log", reaper, {"max_wal_size": "16GB"})
-        stack.callback(postgres.stop)
-        broker = start_broker(free_port(), directory / "broker.log", reaper)
-        stack.callback(broker.process.stop, 0)
-        yield postgres, broker.bootstrap, reaper
-
-
-async def seeded(postgres: EmbeddedPostgres, name: str, sessions: int) -> str:
-    began = time.monotonic()
-    postgres.run_sql(f"CREATE DATABASE {name}")
-    url = postgres.url(name)
-    await migrate(url)
-    await seed(url, Seed(sessions, datetime.now(UTC)))
-    size = postgres.run_sql(f"SELECT pg_size_pretty(pg_database_size('{name}'))")
-    say(f"Seeded {sessions:,} sessions in {time.monotonic() - began:.0f} s: {size}")
-    return url
+                postgres.run_sql("CHECKPOINT")  # what seeding wrote is not to be written while reads are timed
+                code = report(options, await measured(sides, options.requests))
+            if options.retention:
+                await report_retention(postgres.url("large"))
+            return code
 
 
 def start_gateway(directory: Path, bootstrap: str, url: str, reaper: Reaper) -> tuple[str, ChildProcess]:
@@ -132,9 +111,10 @@ async def opened(name: str, client: Client, gateway: str, url: str, sessions: in
     )
     await connection.close()
     some = [(str(row["sessionId"]), row["userId"], row["personaId"]) for row in rows]
-    side = Side(name, client, gateway, some, {}, SweepStore(engine := build_engine(url), SessionStore(engine)))
+    sweeps = SweepStore(engine := build_engine(url), SessionStore(engine))
+    side = Side(name, client, gateway, some, {}, before(60), sweeps)
     for _, user, _ in some[:50]:
-        page = await get(side, "/api/chat-sessions", user, to=before(60), limit="1")
+        page = await get(side, "/api/chat-sessions", user, to=side.half_way, limit="1")
         if page["nextCursor"]:
             side.deep[user] = page["nextCursor"]
     return side
@@ -181,7 +161,7 @@ async def list_by_status_and_persona(side: Side, chance: random.Random) -> None:
 
 async def deep_page(side: Side, chance: random.Random) -> None:
     user, cursor = chance.choice(list(side.deep.items()))
-    await get(side, "/api/chat-sessions", user, cursor=cursor)
+    await get(side, "/api/chat-sessions", user, to=side.half_way, cursor=cursor)
 
 
 async def session_detail(side: Side, chance: random.Random) -> None:
@@ -247,10 +227,6 @@ def report(options: argparse.Namespace, took: dict[str, dict[str, list[float]]])
         )
     print(f"queries ratio {max(ratios.values()):.2f}")
     return 0
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,18 +15,18 @@ from pathlib import Path
 
 import uvloop
 from prometheus_client import CollectorRegistry
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.database.engine import build_engine
-from services.database.migrate import migrate
 from services.database.partitions import next_month
+from services.database.tables import dropped_months
 from services.runtime.faults import PassingFault
 from services.session_tracker.fold import Arrival
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.retention import Retention
 from services.session_tracker.store import SessionStore
-from tests.benchmarks.queries import running, say
-from tests.benchmarks.seeding import Seed, seed
+from tests.benchmarks.databases import running, say, seeded
 from tests.sample_events import SessionEvents
 
 ALONE_SECONDS = 5.0
@@ -40,21 +40,21 @@ async def main() -> int:
     parser.add_argument("--sessions", type=int, default=1_000_000, help="of the database, over four months")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chat-sessions-bench-") as name, running(Path(name)) as (postgres, _, _):
-        await migrate(postgres.url())
-        until = datetime.now(UTC)
-        await seed(postgres.url(), Seed(options.sessions, until, rollups=False))
-        size = postgres.run_sql("SELECT pg_size_pretty(pg_database_size(current_database()))", "chat_sessions")
-        say(f"Seeded {options.sessions:,} sessions: {size}")
-        engine = build_engine(postgres.url(), pool_size=8)
-        alone, dropping, seconds = await stalls(engine, until)
-        months = postgres.run_sql(
-            "SELECT string_agg(to_char(month, 'YYYY-MM'), ' ') FROM dropped_months", "chat_sessions"
-        )
-        await engine.dispose()
-    print(f"alone           longest {alone * 1000:7.1f} ms a fold transaction")
-    print(f"while dropping  longest {dropping * 1000:7.1f} ms; {months} was dropped within {seconds:.1f} s")
-    print(f"retention ratio {dropping:.2f}")
+        await report_retention(await seeded(postgres, "months", options.sessions, rollups=False))
     return 0
+
+
+async def report_retention(url: str) -> None:
+    """Drop the oldest month of a database of four, and print how long a writer had to wait."""
+    engine = build_engine(url, pool_size=8)
+    alone, dropping, seconds = await stalls(engine, datetime.now(UTC))
+    async with engine.connect() as connection:
+        months = (await connection.scalars(select(dropped_months.c.month))).all()
+    await engine.dispose()
+    dropped = " ".join(f"{month:%Y-%m}" for month in months)
+    print(f"alone           longest {alone * 1000:7.1f} ms a fold transaction")
+    print(f"while dropping  longest {dropping * 1000:7.1f} ms; {dropped} was dropped within {seconds:.1f} s")
+    print(f"retention ratio {dropping:.2f}")
 
 
 async def stalls(engine: AsyncEngine, until: datetime) -> tuple[float, float, float]:

@@ -37,7 +37,7 @@ from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.sweeps import Sweeps
 from services.session_tracker.tracker import Tracker
 from services.session_tracker.untold import UntoldChunks
-from tests.benchmarks.queries import running, say
+from tests.benchmarks.databases import running, say
 from tests.benchmarks.seeding import Seed, seed
 from tests.integration.tracker_process import TRACKER_PARTITIONS
 from tests.sample_events import SessionEvents, sweep

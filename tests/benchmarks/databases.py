@@ -1,0 +1,45 @@
+"""Large databases, for the benchmarks that read them or drop parts of them."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from services.database.migrate import migrate
+from services.local.broker import start_broker
+from services.local.postgres import EmbeddedPostgres, start_postgres
+from services.local.processes import free_port
+from services.local.reaper import Reaper, start_reaper
+from tests.benchmarks.seeding import Seed, seed
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[tuple[EmbeddedPostgres, str, Reaper]]:
+    """Lend a PostgreSQL that keeps what it commits, and a broker's address."""
+    directory.chmod(0o711)  # PostgreSQL's own user has to come in
+    with ExitStack() as stack:
+        reaper = start_reaper()
+        stack.callback(reaper.close)
+        postgres = start_postgres(directory, directory / "postgres.log", reaper, {"max_wal_size": "16GB"})
+        stack.callback(postgres.stop)
+        broker = start_broker(free_port(), directory / "broker.log", reaper)
+        stack.callback(broker.process.stop, 0)
+        yield postgres, broker.bootstrap, reaper
+
+
+async def seeded(postgres: EmbeddedPostgres, name: str, sessions: int, *, rollups: bool = True) -> str:
+    """Fill a new database and return its address."""
+    began = time.monotonic()
+    postgres.run_sql(f"CREATE DATABASE {name}")
+    url = postgres.url(name)
+    await migrate(url)
+    await seed(url, Seed(sessions, datetime.now(UTC), rollups=rollups))
+    size = postgres.run_sql(f"SELECT pg_size_pretty(pg_database_size('{name}'))")
+    say(f"Seeded {sessions:,} sessions in {time.monotonic() - began:.0f} s: {size}")
+    return url
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

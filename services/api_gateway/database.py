@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from sqlalchemy import event
@@ -11,8 +12,13 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import greenlet_spawn
 
+from services.database.driver import Statement
 from services.runtime.faults import PassingFault
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Record
 
 LENT_AT_ONCE = 10
 """Connections; the engine's pool has as many."""
@@ -43,6 +49,20 @@ class Database:
         # The pool lends a connection to whoever asks at the right moment, so under load some would wait for seconds.
         self._turns = asyncio.Semaphore(LENT_AT_ONCE)
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def fetch(self, statement: Statement, **values: Any) -> "list[Record]":
+        """Return the rows of one statement, a transaction by itself; raise DatabaseAway where there are none to be had.
+
+        It runs on the driver's own connection: with SQLAlchemy's around it, reading a row takes twice the CPU.
+        """
+        with _faults():
+            async with self._turn():
+                lent = await self._engine.raw_connection()
+                try:
+                    driver: Connection[Record] = lent.driver_connection  # type: ignore[assignment]
+                    return await driver.fetch(statement.sql, *statement.arguments(values))
+                finally:
+                    await greenlet_spawn(lent.close)
 
     @contextlib.asynccontextmanager
     async def statements(self) -> AsyncIterator[AsyncConnection]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, select, tuple_
 
 from services.api_gateway.parameters import Query
 from services.api_gateway.problems import invalid_parameter
@@ -32,30 +32,39 @@ class Place:
     event_id: UUID
 
 
+_BEFORE_ALL = Place(_EPOCH, UUID(int=0))
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
     """A page of a history: so many events, those after a place."""
 
     limit: int = MAX_EVENTS
-    after: Place | None = None
+    after: Place = _BEFORE_ALL
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What events_of takes: one event more than there is room for, if there are more."""
+        return {"after_at": self.after.occurred_at, "after_id": self.after.event_id, "most": self.limit + 1}
 
 
 def read_history_page(query: Query) -> HistoryPage:
     """Return the page that a query asks for; Problem 400 for a wrong one."""
     cursor = query.text("cursor", 64)
     limit = query.integer("limit", 50, low=1, high=MAX_EVENTS)
-    return HistoryPage(limit, None if cursor is None else _read_cursor(cursor))
+    return HistoryPage(limit, _BEFORE_ALL if cursor is None else _read_cursor(cursor))
 
 
-def events_of(session_id: UUID, page: HistoryPage) -> Select[Any]:
-    """Return the SELECT of a page's events in order, one more than its limit if there are more."""
+def events_of(session_id: ColumnElement[UUID]) -> Select[Any]:
+    """Return the SELECT of a page's events in order; its parameters are a page's `values`."""
     column = session_events.c
+    place = tuple_(column.occurred_at, column.event_id)
+    after = tuple_(
+        bindparam("after_at", type_=column.occurred_at.type), bindparam("after_id", type_=column.event_id.type)
+    )
     rows = select(column.type, column.occurred_at, column.late, column.body, column.event_id)
-    rows = rows.where(column.session_id == session_id)
-    if page.after is not None:
-        place = tuple_(column.occurred_at, column.event_id)
-        rows = rows.where(place > (page.after.occurred_at, page.after.event_id))
-    return rows.order_by(column.occurred_at, column.event_id).limit(page.limit + 1)
+    rows = rows.where(column.session_id == session_id, place > after)
+    return rows.order_by(column.occurred_at, column.event_id).limit(bindparam("most", type_=Integer))
 
 
 def told(events: list[Json], page: HistoryPage) -> tuple[list[Json], str | None]:

@@ -6,8 +6,19 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, ColumnElement, Select, func, literal_column, select, true, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    JSON,
+    BindParameter,
+    ColumnElement,
+    Select,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    tuple_,
+)
 
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database
@@ -16,6 +27,7 @@ from services.api_gateway.history import HistoryPage, events_of, time_of, told
 from services.api_gateway.listing import CAP, NO_RESPONSE, Page, Sort
 from services.api_gateway.selection import Selection
 from services.contracts.session import MessageRole, SessionStatus
+from services.database.driver import Statement, compiled
 from services.database.tables import chat_sessions, messages, session_events
 
 Json = dict[str, Any]
@@ -36,18 +48,15 @@ class SessionReads:
 
     async def session(self, session_id: UUID, caller: Caller) -> Json | None:
         """Return the session's columns if the caller may see it."""
-        async with self.database.statements() as connection:
-            return await _session(connection, session_id, caller)
+        return await self._one(_SESSION_ALONE, session_id, caller)
 
     async def sent(self, session_id: UUID, caller: Caller) -> Json | None:
         """Return the session with its `message` and `callPolicy` (null where absent) if the caller may see it."""
-        async with self.database.statements() as connection:
-            return await _session(connection, session_id, caller, *_sent(session_id))
+        return await self._one(_SESSION_SENT, session_id, caller)
 
     async def ended(self, session_id: UUID, caller: Caller) -> Json | None:
         """Return the session with its `reply` (null without one) if it has ended and the caller may see it."""
-        async with self.database.statements() as connection:
-            session = await _session(connection, session_id, caller, _content(session_id, MessageRole.PERSONA, "reply"))
+        session = await self._one(_SESSION_ANSWERED, session_id, caller)
         return None if session is None or session["status"] is SessionStatus.ACTIVE else session
 
     async def detail(self, session_id: UUID, caller: Caller, now: datetime) -> Json | None:
@@ -55,10 +64,7 @@ class SessionReads:
 
         `timelineCursor` is where the history goes on; None where the timeline is all of it.
         """
-        # One statement is one round trip, and sees one moment.
-        happened = _json_array(events_of(session_id, _BEGINNING), "happened")
-        async with self.database.statements() as connection:
-            session = await _session(connection, session_id, caller, _said(session_id), happened)
+        session = await self._one(DETAIL, session_id, caller, **_BEGINNING.values)
         if session is None:
             return None
         said = session.pop("said")
@@ -74,13 +80,16 @@ class SessionReads:
 
     async def history(self, session_id: UUID, caller: Caller, page: HistoryPage) -> Json | None:
         """Return a page of the session's events if the caller may see it."""
-        happened = _json_array(events_of(session_id, page), "happened")
-        async with self.database.statements() as connection:
-            session = await _session(connection, session_id, caller, happened)
+        session = await self._one(_SESSION_HISTORY, session_id, caller, **page.values)
         if session is None:
             return None
         items, cursor = told(session["happened"], page)
         return {"items": items, "nextCursor": cursor}
+
+    async def _one(self, statement: Statement, session_id: UUID, caller: Caller, **values: Any) -> Json | None:
+        user_id = None if caller.is_admin else caller.user_id
+        rows = await self.database.fetch(statement, session_id=session_id, user_id=user_id, **values)
+        return {**rows[0], "status": SessionStatus(rows[0]["status"])} if rows else None
 
     async def sent_after(self, selection: Selection, after: UUID, before: UUID, limit: int) -> list[Json]:
         """Return what a selection finds between two ids, the oldest first, each session with what was sent."""
@@ -99,7 +108,7 @@ class SessionReads:
     async def page(self, selection: Selection, page: Page) -> tuple[list[Json], int]:
         """Return the sessions of one page, one more than asked for if there are more, and the count up to the cap."""
         async with self.database.statements() as connection:
-            rows = (await connection.execute(_counted_page(_conditions(selection), page))).mappings().all()
+            rows = (await connection.execute(counted_page(selection, page))).mappings().all()
         found = [{name: value for name, value in row.items() if name != _TOTAL} for row in rows]
         return [session for session in found if session["sessionId"] is not None], rows[0][_TOTAL]
 
@@ -110,17 +119,7 @@ class SessionReads:
             return [dict(row) for row in rows.mappings()]
 
 
-async def _session(
-    connection: AsyncConnection, session_id: UUID, caller: Caller, *more: ColumnElement[Any]
-) -> Json | None:
-    statement = select(*_SESSION, *more).where(chat_sessions.c.session_id == session_id)
-    if not caller.is_admin:
-        statement = statement.where(chat_sessions.c.user_id == caller.user_id)
-    row = (await connection.execute(statement)).mappings().one_or_none()
-    return None if row is None else dict(row)
-
-
-def _sent(session_id: UUID | ColumnElement[UUID]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+def _sent(session_id: ColumnElement[UUID]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
     """Return the text of the session's message, and how it was to be called where it said so."""
     event = session_events.c
     policies = select(event.body["callPolicy"]).where(event.session_id == session_id, event.type == "MessageSent")
@@ -128,14 +127,14 @@ def _sent(session_id: UUID | ColumnElement[UUID]) -> tuple[ColumnElement[Any], C
     return _content(session_id, MessageRole.USER, "message"), policy
 
 
-def _content(session_id: UUID | ColumnElement[UUID], role: MessageRole, name: str) -> ColumnElement[Any]:
+def _content(session_id: ColumnElement[UUID], role: MessageRole, name: str) -> ColumnElement[Any]:
     """Return the text of the session's message by this role."""
     column = messages.c
     said = select(column.content).where(column.chat_session_id == session_id, column.role == role)
     return said.order_by(column.created_at).limit(1).scalar_subquery().label(name)
 
 
-def _said(session_id: UUID) -> ColumnElement[Any]:
+def _said(session_id: ColumnElement[UUID]) -> ColumnElement[Any]:
     """Return the session's messages as a JSON array, in order."""
     column = messages.c
     rows = select(column.role, column.content, column.created_at).where(column.chat_session_id == session_id)
@@ -154,8 +153,9 @@ def _conditions(selection: Selection) -> list[ColumnElement[bool]]:
     return [*own, condition(selection.filter)]
 
 
-def _counted_page(conditions: list[ColumnElement[bool]], page: Page) -> Select[Any]:
+def counted_page(selection: Selection, page: Page) -> Select[Any]:
     """Return one page, each row with the capped count; where the page is empty, one row with nothing else."""
+    conditions = _conditions(selection)
     capped = select(true()).where(*conditions).limit(CAP + 1).subquery()
     counted = select(func.count().label(_TOTAL)).select_from(capped).subquery()
     rows = _page(conditions, page, page.limit + 1).subquery()
@@ -194,3 +194,20 @@ def _order(
 
 def _time_taken(response_ms: ColumnElement[Any]) -> ColumnElement[int]:
     return func.coalesce(response_ms, NO_RESPONSE)
+
+
+def _one_session(*more: ColumnElement[Any]) -> Statement:
+    """Return the SELECT of the wanted session if it is this user's, or the user is null: then whosever it is."""
+    user_id = bindparam("user_id", type_=chat_sessions.c.user_id.type)
+    whose = or_(user_id.is_(None), chat_sessions.c.user_id == user_id)
+    return compiled(select(*_SESSION, *more).where(_ID == _WANTED, whose))
+
+
+# Each is one round trip, and sees one moment.
+_WANTED: BindParameter[UUID] = bindparam("session_id", type_=_ID.type)
+_HAPPENED = _json_array(events_of(_WANTED), "happened")
+_SESSION_ALONE = _one_session()
+_SESSION_SENT = _one_session(*_sent(_WANTED))
+_SESSION_ANSWERED = _one_session(_content(_WANTED, MessageRole.PERSONA, "reply"))
+DETAIL = _one_session(_said(_WANTED), _HAPPENED)
+_SESSION_HISTORY = _one_session(_HAPPENED)

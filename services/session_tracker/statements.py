@@ -27,11 +27,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
-from sqlalchemy.dialects.postgresql.asyncpg import dialect
-from sqlalchemy.sql import Executable
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from services.database import tables as t
+from services.database.driver import sql_of as _sql
 
 SESSION_COLUMNS = tuple(c.key for c in t.chat_sessions.columns)
 MUTABLE_COLUMNS = (
@@ -54,12 +53,6 @@ MESSAGE_COLUMNS = ("id", "chat_session_id", "role", "content", "created_at")
 AUDIT_COLUMNS = ("id", "at", "actor_kind", "actor", "action", "target", "outcome", "details")
 ROLLUP_KEY = ("granularity", "bucket", "scope", "shard")
 ROLLUP_ARRAYS = ("granularity", "failure_kinds", "failure_counts", "response_buckets", "response_counts")
-
-_DIALECT = dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
-
-
-def _sql(statement: Executable) -> str:
-    return str(statement.compile(dialect=_DIALECT))  # type: ignore[attr-defined]
 
 
 def _rows(table: Table, keys: Sequence[str]) -> TableValuedAlias:

@@ -88,14 +88,15 @@ class SessionRoutes:
         caller = await self.gate.session_reader(request)
         wait = Query(request, "wait").seconds("wait", MAX_WAIT_SECONDS)
         session_id = _session_id(request)
-        session = await found_or_decided(
-            lambda: self.reads.session(session_id, caller), session_id, self.database, self.changes
+        detail = await found_or_decided(
+            lambda: self.reads.detail(session_id, caller, datetime.now(UTC)), session_id, self.database, self.changes
         )
-        if wait and session["status"] is SessionStatus.ACTIVE:
+        if wait and detail["status"] is SessionStatus.ACTIVE:
             await self._until_ended(session_id, caller, wait)
-        detail = await self.reads.detail(session_id, caller, datetime.now(UTC))
-        if detail is None:
-            raise no_such_session()
+            again = await self.reads.detail(session_id, caller, datetime.now(UTC))
+            if again is None:
+                raise no_such_session()
+            detail = again
         tag = entity_tag(detail)
         if is_known(_field(request, "if-none-match"), tag):
             return unchanged({"etag": tag})

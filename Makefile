@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 BENCHES := bench-roundtrip bench-dispatcher bench-latency bench-neighbours bench-tracker bench-queries bench-sweep \
-	bench-retention bench-export
+	bench-retention bench-export bench-gateway
 .PHONY: help setup run test test-kafka test-cluster test-ledger fuzz n8n test-n8n check format lock bench $(BENCHES)
 
 help: ## List the targets
@@ -94,3 +94,6 @@ bench-retention: setup ## The longest stall of a writer while a month of SESSION
 
 bench-export: setup ## The gateway's memory while it exports SESSIONS sessions (1 million), and what others wait meanwhile
 	@$(BIN)/python -m tests.benchmarks.exporting --sessions $(or $(SESSIONS),1000000)
+
+bench-gateway: setup ## Messages accepted, sessions and lists read by the gateway, beside bare routes (BROKER=kafka)
+	@$(BIN)/python -m tests.benchmarks.gateway --broker $(BROKER)

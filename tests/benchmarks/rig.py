@@ -139,7 +139,7 @@ class Rig:
 
 
 @contextlib.contextmanager
-def running_rig(broker: str) -> Iterator[Rig]:
+def running_rig(broker: str, *, fsync: bool = False) -> Iterator[Rig]:
     """Start everything in a temporary directory. `broker` is `kafka`, `embedded`, or `auto`: Kafka where it can be."""
     reaper = start_reaper()
     with tempfile.TemporaryDirectory(prefix="chat-sessions-bench-") as name, contextlib.ExitStack() as stack:
@@ -147,7 +147,7 @@ def running_rig(broker: str) -> Iterator[Rig]:
         directory = Path(name)
         directory.chmod(0o711)
         told, bootstrap, client_settings = _start_broker(broker, directory, reaper, stack)
-        postgres = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "off"})
+        postgres = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "on" if fsync else "off"})
         stack.callback(postgres.stop)
         settings = KafkaSettings(
             kafka_bootstrap_servers=bootstrap,

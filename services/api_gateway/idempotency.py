@@ -1,6 +1,7 @@
 """Idempotency keys: one key of a user is one session, or one sweep, however often its request is repeated."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,12 +11,13 @@ from fastapi import Request
 from sqlalchemy import BindParameter, Delete, bindparam, delete, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.dml import ReturningInsert
 
 from services.api_gateway.database import Database
+from services.api_gateway.gathering import Gathered
 from services.api_gateway.parameters import identifier
 from services.api_gateway.problems import Problem
 from services.contracts.ids import new_id
+from services.database.driver import Statement, compiled, unnested
 from services.database.tables import idempotency_keys
 
 KEPT = timedelta(hours=24)
@@ -37,9 +39,17 @@ class KeyedRequest:
     body: bytes
 
     @property
+    def place(self) -> tuple[str, str]:
+        """What no two requests share."""
+        return self.user_id, self.key
+
+    @property
     def body_hash(self) -> bytes:
         """SHA-256 of the body as it was sent."""
         return hashlib.sha256(self.body).digest()
+
+
+_Dated = tuple[KeyedRequest, datetime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,8 @@ class IdempotencyKeys:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._fresh = Gathered(self._insert)
+        self._published = Gathered(self._mark)
 
     async def ticket(self, request: KeyedRequest, now: datetime) -> Ticket:
         """Return the ticket of the request, written before it is published.
@@ -75,7 +87,7 @@ class IdempotencyKeys:
         Raises Problem 422 for a key that belongs to another request, and 409 for a repeat of one that was sent within
         the last 5 s and is not known to be published. Of several repeats at once after that, one is let through.
         """
-        fresh = await self._insert(request, now)
+        fresh = await self._fresh.do((request, now))
         if fresh is not None:
             return fresh
         async with self._database.statements() as connection:
@@ -103,8 +115,7 @@ class IdempotencyKeys:
 
     async def published(self, request: KeyedRequest, now: datetime) -> None:
         """Remember that Kafka has acknowledged the request's event."""
-        async with self._database.statements() as connection:
-            await connection.execute(_PUBLISHED, {"of_user": request.user_id, "of_key": request.key, "now": now})
+        await self._published.do((request, now))
 
     async def purge(self, now: datetime) -> int:
         """Delete keys older than a day, the oldest first and some at a time; return how many."""
@@ -115,20 +126,22 @@ class IdempotencyKeys:
             total += gone
         return total
 
-    async def _insert(self, request: KeyedRequest, now: datetime) -> Ticket | None:
-        fresh = {
-            "user_id": request.user_id,
-            "key": request.key,
-            "route": request.route,
-            "body_hash": request.body_hash,
-            "session_id": new_id(),
-            "event_id": new_id(),
-            "now": now,
-            "expired": now - KEPT,
-        }
-        async with self._database.statements() as connection:
-            row = (await connection.execute(_INSERT, fresh)).one_or_none()
-        return None if row is None else Ticket(row[0], row[1], now, published=False)
+    async def _insert(self, requests: Sequence[_Dated]) -> Sequence[Ticket | None]:
+        """Write the keys that are new, or have expired; return a ticket to the first request with each of these."""
+        tickets: dict[tuple[str, str], Ticket] = {}
+        rows: list[tuple[Any, ...]] = []
+        for request, now in requests:
+            if request.place not in tickets:
+                ticket = tickets[request.place] = Ticket(new_id(), new_id(), now, published=False)
+                rows.append((*request.place, request.route, request.body_hash, ticket.session_id, ticket.event_id, now))
+        written = await self._database.fetch(_INSERT, **_arrays(_INSERTED, rows))
+        fresh = {place: tickets[place] for place in map(tuple, written)}
+        return [fresh.pop(request.place, None) for request, _ in requests]
+
+    async def _mark(self, requests: Sequence[_Dated]) -> Sequence[None]:
+        """Remember that these were published."""
+        await self._database.fetch(_MARK, **_arrays(_MARKED, [(*request.place, now) for request, now in requests]))
+        return [None] * len(requests)
 
 
 async def asked_at(connection: AsyncConnection, request: KeyedRequest, now: datetime) -> datetime | None:
@@ -137,20 +150,33 @@ async def asked_at(connection: AsyncConnection, request: KeyedRequest, now: date
     return await connection.scalar(select(_KEYS.created_at).where(*mine))
 
 
-def _insert_or_replace_expired() -> ReturningInsert[UUID, UUID]:
-    """Return the statement that writes a new key, or one over an expired one; it gives no row where neither is so."""
-    now: BindParameter[datetime] = bindparam("now", type_=_KEYS.created_at.type)
-    values: dict[str, BindParameter[Any]] = {
-        name: bindparam(name) for name in ("route", "body_hash", "session_id", "event_id")
-    }
-    values |= {"created_at": now, "sent_at": now}
-    statement = insert(idempotency_keys).values(user_id=bindparam("user_id"), key=bindparam("key"), **values)
+_INSERTED = ("user_id", "key", "route", "body_hash", "session_id", "event_id", "created_at")
+_MARKED = ("user_id", "key", "published_at")
+
+
+def _arrays(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
+    # In the order of the keys, so that no two gateways wait for each other.
+    return dict(zip(names, zip(*sorted(rows), strict=True), strict=True))
+
+
+def _insert_or_replace_expired() -> Statement:
+    """Return the statement that writes new keys, and those over expired ones; it gives the places of these."""
+    new = unnested(idempotency_keys, _INSERTED)
+    columns = [*(_KEYS[name] for name in _INSERTED), _KEYS.sent_at]
+    statement = insert(idempotency_keys).from_select(columns, select(*new.c, new.c.n_created_at))
+    replaced = [column for column in idempotency_keys.c if not column.primary_key]
     statement = statement.on_conflict_do_update(
         index_elements=[_KEYS.user_id, _KEYS.key],
-        set_={_KEYS[name]: statement.excluded[name] for name in (*values, "published_at")},
-        where=_KEYS.created_at < bindparam("expired", type_=_KEYS.created_at.type),
+        set_={column: statement.excluded[column.key] for column in replaced},
+        where=_KEYS.created_at < statement.excluded.created_at - KEPT,
     )
-    return statement.returning(_KEYS.session_id, _KEYS.event_id)
+    return compiled(statement.returning(_KEYS.user_id, _KEYS.key))
+
+
+def _mark_published() -> Statement:
+    new = unnested(idempotency_keys, _MARKED)
+    its_own = _KEYS.user_id == new.c.n_user_id, _KEYS.key == new.c.n_key
+    return compiled(update(idempotency_keys).values(published_at=new.c.n_published_at).where(*its_own))
 
 
 def _purge() -> Delete:
@@ -168,11 +194,7 @@ def _purge() -> Delete:
 
 _INSERT = _insert_or_replace_expired()
 _PURGE = _purge()
-_PUBLISHED = (
-    update(idempotency_keys)
-    .where(_KEYS.user_id == bindparam("of_user"), _KEYS.key == bindparam("of_key"))
-    .values(published_at=bindparam("now"))
-)
+_MARK = _mark_published()
 
 
 def _under_way() -> Problem:

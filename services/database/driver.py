@@ -3,12 +3,15 @@
 SQLAlchemy's execution of a statement takes several times the CPU that the driver's does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import Table, bindparam, column, func
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql import Executable
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 _DIALECT = dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
@@ -38,3 +41,12 @@ def compiled(statement: Executable) -> Statement:
 def sql_of(statement: Executable) -> str:
     """Return the text alone, of a statement that has parameters by name and no others, in order."""
     return compiled(statement).sql
+
+
+def unnested(table: Table, keys: Sequence[str]) -> TableValuedAlias:
+    """Return `unnest($1, $2, …)`: one array parameter a column, in the order of `keys`, each named `n_` and its key."""
+    columns = [table.c[key] for key in keys]
+    arrays = [bindparam(key, type_=ARRAY(c.type)) for key, c in zip(keys, columns, strict=True)]
+    return (
+        func.unnest(*arrays).table_valued(*(column(f"n_{c.key}", c.type) for c in columns), name="new").render_derived()
+    )

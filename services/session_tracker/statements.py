@@ -27,10 +27,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
-from sqlalchemy.sql.selectable import TableValuedAlias
 
 from services.database import tables as t
 from services.database.driver import sql_of as _sql
+from services.database.driver import unnested as _rows
 
 SESSION_COLUMNS = tuple(c.key for c in t.chat_sessions.columns)
 MUTABLE_COLUMNS = (
@@ -53,15 +53,6 @@ MESSAGE_COLUMNS = ("id", "chat_session_id", "role", "content", "created_at")
 AUDIT_COLUMNS = ("id", "at", "actor_kind", "actor", "action", "target", "outcome", "details")
 ROLLUP_KEY = ("granularity", "bucket", "scope", "shard")
 ROLLUP_ARRAYS = ("granularity", "failure_kinds", "failure_counts", "response_buckets", "response_counts")
-
-
-def _rows(table: Table, keys: Sequence[str]) -> TableValuedAlias:
-    """Return `unnest($1, $2, …)`: one array parameter a column, in the order of `keys`."""
-    columns = [table.c[key] for key in keys]
-    arrays = [bindparam(key, type_=ARRAY(c.type)) for key, c in zip(keys, columns, strict=True)]
-    return (
-        func.unnest(*arrays).table_valued(*(column(f"n_{c.key}", c.type) for c in columns), name="new").render_derived()
-    )
 
 
 def _insert(table: Table, keys: Sequence[str]) -> Any:

@@ -214,6 +214,17 @@ async def test_of_many_repeats_at_once_one_is_published(gateway: Gateway) -> Non
     assert len({answer.json()["sessionId"] for answer in answers if answer.status_code == 202}) == 1
 
 
+async def test_many_keys_at_once_are_each_their_own(gateway: Gateway) -> None:
+    pairs = [(f"k-{number}", ADA if number % 2 else BOB) for number in range(40)]
+    asked = [gateway.send(f"c-{h is ADA}", keyed(key, h), message=key) for key, h in [*pairs, *reversed(pairs)]]
+    answers = await asyncio.gather(*asked)
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    rows = {str(row.sessionId): row for row in await gateway.rows(idempotency_keys)}
+    assert {answer.json()["sessionId"] for answer in answers if answer.status_code == 202} == set(rows)
+    assert len(rows) == len(pairs)
+    assert None not in {row.publishedAt for row in rows.values()}
+
+
 async def test_an_unpublished_repeat_waits_and_then_sends_the_identical_event(gateway: Gateway) -> None:
     async with gateway.log_of(MESSAGES, "c-log-4") as log:
         await gateway.send("c-log-4", keyed())

@@ -107,12 +107,14 @@ async def open_gateway(
     publisher = Publisher(build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS), metrics)
     audit = AuditLog(database, settings.pseudonyms)
     shared = _shared_counts(settings, metrics)
-    app = build_app(settings, keys, database, publisher, changes, metrics, registry, audit, shared)
+    idempotency_keys = IdempotencyKeys(database)
+    app = build_app(settings, keys, database, idempotency_keys, publisher, changes, metrics, registry, audit, shared)
     background = [
         asyncio.create_task(changes.run(), name="session changes"),
         asyncio.create_task(publisher.run(), name="publisher"),
         asyncio.create_task(JobRunner(Jobs(database), SessionReads(database), publisher).run(), name="bulk jobs"),
-        asyncio.create_task(_purge(IdempotencyKeys(database), Jobs(database)), name="purge"),
+        asyncio.create_task(_purge(idempotency_keys, Jobs(database)), name="purge"),
+        asyncio.create_task(idempotency_keys.run(), name="idempotency keys"),
         asyncio.create_task(audit.run(), name="audit"),
     ]
     for task in background:
@@ -137,6 +139,7 @@ def build_app(
     settings: GatewaySettings,
     keys: Keys,
     database: Database,
+    idempotency_keys: IdempotencyKeys,
     publisher: Publisher,
     changes: SessionChanges,
     metrics: GatewayMetrics,
@@ -153,7 +156,6 @@ def build_app(
         settings.enable_chat_sessions,
         settings.proxies,
     )
-    idempotency_keys = IdempotencyKeys(database)
     sending = Sending(
         publisher=publisher,
         keys=idempotency_keys,

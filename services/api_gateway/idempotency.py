@@ -1,6 +1,8 @@
 """Idempotency keys: one key of a user is one session, or one sweep, however often its request is repeated."""
 
+import asyncio
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +14,7 @@ from sqlalchemy import BindParameter, Delete, bindparam, delete, select, tuple_,
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.api_gateway.database import Database
+from services.api_gateway.database import Database, DatabaseAway
 from services.api_gateway.gathering import Gathered
 from services.api_gateway.parameters import identifier
 from services.api_gateway.problems import Problem
@@ -20,13 +22,19 @@ from services.contracts.ids import new_id
 from services.database.driver import Statement, compiled, unnested
 from services.database.tables import idempotency_keys
 
+logger = logging.getLogger(__name__)
+
 KEPT = timedelta(hours=24)
 RESEND_AFTER = timedelta(seconds=5)
 """How long an unpublished request is taken to be still under way."""
 PURGED_AT_ONCE = 5_000
 """Keys deleted by one statement: well within the time that a statement may take."""
 
+MARK_SECONDS = 0.02
+"""How long what was published gathers before it is marked so."""
+
 _KEYS = idempotency_keys.c
+_Place = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,7 @@ class KeyedRequest:
     body: bytes
 
     @property
-    def place(self) -> tuple[str, str]:
+    def place(self) -> _Place:
         """What no two requests share."""
         return self.user_id, self.key
 
@@ -70,7 +78,8 @@ def keyed_request(request: Request, user_id: str, body: bytes) -> KeyedRequest |
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
-    return KeyedRequest(user_id, identifier("Idempotency-Key", key), f"{request.method} {request.url.path}", body)
+    route = f"{request.method} {request.scope['path']}"
+    return KeyedRequest(user_id, identifier("Idempotency-Key", key), route, body)
 
 
 class IdempotencyKeys:
@@ -79,7 +88,8 @@ class IdempotencyKeys:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._fresh = Gathered(self._insert)
-        self._published = Gathered(self._mark)
+        self._unmarked: dict[_Place, datetime] = {}
+        self._due = asyncio.Event()
 
     async def ticket(self, request: KeyedRequest, now: datetime) -> Ticket:
         """Return the ticket of the request, written before it is published.
@@ -101,7 +111,8 @@ class IdempotencyKeys:
                     "idempotency-key-reused",
                     "This Idempotency-Key belongs to another request; use a new key for a new request.",
                 )
-            if row.publishedAt is None:
+            published = row.publishedAt is not None or request.place in self._unmarked
+            if not published:
                 if now - row.sentAt < RESEND_AFTER:
                     raise _under_way()
                 again = (
@@ -111,11 +122,25 @@ class IdempotencyKeys:
                 )
                 if (await connection.execute(again)).rowcount == 0:
                     raise _under_way()
-        return Ticket(row.sessionId, row.eventId, row.createdAt, published=row.publishedAt is not None)
+        return Ticket(row.sessionId, row.eventId, row.createdAt, published=published)
 
-    async def published(self, request: KeyedRequest, now: datetime) -> None:
-        """Remember that Kafka has acknowledged the request's event."""
-        await self._published.do((request, now))
+    def published(self, request: KeyedRequest, now: datetime) -> None:
+        """Remember that Kafka has acknowledged the request's event: here at once, in PostgreSQL a moment later.
+
+        Where that moment is missed, a repeat sends the identical event again, which changes nothing.
+        """
+        self._unmarked[request.place] = now
+        self._due.set()
+
+    async def run(self) -> None:
+        """Mark what was published, many at a time and the last when cancelled; for as long as the gateway runs."""
+        try:
+            while True:
+                await self._due.wait()
+                await asyncio.sleep(MARK_SECONDS)
+                await self._mark()
+        finally:
+            await self._mark()
 
     async def purge(self, now: datetime) -> int:
         """Delete keys older than a day, the oldest first and some at a time; return how many."""
@@ -128,7 +153,7 @@ class IdempotencyKeys:
 
     async def _insert(self, requests: Sequence[_Dated]) -> Sequence[Ticket | None]:
         """Write the keys that are new, or have expired; return a ticket to the first request with each of these."""
-        tickets: dict[tuple[str, str], Ticket] = {}
+        tickets: dict[_Place, Ticket] = {}
         rows: list[tuple[Any, ...]] = []
         for request, now in requests:
             if request.place not in tickets:
@@ -138,10 +163,18 @@ class IdempotencyKeys:
         fresh = {place: tickets[place] for place in map(tuple, written)}
         return [fresh.pop(request.place, None) for request, _ in requests]
 
-    async def _mark(self, requests: Sequence[_Dated]) -> Sequence[None]:
-        """Remember that these were published."""
-        await self._database.fetch(_MARK, **_arrays(_MARKED, [(*request.place, now) for request, now in requests]))
-        return [None] * len(requests)
+    async def _mark(self) -> None:
+        self._due.clear()
+        marked = dict(self._unmarked)
+        if not marked:
+            return
+        try:
+            await self._database.fetch(_MARK, **_arrays(_MARKED, [(*place, now) for place, now in marked.items()]))
+        except DatabaseAway as error:
+            logger.warning("%d published requests are not marked so: %s", len(marked), error)
+        for place, now in marked.items():
+            if self._unmarked[place] == now:
+                del self._unmarked[place]
 
 
 async def asked_at(connection: AsyncConnection, request: KeyedRequest, now: datetime) -> datetime | None:

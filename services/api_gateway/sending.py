@@ -1,6 +1,5 @@
 """How a message gets to Kafka and back to its sender: limits, keys, the acknowledgement, the wait for its end."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,8 +25,6 @@ from services.contracts.ids import id_time
 from services.runtime.egress import Network
 from services.runtime.kafka import NotAcknowledged
 from services.runtime.tracing import continued
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +91,7 @@ class Sending:
             ) from error
         self.metrics.messages.inc()
         if keyed is not None:
-            try:
-                await self.keys.published(keyed, datetime.now(UTC))
-            except DatabaseAway as error:
-                # A repeat then sends the identical event again, which changes nothing.
-                logger.warning("A published message is not marked so: %s", error)
+            self.keys.published(keyed, datetime.now(UTC))
 
     async def _ended(self, event: MessageSent, caller: Caller) -> dict[str, Any] | None:
         try:

@@ -61,7 +61,7 @@ class BulkRoutes:
         if await self.jobs.add(job_id, caller.user_id, body, now):
             await self._record(caller, ACTION, job_id, body.model_dump(mode="json", exclude={"ids"}))
         if keyed is not None:
-            await self.keys.published(keyed, datetime.now(UTC))
+            self.keys.published(keyed, datetime.now(UTC))
         return answer(await self._told(job_id), 202, {"location": f"{PATH}/{job_id}", "retry-after": "1"})
 
     async def get(self, request: Request) -> Response:

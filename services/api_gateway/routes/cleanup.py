@@ -66,7 +66,7 @@ class CleanupRoutes:
         if is_due:
             await self._ask(event, caller)
             if keyed is not None:
-                await self.keys.published(keyed, datetime.now(UTC))
+                self.keys.published(keyed, datetime.now(UTC))
         done = await until_told(
             lambda: self._finished(event.sweep_id),
             asyncio.sleep,

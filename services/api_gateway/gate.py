@@ -1,6 +1,5 @@
 """What every request passes first: who calls, how often, and whether he may."""
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ class Gate:
         caller = await self.authenticator.caller(request.headers.get("authorization"), time.time())
         peer = None if request.client is None else request.client.host
         address = client_address(peer, request.headers.getlist("x-forwarded-for"), self.proxies)
-        return dataclasses.replace(caller, address=address)
+        return Caller(caller.user_id, caller.is_admin, caller.service, caller.scopes, address)
 
     async def _require_scope(self, caller: Caller, scope: Scope, action: str, target: str) -> None:
         """Raise Problem 403 (RFC 6750, 3.1), and put it into the audit log, unless the token is for `scope`."""

@@ -6,22 +6,32 @@ hand. It says so by itself: with `resting()`.
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from enum import Enum
+from types import TracebackType
 
 from prometheus_client import Gauge
 
+LOOK_SECONDS = 0.25
+"""A request that has no more time for its work is ended so much later, at most."""
+
 
 class Load:
-    """Counts the requests that are worked on, at most `most` (0: no limit), and those that rest."""
+    """Counts the requests that are worked on, at most `most` (0: no limit), and those that rest.
+
+    Ends those whose time is over: one timer looks at them all, for one each took a tenth of a request's CPU.
+    """
 
     def __init__(self, most: int, most_resting: int, gauge: Gauge) -> None:
         self._most = most
         self._most_resting = most_resting
-        self._gauge = gauge
         self._working = 0
         self._resting = 0
+        self._places: set[Place] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        gauge.set_function(lambda: self._working)
 
     @property
     def is_full(self) -> bool:
@@ -37,7 +47,24 @@ class Load:
         """Count so many more, or less, of each."""
         self._working += working
         self._resting += resting
-        self._gauge.set(self._working)
+
+    def watch(self, place: "Place") -> None:
+        """Look at this one from now on."""
+        self._places.add(place)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def forget(self, place: "Place") -> None:
+        """Look at this one no more."""
+        self._places.discard(place)
+
+    def _look(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        for place in self._places:
+            place.look(loop.time())
+        if self._places:
+            self._timer = loop.call_later(LOOK_SECONDS, self._look)
 
 
 class _State(Enum):
@@ -51,41 +78,59 @@ _COUNTED = {_State.WORKING: (1, 0), _State.RESTING: (0, 1), _State.LEFT: (0, 0)}
 
 
 class Place:
-    """One request's place among those that are worked on, and the time it has for its work."""
+    """One request's place among those that are worked on; inside, TimeoutError is raised once its time is over."""
 
-    def __init__(self, load: Load, deadline: asyncio.Timeout) -> None:
+    def __init__(self, load: Load, seconds: float) -> None:
         self.load = load
-        self._deadline = deadline
+        self._clock = asyncio.get_running_loop().time
+        self._ends = self._clock() + seconds
+        self._timeout = asyncio.timeout(None)
         self._state = _State.LEFT
 
-    def __enter__(self) -> "Place":
+    async def __aenter__(self) -> "Place":
+        await self._timeout.__aenter__()
         self._become(_State.WORKING)
+        self.load.watch(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.leave()
+        await self._timeout.__aexit__(kind, error, traceback)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its time was over before its work was."""
+        return self._timeout.expired()
 
     def leave(self) -> None:
-        """Give the place up for good: what follows is no work, and has no deadline."""
+        """Give the place up for good: what follows is no work, and may take its time."""
         self._become(_State.LEFT)
-        self._set_deadline(None)
+        self.load.forget(self)
+        if not self._timeout.expired():
+            self._timeout.reschedule(None)
+
+    def look(self, now: float) -> None:
+        """End the work if its time is over at `now`, by the loop's clock."""
+        if self._state is _State.WORKING and self._ends <= now:
+            self._timeout.reschedule(now)
+            self._ends = math.inf
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
-        """Count as resting for a while, which is added to the deadline."""
+        """Count as resting for a while, which is added to the time for work."""
         if self._state is not _State.WORKING:
             yield
             return
-        clock = asyncio.get_running_loop().time
-        began, ends = clock(), self._deadline.when()
+        began = self._clock()
         self._become(_State.RESTING)
-        self._set_deadline(None)
         try:
             yield
         finally:
             if self._is_resting():
                 self._become(_State.WORKING)
-                self._set_deadline(None if ends is None else ends + clock() - began)
+                self._ends += self._clock() - began
 
     def _is_resting(self) -> bool:
         return self._state is _State.RESTING
@@ -94,10 +139,6 @@ class Place:
         before, after = _COUNTED[self._state], _COUNTED[state]
         self._state = state
         self.load.move(after[0] - before[0], after[1] - before[1])
-
-    def _set_deadline(self, when: float | None) -> None:
-        if not self._deadline.expired():
-            self._deadline.reschedule(when)
 
 
 PLACE: ContextVar[Place | None] = ContextVar("place", default=None)

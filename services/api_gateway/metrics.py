@@ -19,6 +19,7 @@ class GatewayMetrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.messages = Counter("chat_messages_accepted", "Messages accepted and acknowledged", registry=registry)
         self.publish_seconds = Histogram(
             "chat_publish_seconds",
@@ -38,3 +39,16 @@ class GatewayMetrics:
         self.shed = Counter("chat_http_requests_shed", "Requests refused because of overload", registry=registry)
         self.waiters = Gauge("chat_waiters", "Requests waiting for a session to change", registry=registry)
         self.exports = Gauge("chat_exports", "Exports under way", registry=registry)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request that was answered, by its route's template."""
+        labels = route, method, status
+        if labels not in self._answered:
+            counted, timed = (
+                self.requests.labels(route, method, str(status)),
+                self.request_seconds.labels(route, method),
+            )
+            self._answered[labels] = counted, timed
+        counted, timed = self._answered[labels]
+        counted.inc()
+        timed.observe(seconds)

@@ -42,5 +42,4 @@ class Observed:
             # By the route's template: paths would make a series of every session.
             route = getattr(scope.get("route"), "path", None) or "unknown"
             method = scope["method"] if route != "unknown" else "any"
-            self._metrics.requests.labels(route, method, str(status)).inc()
-            self._metrics.request_seconds.labels(route, method).observe(time.perf_counter() - began)
+            self._metrics.answered(route, method, status, time.perf_counter() - began)

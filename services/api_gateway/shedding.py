@@ -1,7 +1,5 @@
 """Refuses what would be too much, ends what takes too long, and counts what streams and waits as no work."""
 
-import asyncio
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api_gateway.load import PLACE, Load, Place
@@ -48,16 +46,16 @@ class Shedding:
             with place.resting():
                 return await receive()
 
+        place = Place(self._load, WORK_SECONDS)
         try:
-            async with asyncio.timeout(WORK_SECONDS) as deadline:
-                with Place(self._load, deadline) as place:
-                    token = PLACE.set(place)
-                    try:
-                        await self._app(scope, rest_and_receive, send_and_see)
-                    finally:
-                        PLACE.reset(token)
+            async with place:
+                token = PLACE.set(place)
+                try:
+                    await self._app(scope, rest_and_receive, send_and_see)
+                finally:
+                    PLACE.reset(token)
         except TimeoutError:
-            if has_begun or not deadline.expired():
+            if has_begun or not place.is_over:
                 raise
             await problem_response(_too_slow())(scope, receive, send)
 

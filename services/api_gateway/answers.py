@@ -5,12 +5,13 @@ from typing import Any
 from uuid import UUID
 
 from fastapi import Response
-from pydantic_core import to_json
+
+from services.api_gateway.json_text import as_json
 
 
 def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the content as JSON: times in UTC with a Z, ids and statuses as text."""
-    return Response(to_json(content), status, headers, "application/json")
+    """Return the content as JSON."""
+    return Response(as_json(content), status, headers, "application/json")
 
 
 def unchanged(headers: Mapping[str, str]) -> Response:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from services.api_gateway.answer_models import Session
+from services.api_gateway.json_text import as_json
 
 COLUMNS = tuple(field.alias or name for name, field in Session.model_fields.items())
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -49,7 +50,7 @@ class Writer:
         """Return the sessions of a page, one a line."""
         if self._form is Format.CSV:
             return self._packed(_table([[_cell(session[name]) for name in COLUMNS] for session in sessions]))
-        return self._packed(b"".join(to_json(session) + b"\n" for session in sessions))
+        return self._packed(b"".join(as_json(session) + b"\n" for session in sessions))
 
     def end(self) -> bytes:
         """Return what comes after the last page."""

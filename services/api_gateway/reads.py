@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -16,26 +16,25 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
-    true,
-    tuple_,
 )
 
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database
 from services.api_gateway.filters.sql import condition
 from services.api_gateway.history import HistoryPage, events_of, time_of, told
-from services.api_gateway.listing import CAP, NO_RESPONSE, Page, Sort
+from services.api_gateway.listing import Page
+from services.api_gateway.pages import SESSION, TOTAL, counted_page, form_of_list, page_alone, values_of_list
 from services.api_gateway.selection import Selection
 from services.contracts.session import MessageRole, SessionStatus
 from services.database.driver import Statement, compiled
 from services.database.tables import chat_sessions, messages, session_events
 
+if TYPE_CHECKING:
+    from asyncpg import Record
+
 Json = dict[str, Any]
 
-_TOTAL = "total"
-
-# By plain strings: with SQLAlchemy's own kind of names as keys, a session takes 15 times as long to become JSON.
-_SESSION = [column.label(str(column.name)) for column in chat_sessions.c]
+_STATUSES = {status.value: status for status in SessionStatus}
 _ID = chat_sessions.c.session_id
 _BEGINNING = HistoryPage()
 
@@ -89,7 +88,7 @@ class SessionReads:
     async def _one(self, statement: Statement, session_id: UUID, caller: Caller, **values: Any) -> Json | None:
         user_id = None if caller.is_admin else caller.user_id
         rows = await self.database.fetch(statement, session_id=session_id, user_id=user_id, **values)
-        return {**rows[0], "status": SessionStatus(rows[0]["status"])} if rows else None
+        return _session(rows[0]) if rows else None
 
     async def sent_after(self, selection: Selection, after: UUID, before: UUID, limit: int) -> list[Json]:
         """Return what a selection finds between two ids, the oldest first, each session with what was sent."""
@@ -100,23 +99,29 @@ class SessionReads:
         return await self._with_sent([_ID.in_(session_ids)], len(session_ids))
 
     async def _with_sent(self, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[Json]:
-        statement = select(*_SESSION, *_sent(_ID)).where(*conditions)
+        statement = select(*SESSION, *_sent(_ID)).where(*conditions)
         async with self.database.statements() as connection:
             rows = await connection.execute(statement.order_by(_ID).limit(limit))
             return [dict(row) for row in rows.mappings()]
 
     async def page(self, selection: Selection, page: Page) -> tuple[list[Json], int]:
         """Return the sessions of one page, one more than asked for if there are more, and the count up to the cap."""
-        async with self.database.statements() as connection:
-            rows = (await connection.execute(counted_page(selection, page))).mappings().all()
-        found = [{name: value for name, value in row.items() if name != _TOTAL} for row in rows]
-        return [session for session in found if session["sessionId"] is not None], rows[0][_TOTAL]
+        statement = counted_page(form_of_list(selection, page))
+        rows = await self.database.fetch(statement, **values_of_list(selection, page, page.limit + 1))
+        return [_session(row) for row in rows if row["sessionId"] is not None], rows[0][TOTAL]
 
     async def following(self, selection: Selection, page: Page) -> list[Json]:
         """Return the sessions of one page, and not how many there are."""
-        async with self.database.statements() as connection:
-            rows = await connection.execute(_page(_conditions(selection), page, page.limit))
-            return [dict(row) for row in rows.mappings()]
+        statement = page_alone(form_of_list(selection, page))
+        rows = await self.database.fetch(statement, **values_of_list(selection, page, page.limit))
+        return [_session(row) for row in rows]
+
+
+def _session(row: "Record") -> Json:
+    session = dict(row)
+    session.pop(TOTAL, None)
+    session["status"] = _STATUSES[session["status"]]
+    return session
 
 
 def _sent(session_id: ColumnElement[UUID]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
@@ -153,54 +158,11 @@ def _conditions(selection: Selection) -> list[ColumnElement[bool]]:
     return [*own, condition(selection.filter)]
 
 
-def counted_page(selection: Selection, page: Page) -> Select[Any]:
-    """Return one page, each row with the capped count; where the page is empty, one row with nothing else."""
-    conditions = _conditions(selection)
-    capped = select(true()).where(*conditions).limit(CAP + 1).subquery()
-    counted = select(func.count().label(_TOTAL)).select_from(capped).subquery()
-    rows = _page(conditions, page, page.limit + 1).subquery()
-    session = [column.label(str(column.name)) for column in rows.c]
-    statement = select(counted.c[_TOTAL], *session).select_from(counted.outerjoin(rows, true()))
-    return statement.order_by(*_order(page.sort, rows.c.sessionId, rows.c.responseMs))
-
-
-def _page(conditions: list[ColumnElement[bool]], page: Page, limit: int) -> Select[Any]:
-    session_id, response_ms = chat_sessions.c.session_id, chat_sessions.c.response_ms
-    statement = select(*_SESSION).where(*conditions).limit(limit).offset(page.offset)
-    after = page.after
-    if after is not None:
-        match page.sort:
-            case Sort.NEWEST:
-                statement = statement.where(session_id < after.session_id)
-            case Sort.OLDEST:
-                statement = statement.where(session_id > after.session_id)
-            case Sort.SLOWEST:
-                place = tuple_(_time_taken(response_ms), session_id)
-                statement = statement.where(place < (after.response_ms, after.session_id))
-    return statement.order_by(*_order(page.sort, session_id, response_ms))
-
-
-def _order(
-    sort: Sort, session_id: ColumnElement[Any], response_ms: ColumnElement[Any]
-) -> tuple[ColumnElement[Any], ...]:
-    match sort:
-        case Sort.NEWEST:
-            return (session_id.desc(),)
-        case Sort.OLDEST:
-            return (session_id.asc(),)
-        case Sort.SLOWEST:
-            return (_time_taken(response_ms).desc(), session_id.desc())
-
-
-def _time_taken(response_ms: ColumnElement[Any]) -> ColumnElement[int]:
-    return func.coalesce(response_ms, NO_RESPONSE)
-
-
 def _one_session(*more: ColumnElement[Any]) -> Statement:
     """Return the SELECT of the wanted session if it is this user's, or the user is null: then whosever it is."""
     user_id = bindparam("user_id", type_=chat_sessions.c.user_id.type)
     whose = or_(user_id.is_(None), chat_sessions.c.user_id == user_id)
-    return compiled(select(*_SESSION, *more).where(_ID == _WANTED, whose))
+    return compiled(select(*SESSION, *more).where(_ID == _WANTED, whose))
 
 
 # Each is one round trip, and sees one moment.

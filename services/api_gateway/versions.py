@@ -10,8 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import to_json
-
+from services.api_gateway.json_text import as_json
 from services.api_gateway.problems import invalid_parameter
 
 MAX_CHARACTERS = 1024
@@ -25,7 +24,7 @@ _ANY = frozenset({"*"})
 
 def entity_tag(session: Mapping[str, Any]) -> str:
     """Return the tag of a session with all that is told of it."""
-    content = to_json({name: value for name, value in session.items() if name != "durationMs"})
+    content = as_json({name: value for name, value in session.items() if name != "durationMs"})
     return f'"{session["version"]}-{hashlib.blake2b(content, digest_size=8).hexdigest()}"'
 
 

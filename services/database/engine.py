@@ -1,6 +1,7 @@
 """Connections to PostgreSQL."""
 
 import asyncpg
+from pydantic_core import from_json
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 _CONNECT_SECONDS = 5.0
@@ -28,6 +29,7 @@ def build_engine(
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=pre_ping,
+        json_deserializer=from_json,  # in a tenth of the time of the standard library's
     )
 
 

@@ -22,13 +22,13 @@ from services.api_gateway.database import LENT_AT_ONCE
 from services.api_gateway.filters.tree import And
 from services.api_gateway.history import HistoryPage
 from services.api_gateway.listing import Page
+from services.api_gateway.pages import counted_page, form_of_list, values_of_list
 from services.api_gateway.publishing import SOURCE
-from services.api_gateway.reads import DETAIL, counted_page
+from services.api_gateway.reads import DETAIL
 from services.api_gateway.selection import Selection, equal
 from services.contracts import new_id
 from services.contracts.session import SessionStatus
 from services.contracts.topics import MESSAGES
-from services.database.driver import compiled
 from services.database.engine import asyncpg_url
 from services.runtime.kafka import build_producer
 from services.runtime.ops import http_server
@@ -86,10 +86,12 @@ class Bare:
         return in_json(rows[0])
 
     async def list(self, _: Request) -> Response:
-        return in_json(*await self.pool.fetch(LIST.sql, *LIST.arguments({})))
+        return in_json(*await self.pool.fetch(LIST.sql, *LIST_ARGUMENTS))
 
 
-LIST = compiled(counted_page(Selection(USER, And(tuple(equal("status", LISTED)))), PAGE))
+SELECTION = Selection(USER, And(tuple(equal("status", LISTED))))
+LIST = counted_page(form_of_list(SELECTION, PAGE))
+LIST_ARGUMENTS = LIST.arguments(values_of_list(SELECTION, PAGE, PAGE.limit + 1))
 
 
 def in_json(*rows: "asyncpg.Record") -> Response:

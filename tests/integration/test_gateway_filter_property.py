@@ -12,12 +12,14 @@ from uuid import UUID
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import create_async_engine
 
+from services.api_gateway.database import Database
 from services.api_gateway.filters.grammar import parse
 from services.api_gateway.filters.meaning import understood
-from services.api_gateway.filters.sql import condition
+from services.api_gateway.filters.sql import condition, condition_of, form_of, values_of
 from services.contracts import FailureKind, SessionStatus
+from services.database.driver import compiled
+from services.database.engine import build_engine
 from services.database.partitions import create_partitions, id_at
 from services.database.tables import chat_sessions
 
@@ -181,7 +183,8 @@ FILTERS = st.recursive(equalities() | comparisons() | entries() | tags() | says(
 
 def test_any_filter_finds_what_python_finds(postgres_url: str) -> None:
     written = rows(random.Random(7))
-    engine = create_async_engine(postgres_url)
+    engine = build_engine(postgres_url, pre_ping=False)
+    database = Database(engine)
 
     async def prepare() -> None:
         async with engine.begin() as connection:
@@ -189,9 +192,14 @@ def test_any_filter_finds_what_python_finds(postgres_url: str) -> None:
             await connection.execute(insert(chat_sessions), written)
 
     async def found(text: str) -> set[UUID]:
-        wanted = select(chat_sessions.c.session_id).where(condition(understood(parse(text))))
-        async with engine.connect() as connection:
-            return set(await connection.scalars(wanted))
+        tree = understood(parse(text))
+        wanted = select(chat_sessions.c.session_id)
+        written_once = compiled(wanted.where(condition_of(form_of(tree))))
+        values = {f"v{number}": value for number, value in enumerate(values_of(tree))}
+        ids = {row[0] for row in await database.fetch(written_once, **values)}
+        async with database.statements() as connection:
+            assert set(await connection.scalars(wanted.where(condition(tree)))) == ids
+        return ids
 
     with asyncio.Runner() as runner:
         runner.run(prepare())

@@ -1,6 +1,7 @@
 """How a message gets to Kafka and back to its sender: limits, keys, the acknowledgement, the wait for its end."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -68,11 +69,11 @@ class Sending:
             ticket = await self.keys.ticket(keyed, event.occurred_at)
             ids = {"session_id": ticket.session_id, "event_id": ticket.event_id, "occurred_at": ticket.created_at}
             event, is_due = event.model_copy(update=ids), not ticket.published
-        with self.changes.waiter(event.session_id) as waiter:
+        ended = None
+        with self.changes.waiter(event.session_id) if wait else nullcontext() as waiter:
             if is_due:
                 await self._publish(event, keyed, request.headers.get("traceparent"))
-            ended = None
-            if wait:
+            if waiter is not None:
                 ended = await until_told(
                     lambda: self._ended(event, caller), waiter.nap, lambda: self.changes.stopping, seconds=wait
                 )

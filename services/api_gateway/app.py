@@ -23,7 +23,7 @@ from services.api_gateway.job_runner import JobRunner
 from services.api_gateway.jobs import Jobs
 from services.api_gateway.jwks import KeySet
 from services.api_gateway.limiting import Limiter
-from services.api_gateway.live import SessionChanges
+from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.load import Load
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.observed import Observed
@@ -38,6 +38,7 @@ from services.api_gateway.routes.bulk import BulkRoutes
 from services.api_gateway.routes.callbacks import CALLBACKS_A_MINUTE, CallbackRoutes
 from services.api_gateway.routes.cleanup import CleanupRoutes
 from services.api_gateway.routes.exports import ExportRoutes
+from services.api_gateway.routes.live import LiveRoutes
 from services.api_gateway.routes.messages import MessageRoutes
 from services.api_gateway.routes.persona_tests import PersonaTestRoutes
 from services.api_gateway.routes.personas import PersonaRoutes
@@ -103,7 +104,7 @@ async def open_gateway(
     )
     database = Database(engine)
     keys = _keys(settings)
-    changes = SessionChanges(settings, metrics)
+    changes = SessionChanges(settings, database, metrics)
     publisher = Publisher(build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS), metrics)
     audit = AuditLog(database, settings.pseudonyms)
     shared = _shared_counts(settings, metrics)
@@ -169,6 +170,7 @@ def build_app(
     personas = Personas(settings.egress_rules, settings.secrets_key, settings.callback_urls is not None)
     routers = [
         MessageRoutes(gate, database, Conversations(database), sending).router(),
+        LiveRoutes(gate, database, reads, changes).router(),
         StatisticsRoutes(gate, database).router(),
         CleanupRoutes(gate, database, idempotency_keys, publisher, changes).router(),
         BulkRoutes(gate, database, idempotency_keys, Jobs(database)).router(),

@@ -1,5 +1,6 @@
 """Who is calling: bearer tokens, verified with pinned algorithms."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,6 +30,8 @@ class Caller:
     """What the token may be used for; None is all that its user may do."""
     address: str | None = None
     """Where the request came from."""
+    expires_at: float = math.inf
+    """When his token does, in Unix seconds."""
 
     def may(self, scope: Scope) -> bool:
         """Tell whether the token may be used for this."""
@@ -126,7 +129,9 @@ def _caller_of(claims: Mapping[str, Any]) -> Caller:
     except WrongClaim as error:
         raise _refused(f"The token is not valid here: {error}") from None
     roles = claims.get("roles", [])
-    return Caller(claims["sub"], isinstance(roles, list) and "ADMIN" in roles, service, scopes)
+    return Caller(
+        claims["sub"], isinstance(roles, list) and "ADMIN" in roles, service, scopes, expires_at=float(claims["exp"])
+    )
 
 
 def _refused(detail: str) -> Problem:

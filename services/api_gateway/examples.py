@@ -62,3 +62,31 @@ SWEEP = {
     "sweepId": ID, "requestedBy": "root", "asOf": WHEN, "maxAgeHours": 24, "dryRun": False, "timedOut": 17,
     "failedChunks": 0, "finishedAt": WHEN,
 }  # fmt: skip
+LIVE_LIST = f"""retry: 1874
+id: AXhQrAJjKQdYggE
+event: position
+data: {{}}
+
+id: AXhQrQJjKQdYggE
+event: session
+data: {{"id":"{ID}","conversationId":"c-42","status":"ACTIVE",…}}
+
+id: AXlQrQJjKQdYggE
+event: left
+data: {{"sessionId":"{ID}","version":2,"status":"COMPLETED"}}
+
+"""
+LIVE_SESSION = f"""retry: 2310
+id: AgEA
+event: session
+data: {{"id":"{ID}","conversationId":"c-42","status":"ACTIVE",…}}
+
+id: AgGPBA
+event: delta
+data: {{"attempt":1,"index":0,"text":"You said: "}}
+
+id: AgKPBA
+event: session
+data: {{"id":"{ID}","conversationId":"c-42","status":"COMPLETED",…,"reply":"You said: hello"}}
+
+"""

@@ -1,5 +1,7 @@
 """The gateway's metrics, each declared once."""
 
+import time
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
@@ -14,7 +16,7 @@ class GatewayMetrics:
         )
         self.request_seconds = Histogram(
             "chat_http_request_seconds",
-            "Time to answer a request, waits included",
+            "Time to answer a request, waits included; of streams of events, to begin to",
             ["route", "method"],
             buckets=LATENCY_BUCKETS,
             registry=registry,
@@ -39,6 +41,17 @@ class GatewayMetrics:
         self.shed = Counter("chat_http_requests_shed", "Requests refused because of overload", registry=registry)
         self.waiters = Gauge("chat_waiters", "Requests waiting for a session to change", registry=registry)
         self.exports = Gauge("chat_exports", "Exports under way", registry=registry)
+        self.live_streams = Gauge("chat_live_streams", "Streams of events open", registry=registry)
+        self.live_streams_ended = Counter(
+            "chat_live_streams_ended", "Streams that ended, by what ended them", ["why"], registry=registry
+        )
+        self.live_events = Counter("chat_live_events", "Events sent to streams", registry=registry)
+        self._live_delay = Histogram(
+            "chat_live_delay_seconds",
+            "From the publishing of what streams are told to its telling",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request that was answered, by its route's template."""
@@ -52,3 +65,7 @@ class GatewayMetrics:
         counted, timed = self._answered[labels]
         counted.inc()
         timed.observe(seconds)
+
+    def told_live(self, published_at: float) -> None:
+        """Observe that streams are told now what was published then, in Unix seconds by another machine's clock."""
+        self._live_delay.observe(max(0.0, time.time() - published_at))

@@ -8,6 +8,9 @@ from services.api_gateway.limiting import verdict_headers
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.problems import SAFE_HEADERS
 
+_EVENTS = (b"content-type", b"text/event-stream")
+"""Of answers that last for as long as their clients like: what counts is when they begin."""
+
 
 class Observed:
     """ASGI middleware around the whole application."""
@@ -24,13 +27,15 @@ class Observed:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 500
+        status, begun = 500, None
 
         async def send_safely(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = message["headers"]
+                if _EVENTS in own:
+                    begun = time.perf_counter()
                 named = {name for name, _ in own}
                 safe = [header for header in self._headers if header[0] not in named]
                 message["headers"] = [*own, *safe, *verdict_headers(scope)]
@@ -42,4 +47,4 @@ class Observed:
             # By the route's template: paths would make a series of every session.
             route = getattr(scope.get("route"), "path", None) or "unknown"
             method = scope["method"] if route != "unknown" else "any"
-            self._metrics.answered(route, method, status, time.perf_counter() - began)
+            self._metrics.answered(route, method, status, (begun or time.perf_counter()) - began)

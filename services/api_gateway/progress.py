@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from services.api_gateway.database import Database
-from services.api_gateway.live import SessionChanges
+from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.problems import Problem, no_such_session
 from services.api_gateway.waits import until_told
 from services.contracts.admission import CLOCK_SKEW, EARLIEST

@@ -13,7 +13,7 @@ from services.api_gateway.auth import Caller
 from services.api_gateway.database import DatabaseAway
 from services.api_gateway.idempotency import IdempotencyKeys, KeyedRequest, keyed_request
 from services.api_gateway.limiting import Limiter
-from services.api_gateway.live import SessionChanges
+from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.origin import client_address, device_info, with_origin
 from services.api_gateway.problems import Problem

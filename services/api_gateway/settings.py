@@ -51,6 +51,12 @@ class GatewaySettings(KafkaSettings, PostgresSettings, PersonaSettings, Pseudony
     gateway_max_waits: int = Field(
         1000, ge=1, le=100_000, description="Requests that wait at the same time; more are answered as if time were up"
     )
+    gateway_max_streams: int = Field(
+        2000, ge=0, le=100_000, description="Streams of events open at the same time; more are refused"
+    )
+    gateway_max_streams_per_user: int = Field(
+        20, ge=0, le=100_000, description="Of them, those of one user; 0 is no limit"
+    )
     cors_origins: str = Field(
         "",
         pattern=r"^(https?://[^\s/,]+(,https?://[^\s/,]+)*)?$",

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it with httptools, whose request heads are bounded in size and time."""
+"""HTTP/1.1 as uvicorn speaks it with httptools, with heads bounded in size and time, and answers that are taken."""
 
 import asyncio
 import json
@@ -12,6 +12,8 @@ MAX_HEAD_BYTES = 32 * 1024
 LINGER_SECONDS = 1.0
 HEAD_SECONDS = 10.0
 """From a connection's opening, or the first byte of a later request, to the end of its head."""
+STALL_SECONDS = 60.0
+"""For a client to take the 48 KiB between uvicorn's marks of what waits to be sent; else it is cut off."""
 
 
 class HeadTooLarge(Exception):
@@ -19,7 +21,10 @@ class HeadTooLarge(Exception):
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Answers 431 to a head that is too large, 408 to one that does not come to its end, and closes the connection."""
+    """Answers 431 to a head that is too large, 408 to one that does not come to its end, and closes the connection.
+
+    A client that takes hardly anything of its answer is cut off without a word: there is no room for one.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -27,6 +32,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._has_begun = False
         self._head_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -37,7 +43,18 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._stop_timer()
+        self._end_stall()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Hold the answer back until the client has taken what there is."""
+        super().pause_writing()
+        self._stall = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on with the answer."""
+        self._end_stall()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Take the next bytes, of a head, a body, or both; once the request is refused nobody looks at them."""
@@ -89,6 +106,11 @@ class BoundedHttp(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _end_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _head_is_late(self) -> None:
         if self._has_begun:

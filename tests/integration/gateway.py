@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from starlette.applications import Starlette
 
 from services.api_gateway.app import open_gateway
-from services.api_gateway.live import SessionChanges
+from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.settings import GatewaySettings
 from services.contracts import Event, SessionStatus, decode, new_id
 from services.contracts.ids import id_time

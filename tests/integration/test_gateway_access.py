@@ -13,6 +13,7 @@ import pytest
 from cryptography.fernet import Fernet
 from starlette.routing import Mount, Route
 
+from services.api_gateway.live import open_streams
 from services.api_gateway.openapi import Calls
 from services.api_gateway.routes import cleanup
 from services.api_gateway.scopes import Scope
@@ -21,6 +22,7 @@ from services.contracts.callbacks import Callback, CallbackUrls, token_of
 from services.contracts.ids import new_id
 from services.database.tables import audit_log, messages, sweeps
 from tests.integration.gateway import SECRET, Gateway, named, ready, running_gateway, token
+from tests.integration.live import until_current
 
 KEY = Fernet.generate_key()
 BASE_URL = "http://gateway.example"
@@ -57,6 +59,10 @@ CALLS: Mapping[tuple[str, str], Call] = {
     ("GET", "/api/chat-sessions"): Call(Scope.SESSIONS_READ, "/api/chat-sessions?userId=ada", 200, 403, 200),
     ("GET", "/api/chat-sessions/export"): Call(
         Scope.SESSIONS_READ, "/api/chat-sessions/export?userId=ada", 200, 403, 200
+    ),
+    ("GET", "/api/chat-sessions/live"): Call(Scope.SESSIONS_READ, "/api/chat-sessions/live?userId=ada", 200, 403, 200),
+    ("GET", "/api/chat-sessions/{sessionId}/live"): Call(
+        Scope.SESSIONS_READ, "/api/chat-sessions/{session}/live", 200, 404, 200
     ),
     ("GET", "/api/chat-sessions/stats"): Call(Scope.STATS_READ, "/api/chat-sessions/stats?userId=ada", 200, 403, 200),
     ("GET", "/api/chat-sessions/{sessionId}"): Call(Scope.SESSIONS_READ, "/api/chat-sessions/{session}", 200, 404, 200),
@@ -134,6 +140,7 @@ OPEN: Mapping[tuple[str, str], tuple[str, int]] = {
 @pytest.fixture
 async def gateway(broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
     monkeypatch.setattr(cleanup, "SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(open_streams, "LONGEST_SECONDS", 0.1)
     settings = {
         "egress_allow_cidrs": "192.0.2.0/24",
         "callback_base_url": BASE_URL,
@@ -141,6 +148,7 @@ async def gateway(broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatc
     }
     async with running_gateway(broker, postgres_url, **settings) as running:
         await ready(running)
+        await until_current(running)
         await running.folded(datetime.now(UTC) + timedelta(days=1))
         yield running
 

@@ -1,4 +1,4 @@
-"""Any filter finds in PostgreSQL exactly the sessions that Python finds with it among the same rows."""
+"""Any filter finds in PostgreSQL exactly the sessions that Python finds with it: among rows, and among changes."""
 
 import asyncio
 import json
@@ -17,6 +17,9 @@ from services.api_gateway.database import Database
 from services.api_gateway.filters.grammar import parse
 from services.api_gateway.filters.meaning import understood
 from services.api_gateway.filters.sql import condition, condition_of, form_of, values_of
+from services.api_gateway.live.frames import event
+from services.api_gateway.live.matching import Matcher
+from services.api_gateway.live.recent import Told
 from services.contracts import FailureKind, SessionStatus
 from services.database.driver import compiled
 from services.database.engine import build_engine
@@ -55,6 +58,19 @@ def _row(dice: random.Random, number: int) -> Row:
 
 def _tags(dice: random.Random) -> Row:
     return dice.choice([{}, {"tags": dice.sample(IDS, dice.randrange(4))}, {"tags": dice.choice([*ENTRIES, *IDS])}])
+
+
+def as_told(row: Row) -> Told:
+    """The change that tells this session, which has just become what it is."""
+    columns = {chat_sessions.c[name].name: value for name, value in row.items()}
+    frame = event("session", columns)
+    return Told(str(row["session_id"]), row["user_id"], 1, row["status"], SessionStatus.ACTIVE, frame)
+
+
+def held(sample: "Sample", row: Row) -> bool:
+    """Whether it held while the session was ACTIVE."""
+    gone = dict.fromkeys(("ended_at", "error_message", "failure_kind", "response_ms"))
+    return sample.holds({**row, **gone, "status": SessionStatus.ACTIVE})
 
 
 @dataclass(frozen=True)
@@ -201,6 +217,16 @@ def test_any_filter_finds_what_python_finds(postgres_url: str) -> None:
             assert set(await connection.scalars(wanted.where(condition(tree)))) == ids
         return ids
 
+    changes = [as_told(row) for row in written]
+    ended = [row for row in written if row["status"].ended]
+
+    async def told(text: str) -> tuple[set[UUID], set[UUID]]:
+        """What the filter finds of the changes that tell these sessions: now, and before their end."""
+        said = await Matcher(database, understood(parse(text))).find(changes)
+        ids = [row["session_id"] for row in written]
+        now = {session_id for session_id, one in zip(ids, said, strict=True) if one.holds}
+        return now, {session_id for session_id, one in zip(ids, said, strict=True) if one.held}
+
     with asyncio.Runner() as runner:
         runner.run(prepare())
 
@@ -210,6 +236,8 @@ def test_any_filter_finds_what_python_finds(postgres_url: str) -> None:
             expected = {row["session_id"] for row in written if sample.holds(row)}
             note(f"{len(expected)} of {len(written)} rows")
             assert runner.run(found(sample.text)) == expected
+            before = {row["session_id"] for row in ended if held(sample, row)}
+            assert runner.run(told(sample.text)) == (expected, before)
 
         compare()
         runner.run(engine.dispose())

@@ -17,6 +17,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from services.api_gateway import personas, sending
+from services.api_gateway.live import open_streams
 from services.api_gateway.routes import cleanup, sessions
 from services.api_gateway.waits import until_told
 from services.contracts.callbacks import Callback, CallbackUrls, token_of
@@ -56,6 +57,7 @@ def callback_token() -> str:
 async def test_every_answer_is_as_the_document_says(
     bootstrap: str, postgres_url: str, reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(open_streams, "LONGEST_SECONDS", 0.2)
     for module in (sending, sessions, cleanup):
         monkeypatch.setattr(module, "until_told", briefly)
     monkeypatch.setattr(personas, "_resolve", resolved_at_once)

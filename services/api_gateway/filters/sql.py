@@ -21,22 +21,25 @@ from services.api_gateway.template_bodies import TAGS
 from services.database.partitions import id_at
 from services.database.tables import chat_sessions
 
-_session = chat_sessions.c
-_COLUMNS: Mapping[str, ColumnElement[Any]] = {
-    "status": _session.status,
-    "persona": _session.persona_id,
-    "conversation": _session.conversation_id,
-    "user": _session.user_id,
-    "failure": _session.failure_kind,
-    "template": _session.template_id,
-    "templateVersion": _session.template_version,
-    "resumedFrom": _session.resumed_from,
-    "responseMs": _session.response_ms,
-    "attempts": _session.attempts,
-    "endedAt": _session.ended_at,
-    "lastActivityAt": _session.last_activity_at,
+Columns = Mapping[str, ColumnElement[Any]]
+"""The columns of a session, by their names in Python."""
+
+SESSION: Columns = dict(chat_sessions.c.items())
+_COLUMNS: Mapping[str, str] = {
+    "status": "status",
+    "persona": "persona_id",
+    "conversation": "conversation_id",
+    "user": "user_id",
+    "failure": "failure_kind",
+    "template": "template_id",
+    "templateVersion": "template_version",
+    "resumedFrom": "resumed_from",
+    "responseMs": "response_ms",
+    "attempts": "attempts",
+    "endedAt": "ended_at",
+    "lastActivityAt": "last_activity_at",
     # By the id, which is the time of the start: the key finds its months and rows.
-    STARTED: _session.session_id,
+    STARTED: "session_id",
 }
 _COMPARED = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 _ESCAPE = "/"
@@ -58,7 +61,7 @@ class Form:
 def condition(tree: Filter) -> ColumnElement[bool]:
     """Return what holds of exactly the rows of chat_sessions for which the filter does."""
     values = iter(values_of(tree))
-    return _condition(form_of(tree), lambda kind: literal(next(values), kind))
+    return _condition(form_of(tree), lambda kind: literal(next(values), kind), SESSION)
 
 
 def form_of(tree: Filter) -> Tree[Form]:
@@ -83,16 +86,19 @@ def values_of(tree: Filter) -> list[Any]:
     return [value for leaf, _ in leaves(tree) for value in _values(leaf)]
 
 
-def condition_of(form: Tree[Form]) -> ColumnElement[bool]:
-    """Return the condition of every filter of the form; its parameters are v0, v1, …"""
+def condition_of(form: Tree[Form], columns: Columns = SESSION) -> ColumnElement[bool]:
+    """Return the condition of every filter of the form; its parameters are v0, v1, …
+
+    It is one of rows of chat_sessions, or of others that have its columns.
+    """
     numbers = count()
-    return _condition(form, lambda kind: bindparam(f"v{next(numbers)}", type_=kind))
+    return _condition(form, lambda kind: bindparam(f"v{next(numbers)}", type_=kind), columns)
 
 
-def _condition(form: Tree[Form], given: Given) -> ColumnElement[bool]:
+def _condition(form: Tree[Form], given: Given, columns: Columns) -> ColumnElement[bool]:
     return fold(
         form,
-        lambda leaf: _of_leaf(leaf, given),
+        lambda leaf: _of_leaf(leaf, given, columns),
         every=lambda parts: and_(true(), *parts),
         either=lambda parts: or_(false(), *parts),
         # A comparison with NULL is neither true nor false: NOT would lose the sessions that lack the field.
@@ -100,16 +106,16 @@ def _condition(form: Tree[Form], given: Given) -> ColumnElement[bool]:
     )
 
 
-def _of_leaf(leaf: Form, given: Given) -> ColumnElement[bool]:
+def _of_leaf(leaf: Form, given: Given, columns: Columns) -> ColumnElement[bool]:
     if leaf.field is None:
-        return _session.error_message.icontains(given(Text()), escape=_ESCAPE)
+        return columns["error_message"].icontains(given(Text()), escape=_ESCAPE)
     if leaf.field == METADATA:
-        entry = _session.metadata[given(Text())]
+        entry = columns["metadata"][given(Text())]
         return or_(false(), *(entry == cast(given(Text()), JSONB) for _ in range(leaf.values)))
     if leaf.field == TAG:
-        tags = _session.metadata[TAGS]
+        tags = columns["metadata"][TAGS]
         return or_(false(), *(tags.contains(cast(given(Text()), JSONB)) for _ in range(leaf.values)))
-    column = _COLUMNS[leaf.field]
+    column = columns[_COLUMNS[leaf.field]]
     among = [column.in_([given(column.type) for _ in range(leaf.values)])] if leaf.values else []
     within = (and_(true(), *(_COMPARED[how](column, given(column.type)) for how in one)) for one in leaf.ranges)
     return or_(false(), *among, *within)

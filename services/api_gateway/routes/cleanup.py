@@ -17,7 +17,7 @@ from services.api_gateway.database import Database
 from services.api_gateway.documentation.administration import CLEAN_UP, GET_CLEANUP
 from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import IdempotencyKeys, keyed_request
-from services.api_gateway.live import SessionChanges
+from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.parameters import Query, parse_body, read_body
 from services.api_gateway.problems import Problem
 from services.api_gateway.publishing import Publisher

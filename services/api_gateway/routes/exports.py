@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from services.api_gateway.audit import EVERYONE
 from services.api_gateway.database import Database, DatabaseAway
@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 MOST_AT_ONCE = 4
 """Of one gateway: an export keeps it busy for as long as its client reads."""
 PAGE_SESSIONS = 1_000
-STALL_SECONDS = 60.0
-"""A client that takes nothing for so long is given up."""
 
 
 @dataclass(slots=True)
@@ -106,16 +104,10 @@ class _Export(StreamingResponse):
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(STALL_SECONDS):
-                await send(message)
-
         try:
-            await super().__call__(scope, receive, send_in_time)
+            await super().__call__(scope, receive, send)
         except DatabaseAway as error:
             logger.warning("An export was broken off: %s", error)
-        except TimeoutError:
-            logger.warning("An export was broken off: its client took nothing for %.0f s.", STALL_SECONDS)
         finally:
             self._ended()
 

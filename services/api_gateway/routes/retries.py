@@ -10,7 +10,7 @@ from services.api_gateway.bodies import RetryBody
 from services.api_gateway.database import Database
 from services.api_gateway.documentation.sessions import RETRY_SESSION
 from services.api_gateway.gate import Gate
-from services.api_gateway.live import SessionChanges
+from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.parameters import Query, parse_body, read_body, session_id_of
 from services.api_gateway.problems import no_such_session
 from services.api_gateway.progress import found_or_decided

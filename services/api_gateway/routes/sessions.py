@@ -23,7 +23,7 @@ from services.api_gateway.filters.tree import And
 from services.api_gateway.gate import Gate
 from services.api_gateway.history import read_history_page
 from services.api_gateway.listing import PAGE_NAMES, list_answer, read_page
-from services.api_gateway.live import SessionChanges
+from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body, session_id_of
 from services.api_gateway.problems import Problem, no_such_session
 from services.api_gateway.progress import found_or_decided

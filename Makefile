@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 BENCHES := bench-roundtrip bench-dispatcher bench-latency bench-neighbours bench-tracker bench-queries bench-sweep \
-	bench-retention bench-export bench-gateway
+	bench-retention bench-export bench-gateway bench-live
 .PHONY: help setup run test test-kafka test-cluster test-ledger fuzz n8n test-n8n check format lock bench $(BENCHES)
 
 help: ## List the targets
@@ -97,3 +97,6 @@ bench-export: setup ## The gateway's memory while it exports SESSIONS sessions (
 
 bench-gateway: setup ## Messages accepted, sessions and lists read by the gateway, beside bare routes (BROKER=kafka)
 	@$(BIN)/python -m tests.benchmarks.gateway --broker $(BROKER)
+
+bench-live: setup ## What CLIENTS (1000) streams cost a gateway at RATE (1000) changes/s: memory, delay
+	@$(BIN)/python -m tests.benchmarks.live --clients $(or $(CLIENTS),1000) --rate $(or $(RATE),1000)

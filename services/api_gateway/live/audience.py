@@ -54,13 +54,13 @@ class Audience:
         return bool(self._turns)
 
     def gather(self, change: Undecided) -> None:
-        """Take a change, to be told with the next flush."""
+        """Take a change, to be told with others."""
         self._batch.append(change)
 
-    def flush(self) -> None:
-        """Tell what was gathered to the streams that there are now."""
+    def gathered(self) -> Turn:
+        """Return what was gathered, for the streams that there are now, and begin anew."""
         changes, self._batch = self._batch, []
-        self.take(Turn(changes, tuple(self.streams)))
+        return Turn(changes, tuple(self.streams))
 
     def take(self, turn: Turn) -> None:
         """Tell this after all that came before; where too much waits to be decided, end the streams."""

@@ -44,7 +44,8 @@ class LiveLists:
         self._recent = RecentChanges()
         self._audiences: dict[str | None, dict[Selection, Audience]] = {}
         self._touched: set[Audience] = set()
-        self._undecided = asyncio.Event()
+        self._undecided: set[Audience] = set()
+        self._has_undecided = asyncio.Event()
         self._came = asyncio.Event()
 
     @property
@@ -57,8 +58,7 @@ class LiveLists:
         self.flush()
         self._recent.begin(offsets)
         for audience in self._all():
-            audience.take(Turn((), tuple(audience.streams), self._reload(Reload.GONE)))
-        self._undecided.set()
+            self._take(audience, Turn((), tuple(audience.streams), self._reload(Reload.GONE)))
 
     def change(self, change: Change) -> bool:
         """Take the next change; return False, and do nothing, where records are missing before it."""
@@ -77,18 +77,17 @@ class LiveLists:
     def flush(self) -> None:
         """Tell the changes taken since the last time, all together."""
         for audience in self._touched:
-            audience.flush()
-        if self._touched:
-            self._touched.clear()
-            self._undecided.set()
+            self._take(audience, audience.gathered())
+        self._touched.clear()
 
     async def run(self) -> None:
         """Tell of what PostgreSQL has to decide, for ever."""
         leave = asyncio.Semaphore(AT_ONCE)
         while True:
-            await self._undecided.wait()
-            self._undecided.clear()
-            await asyncio.gather(*(audience.decide(leave) for audience in self._all() if audience.is_undecided))
+            await self._has_undecided.wait()
+            self._has_undecided.clear()
+            undecided, self._undecided = self._undecided, set()
+            await asyncio.gather(*(audience.decide(leave) for audience in undecided))
 
     async def matcher(self, selection: Selection) -> Matcher | None:
         """Return what decides which changes the selection finds; raise DatabaseAway while PostgreSQL is."""
@@ -148,8 +147,13 @@ class LiveLists:
         if isinstance(missed, Reload):
             stream.put(self._reload(missed))
         elif missed:
-            audience.take(Turn(missed, (stream,)))
-            self._undecided.set()
+            self._take(audience, Turn(missed, (stream,)))
+
+    def _take(self, audience: Audience, turn: Turn) -> None:
+        audience.take(turn)
+        if audience.is_undecided:
+            self._undecided.add(audience)
+            self._has_undecided.set()
 
     def _missed(self, selection: Selection, known: Offsets) -> list[Undecided] | Reload:
         missed = None if self._is_ahead(known) else self._recent.since(known)

@@ -1,6 +1,7 @@
 """What users of the running system see, over HTTP alone."""
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -167,6 +168,35 @@ def test_an_unknown_persona_fails_the_session(person) -> None:
 def test_waiting_for_the_reply(person) -> None:
     answer = person().send("echo", "Wait for it", wait=20)
     assert (answer["status"], answer["reply"]) == ("COMPLETED", "You said: Wait for it")
+
+
+def events(alice: Person, path: str) -> Iterator[tuple[str, Json]]:
+    """The events of a stream, as they come."""
+    with alice.http.stream("GET", path) as answer:
+        assert answer.status_code == 200, answer.read()
+        name = ""
+        for line in answer.iter_lines():
+            kind, _, value = line.partition(": ")
+            if kind == "event":
+                name = value
+            elif kind == "data":
+                yield name, json.loads(value)
+
+
+def test_a_reply_is_watched_while_it_is_written(person) -> None:
+    alice = person()
+    of_list = events(alice, "/api/chat-sessions/live?q=persona:streaming")
+    assert next(of_list) == ("position", {})
+    session_id = alice.send("streaming", "Tell me")["sessionId"]
+    told = list(events(alice, f"/api/chat-sessions/{session_id}/live"))
+    assert "".join(data["text"] for name, data in told if name == "delta") == "You said: Tell me"
+    assert [data["index"] for name, data in told if name == "delta"] == [*range(len(told) - 2)]
+    assert (told[0][0], told[0][1]["status"]) == ("session", "ACTIVE")
+    name, last = told[-1]
+    assert (name, last["status"], last["reply"]) == ("session", "COMPLETED", "You said: Tell me")
+    name, listed = next(event for event in of_list if event[1]["status"] == "COMPLETED")
+    assert (name, {**listed, "reply": last["reply"]}) == ("session", last)
+    of_list.close()
 
 
 def test_cancelling_stops_a_running_call_and_is_final(person, stack) -> None:

@@ -187,7 +187,10 @@ def test_a_reply_is_watched_while_it_is_written(person) -> None:
     alice = person()
     of_list = events(alice, "/api/chat-sessions/live?q=persona:streaming")
     assert next(of_list) == ("position", {})
-    session_id = alice.send("streaming", "Tell me")["sessionId"]
+    # It waits behind another message of its conversation, so that it is watched before it begins.
+    conversation = str(uuid4())
+    alice.send("slow", conversation=conversation)
+    session_id = alice.send("streaming", "Tell me", conversation=conversation)["sessionId"]
     told = list(events(alice, f"/api/chat-sessions/{session_id}/live"))
     assert "".join(data["text"] for name, data in told if name == "delta") == "You said: Tell me"
     assert [data["index"] for name, data in told if name == "delta"] == [*range(len(told) - 2)]

@@ -182,9 +182,14 @@ async def test_who_is_ahead_of_what_kafka_tells_is_told_to_list_anew(gateway: Ga
 
 async def test_all_are_told_where_records_are_missing(gateway: Gateway, tells: Tells) -> None:
     async with listening_to_list(gateway) as all_of_it, listening_to_list(gateway, q="attempts:0") as filtered:
-        gateway.changes.lists.begin(gateway.changes.lists.offsets)
+        # As if Kafka had had more, and lost it.
+        gateway.changes.lists.begin([offset + 10 for offset in gateway.changes.lists.offsets])
+        before = await tells.change(new_id())
+        await tells.change(new_id(), user_id="bob")
         for listener in (all_of_it, filtered):
-            assert (await listener.expect("reload")).data == {"reason": "gone"}
+            for _ in range(2):
+                assert (await listener.expect("reload")).data == {"reason": "gone"}
+            assert await listener.sessions(1) == [before]
         after = await tells.change(new_id())
         assert (await all_of_it.sessions(1), await filtered.sessions(1)) == ([after], [after])
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from sqlalchemy import event
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi as Driver
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -27,6 +28,8 @@ SQLSTATES_OF_ABSENCE = ("08", "28", "3D", "53", "57")
 """Classes of SQLSTATE for connections lost or refused, resources exhausted, and an operator stepping in."""
 
 
+# Of statements, of connecting on the driver's own connection, and of the driver itself.
+_INTERFACE_ERRORS = (InterfaceError, Driver.InterfaceError, asyncpg.InterfaceError)
 _STOPPED = "57014"
 """The SQLSTATE of a statement that was stopped, as `statement_timeout` does."""
 
@@ -107,9 +110,9 @@ def _refuse_closed(connection: DBAPIConnection, _record: ConnectionPoolEntry, _p
 def _faults() -> Iterator[None]:
     try:
         yield
-    except (PoolTimeoutError, OSError, TimeoutError, InterfaceError, asyncpg.InterfaceError) as error:
+    except (PoolTimeoutError, OSError, TimeoutError, *_INTERFACE_ERRORS) as error:
         raise DatabaseAway("PostgreSQL cannot be reached at the moment; try again.") from error
-    except (DBAPIError, asyncpg.PostgresError) as error:
+    except (DBAPIError, Driver.Error, asyncpg.PostgresError) as error:
         state = _sqlstate(error)
         if state == _STOPPED:
             raise StatementStopped(
@@ -121,6 +124,6 @@ def _faults() -> Iterator[None]:
         raise DatabaseAway("PostgreSQL does not answer at the moment; try again.") from error
 
 
-def _sqlstate(error: DBAPIError | asyncpg.PostgresError) -> str:
+def _sqlstate(error: DBAPIError | Driver.Error | asyncpg.PostgresError) -> str:
     # While connecting, the driver's own errors come without SQLAlchemy's around them.
     return getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", None) or ""

@@ -71,7 +71,7 @@ class Gate:
         caller = await self.authenticator.caller(request.headers.get("authorization"), time.time())
         peer = None if request.client is None else request.client.host
         address = client_address(peer, request.headers.getlist("x-forwarded-for"), self.proxies)
-        return Caller(caller.user_id, caller.is_admin, caller.service, caller.scopes, address)
+        return Caller(caller.user_id, caller.is_admin, caller.service, caller.scopes, address, caller.expires_at)
 
     async def _require_scope(self, caller: Caller, scope: Scope, action: str, target: str) -> None:
         """Raise Problem 403 (RFC 6750, 3.1), and put it into the audit log, unless the token is for `scope`."""

@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.api_gateway import database as database_module
 from services.api_gateway.database import LENT_AT_ONCE, Database, DatabaseAway
+from services.database.driver import Statement
 from services.database.engine import build_engine
 
 ASKERS = 6 * LENT_AT_ONCE
@@ -52,4 +54,30 @@ async def test_who_does_not_get_his_turn_in_time_finds_it_away(
     await asyncio.gather(*holders)
     async with database.statements() as connection:
         assert await connection.scalar(text("SELECT 1")) == 1
+    await engine.dispose()
+
+
+async def test_a_statement_that_was_given_up_disturbs_nobody(postgres_url: str) -> None:
+    engine = build_engine(postgres_url, pool_size=1, pre_ping=False)
+    database = Database(engine)
+    asleep = create_async_engine(postgres_url)
+
+    async def sleeping() -> int:
+        found = text("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)' AND state = 'active'")
+        async with asleep.connect() as connection:
+            return (await connection.execute(found)).scalar_one()
+
+    for _ in range(3):
+        given_up = asyncio.create_task(database.fetch(Statement("SELECT pg_sleep(30)", (), {})))
+        async with asyncio.timeout(10):
+            while await sleeping() == 0:
+                await asyncio.sleep(0.01)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert [row[0] for row in await database.fetch(Statement("SELECT 1", (), {}))] == [1]
+    async with asyncio.timeout(10):
+        while await sleeping():
+            await asyncio.sleep(0.01)
+    await asleep.dispose()
     await engine.dispose()

@@ -57,6 +57,22 @@ class EndedSession(Session):
     reply: str | None = Field(description="Null unless COMPLETED")
 
 
+class LeftSession(Shape):
+    """A session that has ended, and that a filter found only while it was ACTIVE."""
+
+    session_id: UUID
+    version: int
+    status: SessionStatus
+
+
+class ReplyPiece(Shape):
+    """A piece of a reply that is still being written."""
+
+    attempt: int = Field(description="A higher one begins the reply anew")
+    index: int = Field(description="From 0 in each attempt; where one is missing, the whole comes at the end")
+    text: str
+
+
 class Message(Shape):
     """What was said."""
 

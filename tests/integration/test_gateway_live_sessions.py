@@ -144,7 +144,7 @@ async def test_lists_are_told_no_pieces(gateway: Gateway, tells: Tells) -> None:
 
 async def test_a_wrong_last_event_id_is_refused(gateway: Gateway) -> None:
     session_id = await gateway.add_session()
-    for text in ("nonsense", "AXhQrAJjKQdYggE", "Ag", "AgEAAA"):
+    for text in ("", "nonsense", "AXhQrAJjKQdYggE", "Ag", "AgEAAA"):
         answer = await gateway.get(live(session_id), {**ADA, "last-event-id": text})
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid-parameter")
     head = await gateway.http.head(live(session_id), headers=ADA)

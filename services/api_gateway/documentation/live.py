@@ -1,11 +1,18 @@
 """What the OpenAPI document says of streams of events."""
 
+from enum import StrEnum
+from typing import Any
+
 from fastapi import Response
 
 from services.api_gateway import examples
-from services.api_gateway.documentation.parts import FILTER, SESSION_ID, TEXT, call, parameter
+from services.api_gateway.documentation.parts import FILTER, REF, SESSION_ID, TEXT, call, parameter
+from services.api_gateway.live.lists import Reload
 from services.api_gateway.live.positions import MAX_ID_CHARACTERS
+from services.api_gateway.live.stream import End
 from services.api_gateway.scopes import Scope
+
+Json = dict[str, Any]
 
 _EVENT_ID = {"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARACTERS, "pattern": "^[A-Za-z0-9_-]+$"}
 _LAST_EVENT_ID = parameter("Last-Event-ID", "header", _EVENT_ID, "The `id` of the last event, to go on after it")
@@ -41,6 +48,40 @@ LIVE_SESSION = call(
     problems=(404,),
     scope=Scope.SESSIONS_READ,
 )
-for _call, _example in ((LIVE_LIST, examples.LIVE_LIST), (LIVE_SESSION, examples.LIVE_SESSION)):
+
+
+def _one_of(*events: Json) -> Json:
+    """Return the schema of each event of a stream."""
+    return {"oneOf": [*events, _event("reconnect", _because(*(set(End) - {End.GONE, End.SESSION_ENDED})))]}
+
+
+def _event(name: str, data: Json) -> Json:
+    told = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+    fields = {"event": {"const": name}, "data": told, "id": TEXT, "retry": {"type": "integer", "minimum": 0}}
+    return {"type": "object", "required": ["event", "data"], "properties": fields}
+
+
+def _because(*reasons: StrEnum) -> Json:
+    return {"type": "object", "required": ["reason"], "properties": {"reason": {"enum": sorted(reasons)}}}
+
+
+def _model(name: str) -> Json:
+    return {"$ref": REF.format(model=name)}
+
+
+_OF_LIST = _one_of(
+    _event("session", _model("Session")),
+    _event("left", _model("LeftSession")),
+    _event("position", {"type": "object", "maxProperties": 0}),
+    _event("reload", _because(*Reload)),
+)
+_OF_SESSION = _one_of(
+    _event("session", {"anyOf": [_model("Session"), _model("EndedSession")]}), _event("delta", _model("ReplyPiece"))
+)
+for _call, _schema, _example in (
+    (LIVE_LIST, _OF_LIST, examples.LIVE_LIST),
+    (LIVE_SESSION, _OF_SESSION, examples.LIVE_SESSION),
+):
     _call["response_class"] = Response  # which promises no JSON
-    _call["responses"][200]["content"] = {"text/event-stream": {"schema": TEXT, "example": _example}}
+    # OpenAPI 3.2's word, which FastAPI uses for streams as well.
+    _call["responses"][200]["content"] = {"text/event-stream": {"itemSchema": _schema, "example": _example}}

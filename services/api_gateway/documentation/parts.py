@@ -18,7 +18,7 @@ from services.contracts.session import SessionStatus
 REF = "#/components/schemas/{model}"
 PROBLEM = REF.format(model="ProblemDetails")
 SHOWN_MODELS: list[type[BaseModel]] = [
-    shape.Accepted,
+    shape.Accepted, shape.LeftSession, shape.ReplyPiece,
     shape.Session, shape.EndedSession, shape.SessionDetail, shape.SessionList, shape.Statistics, shape.Sweep,
     shape.History, shape.Job, shape.JobItems, shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken,
     shape.AuditList, Template, TemplateList, shape.ProblemDetails,

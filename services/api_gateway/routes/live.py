@@ -129,7 +129,7 @@ async def _come_back(why: End) -> bytes:
 
 def _last_event_id(request: Request, read: Callable[[str], T]) -> T | None:
     text = request.headers.get("last-event-id")
-    if not text:
+    if text is None:
         return None
     try:
         return read(text[: MAX_ID_CHARACTERS + 1])

@@ -1,15 +1,23 @@
 """The JSON bodies that calls take. Sizes are for `services.contracts.admission` to judge."""
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from services.contracts.events import Hours, Metadata, TemplateVersion
 
 _ID: JsonDict = {"minLength": 1, "maxLength": 128}
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
+"""Of a whole number: JSON Schema counts 3.0 among them, and some clients write them so."""
 
 
 class Body(BaseModel):
@@ -41,7 +49,9 @@ class MessageBody(Body):
         default_factory=dict, description="At most 8 KiB; userAgent, ipAddress and deviceInfo are added"
     )
     template_id: str | None = Field(None, json_schema_extra=_ID, description="A template that the message is made of")
-    template_version: TemplateVersion | None = Field(None, description="Of the template; else the latest")
+    template_version: Annotated[TemplateVersion, Whole] | None = Field(
+        None, description="Of the template; else the latest"
+    )
 
     @model_validator(mode="after")
     def _to_someone(self) -> Self:
@@ -79,7 +89,7 @@ class BulkBody(Body):
     ids: list[UUID] | None = Field(None, min_length=1, max_length=1_000)
     reason: str | None = Field(None, description="Of a cancel; at most 2 KiB")
     dry_run: bool = Field(False, description="Tell what would be done, and change nothing")
-    per_second: int = Field(10, ge=1, le=100, description="Sessions looked at each second, at most")
+    per_second: Annotated[int, Whole] = Field(10, ge=1, le=100, description="Sessions looked at each second, at most")
 
     @model_validator(mode="after")
     def _one_selection(self) -> Self:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 import jwt
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from services.api_gateway.bodies import Body
+from services.api_gateway.bodies import Body, Whole
 from services.contracts.events import Hours, Metadata
 from services.contracts.policy import CallSeconds, DeadlineSeconds, MostAttempts
 from services.runtime.signing import read_key
@@ -86,7 +86,7 @@ class PersonaBody(Body):
 
     webhook_url: str = Field(min_length=1, max_length=2048, description="http(s) URL of the n8n webhook")
     timeout_seconds: CallSeconds = Field(10, description="Of one call")
-    max_attempts: MostAttempts = Field(3, description="Calls a message, at most")
+    max_attempts: Annotated[MostAttempts, Whole] = Field(3, description="Calls a message, at most")
     deadline_seconds: DeadlineSeconds = Field(60, description="For a message with all its attempts")
     first_byte_seconds: CallSeconds | None = Field(
         None,

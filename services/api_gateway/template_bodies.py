@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from services.api_gateway.bodies import Body
+from services.api_gateway.bodies import Body, Whole
 from services.contracts.admission import admit_id, admit_metadata
 from services.contracts.errors import NotAdmitted
 from services.contracts.events import Metadata
-from services.contracts.policy import CallPolicy
+from services.contracts.policy import CallPolicy, MostAttempts
 
 TAGS = "tags"
 """The entry of a session's metadata that holds its tags: a list of texts."""
@@ -23,6 +23,8 @@ class WholeCallPolicy(CallPolicy):
     """How the template's messages are called; what is left out, or null, is the persona's own."""
 
     model_config = ConfigDict(extra="forbid", title="CallPolicy")
+
+    max_attempts: Annotated[MostAttempts, Whole] | None = Field(None, description="Calls, at most")
 
 
 class TemplateBody(Body):

@@ -23,7 +23,7 @@ from services.contracts import Event, SessionStatus, decode, new_id
 from services.contracts.ids import id_time
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS, Topic
 from services.database.partitions import create_partitions, id_at, month_of
-from services.database.tables import chat_sessions, fold_progress
+from services.database.tables import chat_sessions, fold_progress, idempotency_keys
 from services.runtime.ops import http_server
 from services.runtime.pseudonyms import Pseudonyms
 from services.runtime.settings import KafkaSettings
@@ -78,6 +78,15 @@ class Gateway:
     async def rows(self, table: Any) -> list[Any]:
         async with self.engine.connect() as connection:
             return list((await connection.execute(select(table))).all())
+
+    async def published_keys(self, count: int) -> list[Any]:
+        """Return the idempotency keys once there are so many, all marked as published."""
+        async with asyncio.timeout(10):
+            while True:
+                rows = await self.rows(idempotency_keys)
+                if len(rows) == count and None not in {row.publishedAt for row in rows}:
+                    return rows
+                await asyncio.sleep(0.01)
 
     async def folded(self, up_to: datetime) -> None:
         """Tell, as the tracker does, that everything up to this time is folded."""

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert
 
 from services.api_gateway.routes import cleanup
-from services.contracts import TimeoutSweep
+from services.contracts import TimeoutSweep, new_id
 from services.contracts.topics import SWEEPS
 from services.database.tables import audit_log, sweeps
 from tests.integration.gateway import (
@@ -49,7 +49,11 @@ async def test_cleanup_asks_for_a_sweep_and_tells_what_it_did(gateway: Gateway) 
 async def test_a_cleanup_that_takes_longer_is_202_with_where_to_look(gateway: Gateway) -> None:
     answer = await gateway.http.post("/api/chat-sessions/cleanup", headers=ROOT, json={"dryRun": True})
     assert (answer.status_code, answer.json()["dryRun"]) == (202, True)
-    assert (await gateway.get(answer.headers["location"], ROOT)).status_code == 404
+    looked_up = await gateway.get(answer.headers["location"], ROOT)
+    assert (looked_up.status_code, looked_up.json()["code"]) == (503, "not-yet-begun")
+    for unknown in (new_id(), "x"):
+        looked_up = await gateway.get(f"/api/chat-sessions/cleanup/{unknown}", ROOT)
+        assert (looked_up.status_code, looked_up.json()["code"]) == (404, "no-such-sweep")
 
 
 async def test_a_cleanup_with_a_key_is_one_sweep(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

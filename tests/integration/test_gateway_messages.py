@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -183,16 +182,6 @@ def keyed(key: str = "k-1", headers: dict[str, str] = ADA) -> dict[str, str]:
     return {**headers, "idempotency-key": key}
 
 
-async def marked(gateway: Gateway, count: int) -> list[Any]:
-    """Return the rows once there are so many, all marked as published."""
-    async with asyncio.timeout(10):
-        while True:
-            rows = await gateway.rows(idempotency_keys)
-            if len(rows) == count and None not in {row.publishedAt for row in rows}:
-                return rows
-            await asyncio.sleep(0.01)
-
-
 async def test_a_repeated_key_is_the_same_session_and_published_once(gateway: Gateway) -> None:
     async with gateway.log_of(MESSAGES, "c-log-2") as log:
         first = await gateway.send("c-log-2", keyed())
@@ -202,7 +191,7 @@ async def test_a_repeated_key_is_the_same_session_and_published_once(gateway: Ga
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json() == again.json()
     assert first.headers["location"] == again.headers["location"]
-    [row] = await marked(gateway, 1)
+    [row] = await gateway.published_keys(1)
     assert str(row.sessionId) == first.json()["sessionId"]
 
 
@@ -229,7 +218,7 @@ async def test_many_keys_at_once_are_each_their_own(gateway: Gateway) -> None:
     asked = [gateway.send(f"c-{h is ADA}", keyed(key, h), message=key) for key, h in [*pairs, *reversed(pairs)]]
     answers = await asyncio.gather(*asked)
     assert {answer.status_code for answer in answers} <= {202, 409}
-    rows = {str(row.sessionId) for row in await marked(gateway, len(pairs))}
+    rows = {str(row.sessionId) for row in await gateway.published_keys(len(pairs))}
     assert {answer.json()["sessionId"] for answer in answers if answer.status_code == 202} == rows
 
 
@@ -237,7 +226,7 @@ async def test_an_unpublished_repeat_waits_and_then_sends_the_identical_event(ga
     async with gateway.log_of(MESSAGES, "c-log-4") as log:
         await gateway.send("c-log-4", keyed())
         original = await log.next()
-        await marked(gateway, 1)
+        await gateway.published_keys(1)
         await gateway.execute(update(idempotency_keys).values(published_at=None))
         # The gateway itself knows a moment longer that it was published.
         early = await until(lambda: gateway.send("c-log-4", keyed()), lambda answer: answer.status_code == 409)

@@ -24,12 +24,14 @@ from services.api_gateway.publishing import Publisher
 from services.api_gateway.scopes import Scope
 from services.api_gateway.waits import until_told
 from services.contracts import TimeoutSweep, admit, new_id
-from services.database.tables import sweeps
+from services.contracts.topics import SWEEPS
+from services.database.tables import audit_log, sweeps
 from services.runtime.kafka import NotAcknowledged
 
 SWEEP_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 0.25
 PATH = "/api/chat-sessions/cleanup"
+ACTION = "cleanup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class CleanupRoutes:
 
     async def clean_up(self, request: Request) -> Response:
         """Ask for a sweep, and answer with what it did if it ends within a few seconds."""
-        caller = await self.gate.admin(request, Scope.SESSIONS_CLEANUP, "cleanup", "chat-sessions")
+        caller = await self.gate.admin(request, Scope.SESSIONS_CLEANUP, ACTION, "chat-sessions")
         self.gate.require_sessions()
         Query(request)
         raw = await read_body(request)
@@ -83,7 +85,7 @@ class CleanupRoutes:
         async with self.database.statements() as connection:
             asked: dict[str, Any] = {"maxAgeHours": event.max_age_hours, "dryRun": event.dry_run}
             target = str(event.sweep_id)
-            await self.gate.audit.record(connection, caller, "cleanup", target, outcome=ASKED, details=asked)
+            await self.gate.audit.record(connection, caller, ACTION, target, outcome=ASKED, details=asked)
         try:
             await self.publisher.publish(event)
         except NotAcknowledged as error:
@@ -96,12 +98,21 @@ class CleanupRoutes:
         self.gate.require_sessions()
         Query(request)
         try:
-            found = await self._sweep(UUID(request.path_params["sweepId"]))
+            sweep_id = UUID(request.path_params["sweepId"])
         except ValueError:
-            found = None
+            raise _no_such_sweep() from None
+        found = await self._sweep(sweep_id)
         if found is None:
-            raise Problem(404, "no-such-sweep", "No sweep with this id has begun.")
+            raise _not_begun() if await self._is_asked(sweep_id, datetime.now(UTC)) else _no_such_sweep()
         return answer(found)
+
+    async def _is_asked(self, sweep_id: UUID, now: datetime) -> bool:
+        """Tell whether an admin has asked for the sweep while Kafka still holds what he asked."""
+        entry = audit_log.c
+        recent = entry.action == ACTION, entry.at >= now - SWEEPS.retention
+        asked = select(entry.id).where(*recent, entry.target == str(sweep_id)).limit(1)
+        async with self.database.statements() as connection:
+            return await connection.scalar(asked) is not None
 
     async def _finished(self, sweep_id: UUID) -> dict[str, Any] | None:
         sweep = await self._sweep(sweep_id)
@@ -111,6 +122,15 @@ class CleanupRoutes:
         async with self.database.statements() as connection:
             row = (await connection.execute(select(*sweeps.c).where(sweeps.c.sweep_id == sweep_id))).one_or_none()
         return None if row is None else row._asdict()
+
+
+def _no_such_sweep() -> Problem:
+    return Problem(404, "no-such-sweep", "There is no sweep with this id.")
+
+
+def _not_begun() -> Problem:
+    detail = "The sweep was asked for and has not begun: the tracker first folds all that came before it. Try again."
+    return Problem(503, "not-yet-begun", detail, headers={"retry-after": "2"})
 
 
 def _sweep(caller: Caller, body: CleanupBody, now: datetime) -> TimeoutSweep:

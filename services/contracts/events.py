@@ -131,7 +131,11 @@ class CancelRequested(SessionEvent):
 
 
 class ErasureRequested(EventBody):
-    """A user's personal data in one conversation is to be erased, as far as it is older than `before`."""
+    """A user's personal data is to be erased, as far as it is of sessions that began before `before`.
+
+    One is published for each conversation of the user, so that whoever keeps something of one conversation learns of
+    it in its order. Any of them erases the user's data everywhere.
+    """
 
     ce_type: ClassVar[str] = "chat.ErasureRequested.v1"
     topic: ClassVar[Topic] = CONTROL

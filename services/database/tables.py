@@ -30,10 +30,11 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from services.contracts.session import MessageRole, SessionStatus
 from services.database.append_only import AFTER_CREATE, AFTER_DROP
+from services.database.erasure_tables import erasure_requests, erasures
 from services.database.metadata import Time, metadata
 from services.database.template_tables import template_versions, templates
 
-__all__ = ["Time", "metadata", "template_versions", "templates"]  # beside all that follows
+__all__ = ["Time", "erasure_requests", "erasures", "metadata", "template_versions", "templates"]  # beside what follows
 
 Status = Enum(SessionStatus, name="ChatSessionStatus")
 Role = Enum(MessageRole, name="MessageRole", values_callable=lambda roles: [role.value for role in roles])
@@ -130,6 +131,7 @@ conversations = Table(
     Column("userId", Text, key="user_id", nullable=False),
     Column("createdAt", Time, key="created_at", nullable=False, server_default=text("now()")),
 )
+Index(None, conversations.c.user_id, conversations.c.conversation_id)
 
 personas = Table(
     "personas",

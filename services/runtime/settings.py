@@ -82,8 +82,8 @@ class PseudonymSettings(BaseSettings):
 
     user_hash_key: SecretStr | None = Field(
         None,
-        description="Key, at least 32 bytes, of the hashes that name end users in the audit log; "
-        "without it they are all unnamed",
+        description="Key, at least 32 bytes, of the hashes that name end users in the audit log, and erased ones in "
+        "statistics; without it they are all unnamed",
     )
 
     @field_validator("user_hash_key")

@@ -26,7 +26,8 @@ from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
 from services.session_tracker.anonymisation import Anonymisation
 from services.session_tracker.backlog import Backlog
-from services.session_tracker.chores import hourly
+from services.session_tracker.chores import hourly, regularly
+from services.session_tracker.erasing import LOOK_SECONDS, Erasing
 from services.session_tracker.gauges import refresh_gauges
 from services.session_tracker.lost_messages import LostMessages
 from services.session_tracker.metrics import TrackerMetrics
@@ -132,7 +133,8 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
 def _chores(
     settings: TrackerSettings, engine: AsyncEngine, months: Months, metrics: TrackerMetrics
 ) -> Iterator[Coroutine[Any, Any, None]]:
-    """Yield what is done hourly for the life of the data."""
+    """Yield what is done for the life of the data, most of it hourly."""
+    yield regularly(LOOK_SECONDS, Erasing(engine, settings.pseudonyms, metrics).run, "Erasing users' data")
     yield hourly(months.make_ahead, "Making partitions ahead")
     if settings.chat_session_retention_days:
         keep = timedelta(days=settings.chat_session_retention_days)

@@ -18,7 +18,12 @@ RETRY_SECONDS = 5.0
 
 
 async def hourly(work: Callable[[datetime], Awaitable[None]], what: str) -> None:
-    """Do the work now and every hour, telling it the time; after a passing fault again in 5 s."""
+    """Do the work now and every hour, as `regularly` does."""
+    await regularly(HOUR_SECONDS, work, what)
+
+
+async def regularly(seconds: float, work: Callable[[datetime], Awaitable[None]], what: str) -> None:
+    """Do the work now and again `seconds` after it is done, telling it the time; after a passing fault in 5 s."""
     while True:
         try:
             await work(datetime.now(UTC))
@@ -26,7 +31,7 @@ async def hourly(work: Callable[[datetime], Awaitable[None]], what: str) -> None
             logger.warning("%s has to wait: %s", what, fault)
             await asyncio.sleep(RETRY_SECONDS)
         else:
-            await asyncio.sleep(HOUR_SECONDS)
+            await asyncio.sleep(seconds)
 
 
 @asynccontextmanager

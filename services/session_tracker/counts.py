@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 from services.contracts.session import SessionStatus
 from services.database.rollups import (
     GLOBAL,
+    MERGED_SHARD,
     OF_EVERYONE,
     OF_USERS,
     Granularity,
@@ -64,6 +65,15 @@ class Counts:
         if session.failure_kind is not None:
             self.failures[session.failure_kind] = self.failures.get(session.failure_kind, 0) + 1
 
+    def take_away(self, session: Session) -> None:
+        """Count an ended session no longer."""
+        one = Counts()
+        one.move(session, None)
+        self.sessions = [mine - theirs for mine, theirs in zip(self.sessions, one.sessions, strict=True)]
+        self.response_ms_sum -= one.response_ms_sum
+        self.failures = _sum(self.failures, {kind: -count for kind, count in one.failures.items()})
+        self.responses = _sum(self.responses, {bucket: -count for bucket, count in one.responses.items()})
+
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
             [mine + theirs for mine, theirs in zip(self.sessions, other.sessions, strict=True)],
@@ -89,6 +99,17 @@ def deltas(transitions: Iterable[Transition]) -> dict[RollupKey, Counts]:
     return _rolled_up(everyone, OF_EVERYONE) | _rolled_up(users, OF_USERS)
 
 
+def renamed(sessions: Iterable[Session], user_id: str) -> dict[RollupKey, Counts]:
+    """Return what to add to the rollups so that these sessions are counted for another user; they must be locked."""
+    counts: defaultdict[RollupKey, Counts] = defaultdict(Counts)
+    for session in sessions:
+        if session.status.ended:
+            day = bucket_of(session.started_at, Granularity.DAY)
+            counts[RollupKey(Granularity.DAY, day, user_scope(session.user_id), MERGED_SHARD)].take_away(session)
+            counts[RollupKey(Granularity.DAY, day, user_scope(user_id), MERGED_SHARD)].move(session, None)
+    return dict(counts)
+
+
 def _rolled_up(finest: Mapping[_Cell, Counts], granularities: Iterable[Granularity]) -> dict[RollupKey, Counts]:
     """Return the counts at these granularities, without those that came to nothing."""
     rows: dict[RollupKey, Counts] = {}
@@ -102,4 +123,5 @@ def _rolled_up(finest: Mapping[_Cell, Counts], granularities: Iterable[Granulari
 
 
 def _sum(mine: Mapping[K, int], theirs: Mapping[K, int]) -> dict[K, int]:
-    return {key: mine.get(key, 0) + theirs.get(key, 0) for key in {**mine, **theirs}}
+    sums = {key: mine.get(key, 0) + theirs.get(key, 0) for key in {**mine, **theirs}}
+    return {key: count for key, count in sums.items() if count}

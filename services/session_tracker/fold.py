@@ -11,6 +11,7 @@ from services.contracts.events import CancelRequested, MessageSent, TrackedEvent
 from services.contracts.ids import derived_id
 from services.contracts.session import MessageRole, SessionStatus
 from services.session_tracker.lifecycle import Session, apply, opened, same_identity
+from services.session_tracker.personal import without_texts
 
 
 class Arrival(NamedTuple):
@@ -20,6 +21,16 @@ class Arrival(NamedTuple):
     recorded_at: datetime
     partition: int
     position: int
+    erased_as: str | None = None
+    """The id that stands for the event's user, if his data of this session is erased: nothing personal is kept of it.
+
+    None keeps everything.
+    """
+
+    @property
+    def user_id(self) -> str:
+        """The user of a session that the event opens."""
+        return self.erased_as or self.event.user_id
 
 
 class Message(NamedTuple):
@@ -28,7 +39,7 @@ class Message(NamedTuple):
     id: UUID
     session_id: UUID
     role: MessageRole
-    content: str
+    content: str | None
     created_at: datetime
 
 
@@ -70,18 +81,18 @@ def fold(session: Session | None, arrivals: Sequence[Arrival]) -> Folded:
     Where nothing is known, the first event says to whom the session belongs. Events that name another conversation,
     persona or user are refused.
     """
-    folded = Folded(session or opened(arrivals[0].event), arrivals[0].partition)
+    folded = Folded(session or _opened(arrivals[0]), arrivals[0].partition)
     for arrival in arrivals:
-        event = arrival.event
-        if not same_identity(folded.session, event):
+        event, erased_as = arrival.event, arrival.erased_as
+        if not same_identity(folded.session, event, erased_as):
             folded.refused.append(arrival)
             continue
         after = apply(folded.session, event)
         if after is None:
             folded.late.append(event)
         else:
-            folded.session, folded.changed = after, True
-            folded.messages.extend(_messages(event))
+            folded.session, folded.changed = after if erased_as is None else without_texts(after), True
+            folded.messages.extend(_messages(arrival))
             if type(event) is WebhookFailed:
                 folded.failure = event
         if type(event) is CancelRequested:
@@ -89,12 +100,21 @@ def fold(session: Session | None, arrivals: Sequence[Arrival]) -> Folded:
     return folded
 
 
-def _messages(event: TrackedEvent) -> Iterator[Message]:
+def _opened(arrival: Arrival) -> Session:
+    session = opened(arrival.event)
+    return session if arrival.erased_as is None else session._replace(user_id=arrival.erased_as)
+
+
+def _messages(arrival: Arrival) -> Iterator[Message]:
     # Derived ids: one message a role and session, however often it is told.
+    event = arrival.event
+    content: str | None
     if type(event) is MessageSent:
         role, content = MessageRole.USER, event.message
     elif type(event) is WebhookSucceeded:
         role, content = MessageRole.PERSONA, event.reply
     else:
         return
+    if arrival.erased_as is not None:
+        content = None
     yield Message(derived_id(event.session_id, role), event.session_id, role, content, event.occurred_at)

@@ -137,12 +137,13 @@ def apply(session: Session, event: LifecycleEvent) -> Session | None:
     return _ended(session, event) if what is END else _filled(session, event)
 
 
-def same_identity(session: Session, event: SessionEvent) -> bool:
-    """Tell whether the event names the session's own conversation, persona and user."""
-    return (session.conversation_id, session.persona_id, session.user_id) == (
-        event.conversation_id,
-        event.persona_id,
-        event.user_id,
+def same_identity(session: Session, event: SessionEvent, erased_as: str | None = None) -> bool:
+    """Tell whether the event names the session's own conversation, persona and user.
+
+    `erased_as` is the id that stands for the event's user where his data is erased: the session's may be either.
+    """
+    return (session.conversation_id, session.persona_id) == (event.conversation_id, event.persona_id) and (
+        session.user_id in (event.user_id, erased_as)
     )
 
 

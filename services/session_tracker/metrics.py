@@ -67,6 +67,10 @@ class TrackerMetrics:
             "chat_messages_republished", "Messages that Kafka had lost, published again", registry=registry
         )
         self.looks = Counter("chat_recovery_looks", "Looks for such messages", ["outcome"], registry=registry)
+        self.erased = Counter("chat_sessions_erased", "Sessions whose user's data was erased", registry=registry)
+        self.erasures_open = Gauge(
+            "chat_erasures_open", "Users whose data is being erased, as PostgreSQL counts", registry=registry
+        )
         self.rollup_drift = Gauge(
             "chat_rollup_drift",
             "Counts by which rollups were wrong, found and repaired since the start; above 0 is a bug",

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 from services.contracts.events import MessageSent, Metadata, TrackedEvent
 from services.contracts.ids import id_time
+from services.session_tracker.lifecycle import Session
 
 PERSONAL_KEYS = ("ipAddress", "userAgent", "deviceInfo")
 """What the gateway adds to metadata about the person's device. What an application adds is its own to judge."""
@@ -26,3 +27,8 @@ def foldable(event: TrackedEvent, now: datetime, keep: timedelta | None) -> Trac
     if keep is None or not isinstance(event, MessageSent) or id_time(event.session_id) > now - keep + AHEAD:
         return event
     return event.model_copy(update={"metadata": without_personal(event.metadata)})
+
+
+def without_texts(session: Session) -> Session:
+    """Return the session without what its user, or a persona for him, may have written into it."""
+    return session._replace(metadata={}, error_message=None)

@@ -69,6 +69,7 @@ def _not_accepted() -> ColumnElement[bool]:
 
 def _open_messages(after: UUID, which: ColumnElement[bool]) -> "Select[tuple[object, ...]]":
     session, sent = t.chat_sessions.c, t.session_events.alias("sent")
+    erased = exists().where(t.erasures.c.user_id == session.user_id, t.erasures.c.before > session.started_at)
     return (
         select(*(session[name] for name in _COMMON), sent.c.event_id, sent.c.occurred_at, sent.c.body)
         .join(sent, and_(sent.c.session_id == session.session_id, sent.c.type == "MessageSent"))
@@ -76,6 +77,7 @@ def _open_messages(after: UUID, which: ColumnElement[bool]) -> "Select[tuple[obj
             session.status == literal_column("'ACTIVE'"),
             session.session_id > after,
             sent.c.body["message"].astext.is_not(None),
+            ~erased,  # its text may still be there for a moment
             which,
         )
         .order_by(session.session_id)

@@ -9,11 +9,12 @@ from pydantic_core import to_json
 
 from services.contracts.session import FailureKind, SessionStatus
 from services.session_tracker import statements as sql
-from services.session_tracker.counts import Counts, RollupKey
+from services.session_tracker.counts import STATUSES, Counts, RollupKey
 from services.session_tracker.lifecycle import Session
 
 if TYPE_CHECKING:
     from asyncpg import Record
+    from sqlalchemy import RowMapping
 
 _row_of = attrgetter("session_id", *sql.MUTABLE_COLUMNS)
 _whole_row_of = attrgetter(*(key if key != "id" else "session_id" for key in sql.SESSION_COLUMNS))
@@ -21,7 +22,7 @@ _METADATA = sql.SESSION_COLUMNS.index("metadata")
 _MUTABLE_METADATA = sql.MUTABLE_COLUMNS.index("metadata") + 1
 
 
-def session_of(row: "Record") -> Session:
+def session_of(row: "Record | RowMapping") -> Session:
     """Return the session that a row of READ_SESSIONS, LOCK_SESSIONS or LOCK_STALE holds."""
     return Session(
         session_id=UUID(bytes=row["session_id"].bytes),
@@ -65,6 +66,16 @@ def rollups(counts: Mapping[RollupKey, Counts]) -> list[list[Any]]:
     for key, one in counts.items():
         same.setdefault(id(one), []).append(key)
     return [_rollup(keys, counts[keys[0]]) for keys in same.values()]
+
+
+def counts_of(rollup: Any) -> Counts:
+    """Return what a row of the rollups holds, its columns by their names in Python."""
+    return Counts(
+        [getattr(rollup, status.lower()) for status in STATUSES],
+        rollup.response_ms_sum,
+        dict(zip(rollup.failure_kinds, rollup.failure_counts, strict=True)),
+        dict(zip(rollup.response_buckets, rollup.response_counts, strict=True)),
+    )
 
 
 def _rollup(keys: Sequence[RollupKey], counts: Counts) -> list[Any]:

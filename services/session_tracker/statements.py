@@ -152,6 +152,13 @@ MARK_LATE = _sql(update(t.session_events).values(late=true()).where(_history_key
 DELETE_HISTORY = _sql(delete(t.session_events).where(_history_keys()))
 INSERT_MESSAGES = _sql(_insert(t.messages, MESSAGE_COLUMNS).on_conflict_do_nothing())
 CLAIM_CONVERSATIONS = _sql(_insert(t.conversations, ("conversation_id", "user_id")).on_conflict_do_nothing())
+BEFORES_OF_USERS = _sql(
+    select(t.erasures.c.user_id.label("user_id"), t.erasures.c.before)
+    .where(t.erasures.c.user_id == func.any(bindparam("users", type_=ARRAY(t.erasures.c.user_id.type))))
+    .with_for_update(read=True, key_share=True)
+)
+"""Until the asking transaction ends no erasure begins: FOR KEY SHARE takes a lock that `erasures.begin` waits for, and
+PostgreSQL takes it before it looks for rows."""
 INSERT_AUDIT = _sql(_insert(t.audit_log, AUDIT_COLUMNS))
 ADD_COUNTS = _add_counts()
 

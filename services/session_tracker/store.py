@@ -9,12 +9,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.contracts.events import MessageSent, SessionEvent
+from services.contracts.events import ErasureRequested, MessageSent, SessionEvent
 from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
-from services.runtime.pseudonyms import Pseudonyms
+from services.runtime.pseudonyms import Pseudonyms, is_erased
 from services.session_tracker import statements as sql
 from services.session_tracker.audit import entries_of, write_audit
 from services.session_tracker.counts import Counts, RollupKey, deltas
+from services.session_tracker.erasures import begin, told_of
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.fold import Arrival, Folded, Message, Transition, by_session, fold
 from services.session_tracker.lifecycle import Session
@@ -65,6 +66,7 @@ class SessionStore:
         Raises PassingFault where PostgreSQL is not to be had, RefusedByPostgres where it refuses the content.
         """
         async with self.transaction() as driver:
+            arrivals = await self._told_of_erasures(driver, arrivals)
             new = await _insert_history(driver, arrivals)
             work = _Work()
             await _fold_sessions(driver, new, work)
@@ -80,6 +82,10 @@ class SessionStore:
             events=len(new),
             late=sum(len(folded.late) for folded in work.folded),
         )
+
+    async def begin_erasures(self, requests: Sequence[ErasureRequested]) -> None:
+        """Make every later fold keep nothing personal of what the requests are about. Raises as `fold` does."""
+        await begin(self._engine, requests)
 
     async def move_progress(self, progress: Mapping[tuple[str, int], datetime]) -> None:
         """Say up to when each (topic, partition) is folded; never moves back."""
@@ -100,6 +106,16 @@ class SessionStore:
         async with self.transaction() as driver:
             return [session_of(row) for row in await driver.fetch(sql.READ_SESSIONS, list(session_ids))]
 
+    async def _told_of_erasures(self, driver: "Driver", arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+        """Return the arrivals, those of erased users as such: no erasure begins before this transaction ends."""
+        users = {arrival.event.user_id for arrival in arrivals}
+        if not users:
+            return arrivals
+        rows = await driver.fetch(sql.BEFORES_OF_USERS, list(users))
+        if not rows and not any(map(is_erased, users)):
+            return arrivals
+        return told_of([(row["user_id"], row["before"]) for row in rows], arrivals, self._pseudonyms)
+
     @asynccontextmanager
     async def transaction(self) -> "AsyncIterator[Driver]":
         """Open a transaction on the driver's own connection; errors come out as PassingFault or RefusedByPostgres."""
@@ -119,6 +135,11 @@ async def _driver_of(connection: AsyncConnection) -> "Driver":
         await connection.invalidate()
 
 
+async def driver_within(connection: AsyncConnection) -> "Driver":
+    """Return the driver's own connection, in the transaction that the statements before have begun."""
+    return (await connection.get_raw_connection()).driver_connection  # type: ignore[return-value]
+
+
 async def _insert_history(driver: "Driver", arrivals: Sequence[Arrival]) -> list[Arrival]:
     """Insert every event that the history does not hold yet; return those."""
     unique = {(arrival.event.session_id.int, arrival.event.event_id.int): arrival for arrival in reversed(arrivals)}
@@ -131,7 +152,9 @@ async def _insert_history(driver: "Driver", arrivals: Sequence[Arrival]) -> list
             type(event).__name__,
             event.occurred_at,
             arrival.recorded_at,
-            event.model_dump_json(by_alias=True, exclude_none=True, exclude=_COMMON),
+            None
+            if arrival.erased_as is not None
+            else event.model_dump_json(by_alias=True, exclude_none=True, exclude=_COMMON),
         )
         for _, arrival in sorted(unique.items())
         for event in (arrival.event,)
@@ -216,7 +239,7 @@ async def _claim_conversations(driver: "Driver", arrivals: Sequence[Arrival]) ->
     owners: dict[str, str] = {}
     messages = [arrival for arrival in arrivals if type(arrival.event) is MessageSent]
     for arrival in sorted(messages, key=lambda a: (a.recorded_at, a.event.event_id.int)):
-        owners.setdefault(arrival.event.conversation_id, arrival.event.user_id)
+        owners.setdefault(arrival.event.conversation_id, arrival.user_id)
     if owners:
         await driver.execute(sql.CLAIM_CONVERSATIONS, *columns(sorted(owners.items())))
 

@@ -19,6 +19,7 @@ from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_another_group
 from services.runtime.offsets import DoneOffsets
 from services.runtime.placement import partition_of
+from services.runtime.pseudonyms import is_erased
 from services.session_tracker.changes import publish_changes
 from services.session_tracker.faults import RefusedByPostgres
 from services.session_tracker.fold import Arrival
@@ -44,6 +45,7 @@ class Batch:
     records: Sequence[RawRecord]
     progress: Progress
     arrivals: list[Arrival] = field(default_factory=list)
+    erasures: list[ErasureRequested] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     committed: Sequence[Committed] = ()
     began: float = 0.0
@@ -98,12 +100,9 @@ class Tracker:
         batch = Batch(records, batch_progress(records, now))
         for position, record in enumerate(records):
             try:
-                arrival = self._arrival(record, position, now)
+                self._take(record, position, now, batch)
             except BadRecord as cause:
                 batch.letters.append(DeadLetter(record, cause))
-            else:
-                if arrival is not None:
-                    batch.arrivals.append(arrival)
             if position % SLICE == 0:
                 await asyncio.sleep(0)
         return batch
@@ -112,6 +111,8 @@ class Tracker:
         """Fold a batch: when this returns, PostgreSQL has it."""
         batch.began = time.perf_counter()
         records, letters = batch.records, batch.letters
+        if batch.erasures:
+            await self._store.begin_erasures(batch.erasures)
         batch.arrivals = await self._kept(batch.arrivals, records, letters)
         batch.committed = await self._fold(batch.arrivals, records, batch.progress, letters)
         letters += [
@@ -127,15 +128,19 @@ class Tracker:
         self._done.add(batch.records)
         self._measure(len(batch.records), batch.committed, time.perf_counter() - batch.began)
 
-    def _arrival(self, record: RawRecord, position: int, now: datetime) -> Arrival | None:
-        """Return the record's event, None where it is another group's; raise BadRecord where it may not be folded."""
+    def _take(self, record: RawRecord, position: int, now: datetime, batch: Batch) -> None:
+        """Add the record's event to the batch, unless it is another group's; raise BadRecord where it may not be."""
         if meant_for_another_group(record, TRACKER_GROUP):
-            return None
-        event = foldable(_tracked(record, now), now, self._keep_personal)
+            return
+        event = _tracked(record, now)
         if record.partition != partition_of(event.conversation_id):
             self._consumer_metrics.misplaced.labels(TRACKER_GROUP, record.topic).inc()
             logger.warning("A record of %s is on partition %d, not its key's.", record.topic, record.partition)
-        return Arrival(event, _timestamp(record), record.partition, position)
+        if isinstance(event, ErasureRequested):
+            batch.erasures.append(event)
+        else:
+            event = foldable(event, now, self._keep_personal)
+            batch.arrivals.append(Arrival(event, _timestamp(record), record.partition, position))
 
     async def _kept(
         self, arrivals: Sequence[Arrival], records: Sequence[RawRecord], letters: list[DeadLetter]
@@ -195,12 +200,12 @@ class Tracker:
         self._metrics.fold_seconds.observe(seconds)
 
 
-def _tracked(record: RawRecord, now: datetime) -> TrackedEvent:
-    """Return the event of a record that the tracker folds; raise BadRecord where there is none."""
+def _tracked(record: RawRecord, now: datetime) -> TrackedEvent | ErasureRequested:
+    """Return the event of a record that the tracker applies; raise BadRecord where there is none."""
     event = decode(record.topic, record.headers, record.value)
     admit(event, now)
-    if isinstance(event, ErasureRequested):
-        raise NotAdmitted("unsupported", "Erasure is not applied by this version; replay it to one that does.")
+    if isinstance(event, ErasureRequested) and is_erased(event.user_id):
+        raise NotAdmitted("erased-user", "userId is what stands for a user whose data was erased.")
     if isinstance(event, TimeoutSweep | SessionChanged | ReplyDelta):
         raise NotAdmitted("wrong-topic", f"{event.ce_type} is not for the tracker's fold.")
     return event

@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
@@ -28,14 +28,12 @@ from services.database.rollups import (
     readable_since,
 )
 from services.runtime.faults import PassingFault
-from services.session_tracker.counts import STATUSES, Counts, RollupKey
+from services.session_tracker.counts import Counts, RollupKey
 from services.session_tracker.drift import DRIFT, parameters, repairs
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.metrics import TrackerMetrics
-from services.session_tracker.store import write_counts
-
-if TYPE_CHECKING:
-    from services.session_tracker.store import Driver
+from services.session_tracker.rows import counts_of
+from services.session_tracker.store import driver_within, write_counts
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +184,7 @@ async def _reconcile(connection: AsyncConnection, granularity: Granularity, sinc
     drift = sum(int(abs(count)) for *_, count in cells)
     if drift:
         logger.error("Rollups by %s from %s on were wrong by %d and are repaired.", granularity, since, drift)
-        await write_counts(await _driver_of(connection), repairs(granularity, cells))
+        await write_counts(await driver_within(connection), repairs(granularity, cells))
         await connection.execute(
             insert(t.audit_log),
             entry(
@@ -215,15 +213,10 @@ async def _merge(connection: AsyncConnection, granularity: Granularity, bucket: 
     ).returning(*rollup)
     merged: dict[RollupKey, Counts] = {}
     for row in (await connection.execute(shards)).all():
-        counts = Counts(
-            [getattr(row, status.lower()) for status in STATUSES],
-            row.response_ms_sum,
-            dict(zip(row.failure_kinds, row.failure_counts, strict=True)),
-            dict(zip(row.response_buckets, row.response_counts, strict=True)),
-        )
+        counts = counts_of(row)
         key = RollupKey(granularity, bucket, row.scope, MERGED_SHARD)
         merged[key] = merged[key] + counts if key in merged else counts
-    await write_counts(await _driver_of(connection), merged)
+    await write_counts(await driver_within(connection), merged)
 
 
 def _removal(*which: ColumnElement[bool], most: int | None = None) -> Delete:
@@ -234,8 +227,3 @@ def _removal(*which: ColumnElement[bool], most: int | None = None) -> Delete:
     place: ColumnElement[Any] = literal_column("ctid")
     free = select(place).select_from(t.session_rollups).where(*which).limit(most).with_for_update(skip_locked=True)
     return delete(t.session_rollups).where(place == func.any(func.array(free.scalar_subquery())))
-
-
-async def _driver_of(connection: AsyncConnection) -> "Driver":
-    """Return the driver's own connection, in the transaction that the statements before have begun."""
-    return (await connection.get_raw_connection()).driver_connection  # type: ignore[return-value]

@@ -17,6 +17,9 @@ from services.api_gateway.audit import AuditLog
 from services.api_gateway.auth import Authenticator, Keys, SecretKey
 from services.api_gateway.conversations import Conversations
 from services.api_gateway.database import LENT_AT_ONCE, Database, DatabaseAway
+from services.api_gateway.downloads import Downloads
+from services.api_gateway.erasure_runner import ErasureRunner
+from services.api_gateway.erasures import Erasures
 from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import IdempotencyKeys
 from services.api_gateway.job_runner import JobRunner
@@ -46,6 +49,7 @@ from services.api_gateway.routes.retries import RetryRoutes
 from services.api_gateway.routes.sessions import SessionRoutes
 from services.api_gateway.routes.statistics import StatisticsRoutes
 from services.api_gateway.routes.templates import TemplateRoutes
+from services.api_gateway.routes.users import UserRoutes
 from services.api_gateway.sending import Sending
 from services.api_gateway.settings import GatewaySettings
 from services.api_gateway.shared_counts import SharedCounts
@@ -110,10 +114,13 @@ async def open_gateway(
     shared = _shared_counts(settings, metrics)
     idempotency_keys = IdempotencyKeys(database)
     app = build_app(settings, keys, database, idempotency_keys, publisher, changes, metrics, registry, audit, shared)
+    erasures = Erasures(database, settings.pseudonyms)
+    erasure_runner = ErasureRunner(erasures, idempotency_keys, Jobs(database), publisher)
     background = [
         asyncio.create_task(changes.run(), name="session changes"),
         asyncio.create_task(publisher.run(), name="publisher"),
         asyncio.create_task(JobRunner(Jobs(database), SessionReads(database), publisher).run(), name="bulk jobs"),
+        asyncio.create_task(erasure_runner.run(), name="erasures"),
         asyncio.create_task(_purge(idempotency_keys, Jobs(database)), name="purge"),
         asyncio.create_task(idempotency_keys.run(), name="idempotency keys"),
         asyncio.create_task(audit.run(), name="audit"),
@@ -167,20 +174,22 @@ def build_app(
         proxies=settings.proxies,
         metrics=metrics,
     )
+    downloads = Downloads(metrics)
     personas = Personas(settings.egress_rules, settings.secrets_key, settings.callback_urls is not None)
     routers = [
-        MessageRoutes(gate, database, Conversations(database), sending).router(),
+        MessageRoutes(gate, database, Conversations(database, settings.pseudonyms), sending).router(),
         LiveRoutes(gate, database, reads, changes).router(),
         StatisticsRoutes(gate, database).router(),
         CleanupRoutes(gate, database, idempotency_keys, publisher, changes).router(),
         BulkRoutes(gate, database, idempotency_keys, Jobs(database)).router(),
-        ExportRoutes(gate, database, reads, metrics).router(),
+        ExportRoutes(gate, database, reads, downloads).router(),
         SessionRoutes(gate, database, reads, changes, publisher).router(),
         RetryRoutes(gate, database, reads, changes, sending).router(),
         PersonaRoutes(gate, database, personas).router(),
         PersonaTestRoutes(gate, database, sending).router(),
         TemplateRoutes(gate, database).router(),
         AuditRoutes(gate, database).router(),
+        UserRoutes(gate, database, Erasures(database, settings.pseudonyms), downloads).router(),
         CallbackRoutes(settings.callback_urls, publisher, Limiter(_per_session(), shared)).router(),
     ]
     app = Starlette(

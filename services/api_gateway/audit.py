@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 EVERYONE = "*"
 """Instead of a user's id: all users."""
+USER_TARGET = "user:"
+"""Begins the target of an act that is about an end user."""
 DONE = "done"
 ASKED = "asked"
 """Of what goes through Kafka: the tracker writes what became of it."""
@@ -70,7 +72,7 @@ class AuditLog:
 
     def target_of(self, user_id: str) -> str:
         """Return how the log names an end user whose sessions are the target; all of them are `*`."""
-        return user_id if user_id == EVERYONE else f"user:{self.name_of(user_id)}"
+        return user_id if user_id == EVERYONE else f"{USER_TARGET}{self.name_of(user_id)}"
 
     def name_of(self, user_id: str) -> str:
         """Return how the log names an end user."""

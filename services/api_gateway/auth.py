@@ -12,6 +12,7 @@ from services.api_gateway.problems import Problem
 from services.api_gateway.scopes import Scope, WrongClaim, scopes_of, service_of
 from services.contracts import NotAdmitted
 from services.contracts.admission import admit_id
+from services.runtime.pseudonyms import is_erased
 
 MAX_TOKEN_CHARACTERS = 8192
 LONGEST_CACHED_SECONDS = 300.0
@@ -128,6 +129,8 @@ def _caller_of(claims: Mapping[str, Any]) -> Caller:
         raise _refused(f"The token is not valid here: {error.explanation}") from None
     except WrongClaim as error:
         raise _refused(f"The token is not valid here: {error}") from None
+    if is_erased(claims["sub"]):
+        raise _refused("The token is not valid here: its `sub` is what stands for a user whose data was erased.")
     roles = claims.get("roles", [])
     return Caller(
         claims["sub"], isinstance(roles, list) and "ADMIN" in roles, service, scopes, expires_at=float(claims["exp"])

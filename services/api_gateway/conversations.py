@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from services.api_gateway.cache import BoundedCache
 from services.api_gateway.database import Database, DatabaseAway
 from services.database.tables import conversations
+from services.runtime.pseudonyms import Pseudonyms
 
 CACHED_OWNERS = 100_000
 CLAIM_SECONDS = 2.0
@@ -19,12 +20,15 @@ CLAIM_TRIES = 3
 class Conversations:
     """Claims conversations for users; owners never change, so they are remembered."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, pseudonyms: Pseudonyms) -> None:
         self._database = database
+        self._pseudonyms = pseudonyms
         self._owners: BoundedCache[str, str] = BoundedCache(CACHED_OWNERS)
 
     async def claim(self, conversation_id: str, user_id: str) -> bool:
         """Make the conversation the user's if it is nobody's; return False if it is someone else's.
+
+        What was his before his data was erased is his still.
 
         While PostgreSQL is away a conversation whose owner is not remembered counts as the user's: the tracker
         claims it when it folds the message.
@@ -37,7 +41,7 @@ class Conversations:
             except (DatabaseAway, TimeoutError):
                 return True
             self._owners.put(conversation_id, owner)
-        return owner == user_id
+        return owner == user_id or self._pseudonyms.stands_for(owner, user_id)
 
     async def _owner(self, conversation_id: str, user_id: str) -> str:
         # A claim that commits between the two halves of the statement is seen by neither, but by the next try.

@@ -50,6 +50,12 @@ AUDIT_ENTRY = {
     "id": ID, "at": WHEN, "actorKind": "admin", "actor": "root", "action": "persona.put", "target": "support",
     "outcome": "done", "address": "192.0.2.7", "details": {"host": "n8n.example.com"},
 }  # fmt: skip
+ERASURE = {
+    "erasureId": ID, "user": "user:9f86d081884c7d659a2feaa0c55ad015", "requestedBy": "root", "before": WHEN,
+    "state": "finished", "createdAt": WHEN, "finishedAt": "2026-11-22T12:00:03Z", "conversations": 3, "sessions": 12,
+    "messages": 23, "events": 25, "remains": [{"topic": "chat.messages.v1", "until": "2026-12-06T12:00:03Z"}],
+}  # fmt: skip
+USER_DATA = {"kind": "message", "sessionId": ID, "role": "user", "content": "hello", "createdAt": WHEN}
 JOB = {
     "jobId": ID, "requestedBy": "root", "action": "retry", "filter": "status:FAILED failure:timeout persona:support",
     "reason": None, "dryRun": False, "perSecond": 10, "state": "running", "error": None, "done": 40, "skipped": 2,

@@ -42,12 +42,21 @@ class Writer:
         """Whether what it writes is gzip."""
         return self._deflate is not None
 
+    def headers(self, name: str) -> dict[str, str]:
+        """Return the headers of an answer that a browser keeps as a file of this name."""
+        headers = {
+            "content-type": self._form.media_type,
+            "content-disposition": f'attachment; filename="{name}.{self._form}"',
+            "vary": "accept-encoding",
+        }
+        return {**headers, "content-encoding": "gzip"} if self.compressed else headers
+
     def beginning(self) -> bytes:
         """Return what comes before the first page."""
         return self._packed(_table([COLUMNS]) if self._form is Format.CSV else b"")
 
     def page(self, sessions: Sequence[dict[str, Any]]) -> bytes:
-        """Return the sessions of a page, one a line."""
+        """Return the sessions of a page, or as NDJSON whatever else it holds, one a line."""
         if self._form is Format.CSV:
             return self._packed(_table([[_cell(session[name]) for name in COLUMNS] for session in sessions]))
         return self._packed(b"".join(as_json(session) + b"\n" for session in sessions))

@@ -151,6 +151,13 @@ class IdempotencyKeys:
             total += gone
         return total
 
+    async def forget(self, user_id: str, before: datetime) -> None:
+        """Delete the keys of a user that were made before a time: their repeats are new requests then."""
+        async with self._database.statements() as connection:
+            await connection.execute(
+                delete(idempotency_keys).where(_KEYS.user_id == user_id, _KEYS.created_at < before)
+            )
+
     async def _insert(self, requests: Sequence[_Dated]) -> Sequence[Ticket | None]:
         """Write the keys that are new, or have expired; return a ticket to the first request with each of these."""
         tickets: dict[_Place, Ticket] = {}

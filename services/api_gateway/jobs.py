@@ -17,6 +17,8 @@ from sqlalchemy.engine import Row
 from services.api_gateway.bodies import BulkBody
 from services.api_gateway.bulk import Item, ItemOutcome, JobState
 from services.api_gateway.database import Database
+from services.api_gateway.filters.errors import InvalidFilter
+from services.api_gateway.filters.meaning import USER, users_named
 from services.database.tables import chat_sessions, job_items, jobs
 
 KEPT = timedelta(days=30)
@@ -128,6 +130,18 @@ class Jobs:
             counts = {"done": jobs.c.done + done, "skipped": jobs.c.skipped + len(outcomes) - done}
             await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(counts))
 
+    async def forget(self, user_id: str, before: datetime) -> None:
+        """Take filters that name a user out of the jobs from before a time; one that still runs is cancelled."""
+        told = select(jobs.c.job_id, jobs.c.filter).where(jobs.c.created_at < before, jobs.c.filter.contains(USER))
+        async with self.database.statements() as connection:
+            rows = (await connection.execute(told)).all()
+        for job_id, text in rows:
+            if not _names(text, user_id):
+                continue
+            await self.end(job_id, JobState.CANCELLED, "The data of the user whom its filter named is erased.")
+            async with self.database.statements() as connection:
+                await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(filter=None))
+
     async def purge(self, now: datetime) -> None:
         """Delete jobs of a month ago, their items before them, some at a time."""
         old = select(jobs.c.job_id).where(jobs.c.created_at < now - KEPT)
@@ -139,6 +153,14 @@ class Jobs:
                 gone = (await connection.execute(delete(job_items).where(doomed))).rowcount
         async with self.database.statements() as connection:
             await connection.execute(delete(jobs).where(jobs.c.created_at < now - KEPT))
+
+
+def _names(text: str, user_id: str) -> bool:
+    try:
+        return user_id in users_named(text)
+    except InvalidFilter:
+        # It meant something only to an earlier version: nobody will run it again.
+        return False
 
 
 def _running(job_id: UUID) -> ColumnElement[bool]:

@@ -22,6 +22,8 @@ class Scope(StrEnum):
     TEMPLATES_READ = "templates:read"
     TEMPLATES_WRITE = "templates:write"
     AUDIT_READ = "audit:read"
+    USERS_READ = "users:read"
+    USERS_ERASE = "users:erase"
 
 
 ABOUT: Mapping[Scope, str] = {
@@ -36,6 +38,8 @@ ABOUT: Mapping[Scope, str] = {
     Scope.TEMPLATES_READ: "read templates (admins)",
     Scope.TEMPLATES_WRITE: "set up and delete templates (admins)",
     Scope.AUDIT_READ: "read the audit log (admins)",
+    Scope.USERS_READ: "read everything about a user (admins)",
+    Scope.USERS_ERASE: "erase a user's data (admins)",
 }
 
 

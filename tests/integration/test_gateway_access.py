@@ -123,6 +123,9 @@ CALLS: Mapping[tuple[str, str], Call] = {
     ("GET", "/api/templates/{templateId}/versions/{version}"): Call(
         Scope.TEMPLATES_READ, "/api/templates/{template}/versions/1", 403, 403, 200
     ),
+    ("GET", "/api/users/{userId}/data"): Call(Scope.USERS_READ, "/api/users/ada/data", 403, 403, 200),
+    ("DELETE", "/api/users/{userId}/data"): Call(Scope.USERS_ERASE, "/api/users/ada/data", 403, 403, 202),
+    ("GET", "/api/erasures/{erasureId}"): Call(Scope.USERS_ERASE, "/api/erasures/{erasure}", 403, 403, 200),
     ("GET", "/api/audit"): Call(Scope.AUDIT_READ, "/api/audit", 403, 403, 200),
 }
 OPEN: Mapping[tuple[str, str], tuple[str, int]] = {
@@ -215,7 +218,9 @@ class World:
         )
         bulk = {"action": "cancel", "ids": [str(session_id)], "dryRun": True}
         job = await self.call("POST", "/api/chat-sessions/bulk", token("root", admin=True), bulk)
+        erasure = await self.call("DELETE", "/api/users/carol/data", token("root", admin=True))
         self.ids = {
+            "erasure": erasure.json()["erasureId"],
             "job": job.json()["jobId"],
             "session": str(session_id),
             "conversation": str(ended["conversation_id"]),
@@ -239,7 +244,8 @@ def routes(gateway: Gateway) -> set[tuple[str, str]]:
     for route in gateway.app.routes:
         assert isinstance(route, Route | Mount), route
         methods = set(route.endpoints if isinstance(route, Calls) else getattr(route, "methods", None) or {"GET"})
-        served |= {(method, route.path) for method in methods - {"HEAD"}}
+        path = route.path if isinstance(route, Mount) else route.path_format
+        served |= {(method, path) for method in methods - {"HEAD"}}
     return served
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from services.api_gateway import app
+from services.api_gateway import app, downloads
 from services.api_gateway.answer_models import Session
 from services.api_gateway.exports import COLUMNS, takes_gzip
 from services.api_gateway.routes import exports
@@ -171,7 +171,7 @@ async def test_exports_are_few_and_end_with_their_clients(gateway: Gateway) -> N
     await add_many(gateway, 20_000, padding=2_000)
     async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http:
         streams, readers = [], []
-        for _ in range(exports.MOST_AT_ONCE):
+        for _ in range(downloads.MOST_AT_ONCE):
             stream = http.stream("GET", EXPORT, headers={**ADA, **PLAIN})
             answer = await stream.__aenter__()
             readers.append(answer.aiter_raw())
@@ -180,9 +180,9 @@ async def test_exports_are_few_and_end_with_their_clients(gateway: Gateway) -> N
         refused = await gateway.get(EXPORT, BOB)
         assert (refused.status_code, refused.json()["code"]) == (503, "too-many-exports")
         assert refused.headers["retry-after"] == "10"
-        assert await under_way(gateway) == exports.MOST_AT_ONCE
+        assert await under_way(gateway) == downloads.MOST_AT_ONCE
         await streams.pop().__aexit__(None, None, None)
-        await count(gateway, exports.MOST_AT_ONCE - 1)
+        await count(gateway, downloads.MOST_AT_ONCE - 1)
         assert (await gateway.get(EXPORT, BOB)).status_code == 200
         for stream in streams:
             await stream.__aexit__(None, None, None)

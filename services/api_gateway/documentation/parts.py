@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from services.api_gateway import answer_models as shape
 from services.api_gateway import examples
 from services.api_gateway.bodies import BulkBody, CancelBody, CleanupBody, MessageBody
+from services.api_gateway.erasure_answers import Erasure
 from services.api_gateway.filters.grammar import MAX_CHARACTERS
 from services.api_gateway.filters.meaning import FIELDS, METADATA
 from services.api_gateway.persona_bodies import PersonaBody, PersonaTestBody
@@ -21,7 +22,7 @@ SHOWN_MODELS: list[type[BaseModel]] = [
     shape.Accepted, shape.LeftSession, shape.ReplyPiece,
     shape.Session, shape.EndedSession, shape.SessionDetail, shape.SessionList, shape.Statistics, shape.Sweep,
     shape.History, shape.Job, shape.JobItems, shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken,
-    shape.AuditList, Template, TemplateList, shape.ProblemDetails,
+    shape.AuditList, Erasure, Template, TemplateList, shape.ProblemDetails,
 ]  # fmt: skip
 TAKEN_MODELS: list[type[BaseModel]] = [
     MessageBody, BulkBody, CancelBody, CleanupBody, PersonaBody, PersonaTestBody, TemplateBody,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from services.api_gateway.filters import values
 from services.api_gateway.filters.errors import InvalidFilter
-from services.api_gateway.filters.grammar import Operator, Parsed, Says, Term, Test
+from services.api_gateway.filters.grammar import Operator, Parsed, Says, Term, Test, parse
 from services.api_gateway.filters.tree import And, Leaf, Not, Or, Tree, fold, leaves
 from services.contracts.session import FailureKind, SessionStatus
 
@@ -92,6 +92,12 @@ def understood(parsed: Parsed, fields: Collection[str] = FIELDS) -> Filter:
 def names(tree: Filter, field: str) -> bool:
     """Return whether the filter says anything of the field."""
     return any(isinstance(leaf, Is) and leaf.field == field for leaf, _ in leaves(tree))
+
+
+def users_named(text: str) -> set[str]:
+    """Return the users whom a filter names; raise InvalidFilter where it means nothing."""
+    found = [leaf for leaf, _ in leaves(understood(parse(text)))]
+    return {str(value) for leaf in found if isinstance(leaf, Is) and leaf.field == USER for value in leaf.values}
 
 
 def _every(parts: Sequence[Filter]) -> Filter:

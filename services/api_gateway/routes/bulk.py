@@ -15,7 +15,7 @@ from services.api_gateway.database import Database
 from services.api_gateway.documentation.sessions import CANCEL_JOB, GET_JOB, GET_JOB_ITEMS, START_JOB
 from services.api_gateway.filters.errors import InvalidFilter
 from services.api_gateway.filters.grammar import parse
-from services.api_gateway.filters.meaning import understood
+from services.api_gateway.filters.meaning import understood, users_named
 from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import IdempotencyKeys, keyed_request
 from services.api_gateway.jobs import Jobs
@@ -59,7 +59,7 @@ class BulkRoutes:
             ticket = await self.keys.ticket(keyed, now)
             job_id, now = ticket.session_id, ticket.created_at
         if await self.jobs.add(job_id, caller.user_id, body, now):
-            await self._record(caller, ACTION, job_id, body.model_dump(mode="json", exclude={"ids"}))
+            await self._record(caller, ACTION, job_id, self._details(body))
         if keyed is not None:
             self.keys.published(keyed, datetime.now(UTC))
         return answer(await self._told(job_id), 202, {"location": f"{PATH}/{job_id}", "retry-after": "1"})
@@ -99,6 +99,13 @@ class BulkRoutes:
     async def _record(self, caller: Caller, action: str, job_id: UUID, details: dict[str, Any] | None = None) -> None:
         async with self.database.statements() as connection:
             await self.gate.audit.record(connection, caller, action, str(job_id), details=details)
+
+    def _details(self, body: BulkBody) -> dict[str, Any]:
+        """Return what the audit log keeps of a job: a filter that names users only as whom it names."""
+        details = body.model_dump(mode="json", exclude={"ids"})
+        if body.filter is not None and (users := users_named(body.filter)):
+            details |= {"filter": None, "users": sorted(map(self.gate.audit.target_of, users))}
+        return details
 
     async def _told(self, job_id: UUID) -> dict[str, Any]:
         job = await self.jobs.told(job_id)

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 BENCHES := bench-roundtrip bench-dispatcher bench-latency bench-neighbours bench-tracker bench-queries bench-sweep \
-	bench-retention bench-export bench-gateway bench-live
+	bench-retention bench-export bench-gateway bench-live bench-erasure
 .PHONY: help setup run test test-kafka test-cluster test-ledger fuzz n8n test-n8n check format lock bench $(BENCHES)
 
 help: ## List the targets
@@ -100,3 +100,6 @@ bench-gateway: setup ## Messages accepted, sessions and lists read by the gatewa
 
 bench-live: setup ## What CLIENTS (1000) streams cost a gateway at RATE (1000) changes/s: memory, delay
 	@$(BIN)/python -m tests.benchmarks.live --clients $(or $(CLIENTS),1000) --rate $(or $(RATE),1000)
+
+bench-erasure: setup ## The fold's rate, and its longest wait, while a user with SESSIONS sessions (100 thousand) is erased
+	@$(BIN)/python -m tests.benchmarks.erasure --sessions $(or $(SESSIONS),100000)

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,8 +32,8 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 CHUNK = 200
 """Sessions, or conversations, in one transaction."""
-PAUSE_SECONDS = 0.05
-"""Between two transactions, which leaves the disk and the processor to the fold."""
+REST = 3.0
+"""How long it rests after a transaction, as a multiple of its time: the fold needs the machine."""
 _LOCK = 0x6572_6173  # "eras": one tracker at a time
 
 _ERASURE, _SESSION, _ROLLUP = t.erasures.c, t.chat_sessions.c, t.session_rollups.c
@@ -79,12 +81,12 @@ class Erasing:
     async def _erase(self, erasure: Erasure) -> None:
         after: UUID | None = UUID(int=0)
         while after is not None:
-            after = await self._erase_sessions(erasure, after)
-            await asyncio.sleep(PAUSE_SECONDS)
+            async with _resting():
+                after = await self._erase_sessions(erasure, after)
         changed = CHUNK
         while changed == CHUNK:
-            changed = await self._erase_conversations(erasure)
-            await asyncio.sleep(PAUSE_SECONDS)
+            async with _resting():
+                changed = await self._erase_conversations(erasure)
         await self._finish(erasure)
 
     async def _finish(self, erasure: Erasure) -> None:
@@ -136,6 +138,14 @@ class Erasing:
             changed = (await connection.execute(given.values({conversation.user_id: erasure.erased_id}))).rowcount
             await _count(connection, erasure, conversations=changed)
         return changed
+
+
+@asynccontextmanager
+async def _resting() -> AsyncIterator[None]:
+    """Rest after what is done within."""
+    began = time.monotonic()
+    yield
+    await asyncio.sleep((time.monotonic() - began) * REST)
 
 
 _COUNTED = ("conversations", "sessions", "messages", "events")

@@ -134,7 +134,7 @@ class World:
 
 @pytest.fixture
 async def world(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(erasing, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(erasing, "REST", 0)
     engine = build_engine(postgres_url, pool_size=8)
     async with connected(postgres_url) as rows:
         yield World(engine, rows, postgres_url, TrackerMetrics(CollectorRegistry()))

@@ -268,6 +268,23 @@ def test_sessions_are_for_their_own_user(person) -> None:
     assert admin.session(session_id)["status"] == "COMPLETED"
 
 
+def test_a_user_is_erased_and_goes_on(person) -> None:
+    alice, bob, admin = person(), person(), person(admin=True)
+    conversation = str(uuid4())
+    before = alice.send("echo", "my kangaroo", conversation=conversation, wait=30)
+    path = f"/api/users/{alice.user_id}/data"
+    assert "my kangaroo" in admin.http.get(path).text
+    receipt = admin.http.delete(path).headers["location"]
+    until(lambda: admin.http.get(receipt).json()["state"] == "finished")
+    assert admin.http.get(receipt).json()["messages"] == 2
+    assert alice.http.get(f"/api/chat-sessions/{before['sessionId']}").status_code == 404
+    assert [said["content"] for said in admin.session(before["sessionId"])["messages"]] == [None, None]
+    assert "my kangaroo" not in admin.http.get(path).text
+    assert alice.send("echo", "again", conversation=conversation, wait=30)["status"] == "COMPLETED"
+    foreign = bob.http.post(f"/api/conversations/{conversation}/messages", json={"personaId": "echo", "message": "hi"})
+    assert foreign.status_code == 404
+
+
 def test_repeating_a_request_opens_one_session(person, stack) -> None:
     alice, url, headers = person(), f"/api/conversations/{uuid4()}/messages", {"idempotency-key": str(uuid4())}
     body = {"personaId": "echo", "message": "once"}

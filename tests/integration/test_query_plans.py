@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import event, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -24,12 +25,18 @@ from services.api_gateway.reads import SessionReads
 from services.api_gateway.selection import Selection
 from services.api_gateway.statistics import Span
 from services.api_gateway.statistics_reads import Question, tallies
+from services.api_gateway.user_data import UserData
+from services.contracts import ErasureRequested, new_id
 from services.database.engine import build_engine
 from services.database.partitions import id_at
-from services.database.tables import chat_sessions
+from services.database.tables import chat_sessions, erasures
 from services.local.postgres import EmbeddedPostgres
+from services.runtime.pseudonyms import Pseudonyms
+from services.session_tracker import erasing
 from services.session_tracker import statements as sql
 from services.session_tracker.endings import START
+from services.session_tracker.erasing import Erasing
+from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.recovery import open_messages, untouched_since
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
@@ -139,6 +146,10 @@ async def test_what_is_seeded_is_counted_as_the_tracker_would_have(seeded_url: s
 
 @pytest.fixture
 async def plans(engine: AsyncEngine) -> Plans:
+    return plans_of(engine)
+
+
+def plans_of(engine: AsyncEngine) -> Plans:
     plans = Plans()
 
     def listen(connection: Any, _record: object) -> None:
@@ -268,6 +279,42 @@ async def test_a_search_for_overdue_callbacks_reads_only_those(seeded_url: str) 
             assert [row["deadline_at"] for row in found] == [UNTIL + timedelta(seconds=n) for n in range(1, 31)]
             plans.assert_indexed()
             assert plans.read() == len(found)
+
+
+async def test_everything_about_a_user_is_read_by_index(engine: AsyncEngine, plans: Plans) -> None:
+    async with plans.of_one_call():
+        pages = [page async for page in UserData(Database(engine), "user-3", "unnamed").pages()]
+    [counts] = [line["counts"] for line in pages[-1]]
+    plans.assert_indexed()
+    assert plans.read() <= 2 * (counts["session"] + counts["message"] + counts["event"])
+    assert "conversations" not in {n.get("Relation Name") for n in plans.nodes() if n["Node Type"] == "Seq Scan"}
+
+
+async def test_a_user_is_erased_by_index(
+    seeded_url: str, postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasing, "REST", 0)
+    monkeypatch.setattr(erasing, "CHUNK", 20)
+    postgres_server.run_sql("CREATE DATABASE erased_for_plans TEMPLATE seeded_for_plans STRATEGY file_copy")
+    engine = build_engine(postgres_server.url("erased_for_plans"), pool_size=3)
+    plans = plans_of(engine)
+    request = ErasureRequested(
+        event_id=new_id(), occurred_at=UNTIL, conversation_id="c", user_id="user-3", requested_by="root", before=UNTIL
+    )
+    try:
+        await SessionStore(engine).begin_erasures([request])
+        async with plans.of_one_call():
+            await Erasing(engine, Pseudonyms(None), TrackerMetrics(CollectorRegistry())).run(UNTIL)
+        async with engine.connect() as connection:
+            done = (await connection.execute(select(erasures))).one()
+    finally:
+        await engine.dispose()
+        postgres_server.run_sql("DROP DATABASE erased_for_plans WITH (FORCE)")
+    assert done.sessions > 40
+    plans.assert_indexed()
+    # Each row is found and written; what a chunk has written it leaves behind for the next one's index to skip.
+    assert plans.read() <= 6 * (done.sessions + done.messages + done.events)
+    assert "conversations" not in {n.get("Relation Name") for n in plans.nodes() if n["Node Type"] == "Seq Scan"}
 
 
 async def test_a_read_of_one_session_looks_into_its_own_month_only(engine: AsyncEngine, plans: Plans) -> None:

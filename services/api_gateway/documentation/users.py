@@ -6,7 +6,7 @@ from services.api_gateway import examples
 from services.api_gateway.documentation.parts import NAME, UUID, call, parameter
 from services.api_gateway.scopes import Scope
 
-USER_ID = parameter("userId", "path", NAME, "The `sub` of his tokens")
+USER_ID = parameter("userId", "path", NAME, "The `sub` of his tokens; what begins with `erased:` is no user")
 EXPORT_USER = call(
     "Get everything about a user",
     "For admins. JSON lines, streamed, gzip by `Accept-Encoding`; `kind` says what a line is: `user` (the first), "

@@ -1,9 +1,12 @@
-"""What is asked to be erased, and of whom older events come in without personal data; conversations by their owner."""
+"""What is asked to be erased, and of whom older events come in without personal data; conversations by their owner.
+
+Claiming conversations waits while their index is built: some seconds for each ten million of them.
+"""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
+revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None

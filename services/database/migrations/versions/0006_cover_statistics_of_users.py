@@ -5,7 +5,7 @@ Writing sessions waits while the index is built: some seconds for each ten milli
 
 from alembic import op
 
-revision = "0008"
+revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None

@@ -39,4 +39,5 @@ erasures = Table(
     Column("finishedAt", Time, key="finished_at"),
     PrimaryKeyConstraint("user_id", "before"),
 )
-Index(None, erasures.c.begun_at, postgresql_where=erasures.c.finished_at.is_(None))
+Index(None, erasures.c.begun_at)
+Index("ix_erasures_unfinished", erasures.c.begun_at, postgresql_where=erasures.c.finished_at.is_(None))

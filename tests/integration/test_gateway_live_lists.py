@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
 from services.api_gateway.answer_models import Session
 from services.api_gateway.live import lists, recent
 from services.contracts import FailureKind, SessionStatus, new_id
+from services.contracts.ids import id_time
+from services.database.tables import erasures
 from services.local.postgres import EmbeddedPostgres
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway
 from tests.integration.live import LIVE, Tells, listening_to_list, live_gateway, telling
@@ -120,6 +123,25 @@ async def test_who_comes_back_is_told_all_that_he_missed_and_nothing_twice(
             told += await again.sessions(7 + 2 * round_ if round_ < 4 else 100 - len(told))
             known = again.last_id
     assert sorted(told) == sorted(str(one) for one in sent)
+
+
+@pytest.mark.parametrize("query", [{}, {"q": "-persona:other", "userId": "*"}], ids=["all", "filter"])
+async def test_who_comes_back_is_told_nothing_that_was_erased(
+    gateway: Gateway, tells: Tells, query: dict[str, str]
+) -> None:
+    headers = ROOT if query else ADA
+    async with listening_to_list(gateway, headers=headers, **query) as first:
+        known = first.last_id
+    old = new_id()
+    gone = await tells.change(old, metadata={"note": "kangaroo"})
+    stays = await tells.change(UUID(int=old.int + (2 << 80)))  # begun two milliseconds later
+    before = id_time(old) + timedelta(milliseconds=1)
+    erasure = {"user_id": "ada", "before": before, "requested_by": "root", "begun_at": before}
+    async with listening_to_list(gateway, headers=headers, known=known, **query) as still:
+        assert await still.sessions(2) == [gone, stays]
+    await gateway.execute(erasures.insert().values(erasure))
+    async with listening_to_list(gateway, headers=headers, known=known, **query) as after:
+        assert await after.sessions(1) == [stays]
 
 
 async def test_another_gateway_goes_on_where_one_stopped(broker: str, postgres_url: str, tells: Tells) -> None:

@@ -75,6 +75,20 @@ async def test_a_session_is_watched_to_its_end(gateway: Gateway, tells: Tells) -
         await again.expect_end()
 
 
+async def test_who_watches_a_session_that_is_erased_is_told_nothing_more(gateway: Gateway, tells: Tells) -> None:
+    session_id = await gateway.add_session(metadata={"note": "kangaroo"})
+    nobodys = {"user_id": "erased:0123", "metadata": {}}
+    async with listening(gateway, live(session_id)) as ada, listening(gateway, live(session_id), ROOT) as root:
+        for listener in (ada, root):
+            assert (await listener.expect("session")).data["metadata"] == {"note": "kangaroo"}
+        await gateway.end_session(session_id, SessionStatus.CANCELLED, **nobodys)
+        await tells.change(session_id, SessionStatus.CANCELLED, 2, ended_at=datetime.now(UTC), user_id="erased:0123")
+        assert (await ada.expect("reconnect")).data == {"reason": "failed"}
+        last = await root.expect("session")
+        assert (last.data["status"], last.data["userId"], last.data["metadata"]) == ("CANCELLED", "erased:0123", {})
+    assert (await gateway.get(live(session_id))).status_code == 404
+
+
 async def test_a_session_that_has_ended_is_told_and_that_is_all(gateway: Gateway) -> None:
     session_id = await gateway.add_session(status=SessionStatus.CANCELLED, ended_at=datetime.now(UTC), version=2)
     async with listening(gateway, live(session_id)) as ada:

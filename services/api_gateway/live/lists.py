@@ -9,6 +9,7 @@ from enum import StrEnum
 from services.api_gateway.database import Database
 from services.api_gateway.filters.meaning import EVERYTHING
 from services.api_gateway.live.audience import Audience, Turn, Undecided
+from services.api_gateway.live.erased import Erased, erased_lately
 from services.api_gateway.live.frames import STILL_THERE, event, with_id, with_retry
 from services.api_gateway.live.matching import Matcher
 from services.api_gateway.live.positions import Offsets, list_id
@@ -97,10 +98,11 @@ class LiveLists:
         await matcher.find([])
         return matcher
 
-    async def read(self, known: Offsets) -> None:
+    async def read(self, known: Offsets) -> Erased | None:
         """Read what came after `known`, little by little, for `watched` does it without a break.
 
-        Where `known` is ahead of what Kafka has told here, wait for it, for a second.
+        Where `known` is ahead of what Kafka has told here, wait for it, for a second. Returns whose data was erased
+        meanwhile; None while PostgreSQL does not tell.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(AHEAD_SECONDS):
@@ -112,15 +114,22 @@ class LiveLists:
             _ = change.told
             if number % READ_TOGETHER == 0:
                 await asyncio.sleep(0)
+        return await erased_lately(self._database)
 
     @contextlib.contextmanager
     def watched(
-        self, selection: Selection, matcher: Matcher | None, stream: Stream, known: Offsets | None
+        self,
+        selection: Selection,
+        matcher: Matcher | None,
+        stream: Stream,
+        known: Offsets | None = None,
+        erased: Erased | None = None,
     ) -> Iterator[None]:
-        """Let the stream tell what changes from now on, and before that what came after `known`."""
+        """Let the stream tell what changes from now on, and before that what came after `known` and is not erased."""
         audiences = self._audiences.setdefault(selection.user_id, {})
         audience = audiences.setdefault(selection, Audience(matcher, self._metrics))
-        self._greet(audience, selection, stream, known)
+        missed = [] if known is None else self._missed(selection, known, erased)
+        self._greet(audience, stream, known, missed)
         audience.streams.add(stream)
         try:
             yield
@@ -139,8 +148,9 @@ class LiveLists:
             return STILL_THERE
         return with_id(list_id(self._recent.ends), _POSITION)
 
-    def _greet(self, audience: Audience, selection: Selection, stream: Stream, known: Offsets | None) -> None:
-        missed = [] if known is None else self._missed(selection, known)
+    def _greet(
+        self, audience: Audience, stream: Stream, known: Offsets | None, missed: list[Undecided] | Reload
+    ) -> None:
         begins = self._recent.ends if known is None or isinstance(missed, Reload) else known
         # Clients that were cut off together do not all come back at once.
         stream.put(with_retry(random.randint(*RETRY_MS), with_id(list_id(begins), _POSITION)))  # noqa: S311
@@ -155,16 +165,16 @@ class LiveLists:
             self._undecided.add(audience)
             self._has_undecided.set()
 
-    def _missed(self, selection: Selection, known: Offsets) -> list[Undecided] | Reload:
+    def _missed(self, selection: Selection, known: Offsets, erased: Erased | None) -> list[Undecided] | Reload:
         missed = None if self._is_ahead(known) else self._recent.since(known)
-        if missed is None:
+        if missed is None or erased is None:
             return Reload.GONE
         found: list[Undecided] = []
         offsets, size = list(known), 0
         for change in missed:
             offsets[change.partition] = change.offset + 1
             told = change.told
-            if told is not None and selection.user_id in {None, told.user_id}:
+            if told is not None and selection.user_id in {None, told.user_id} and not erased.holds(told):
                 size += len(told.frame)
                 if len(found) == MOST_MISSED or size > MOST_MISSED_BYTES:
                     return Reload.TOO_MUCH

@@ -10,6 +10,7 @@ from services.api_gateway.live.positions import SessionPosition, session_id
 from services.api_gateway.live.recent import Change, Delta, RecentDeltas, Told
 from services.api_gateway.live.stream import RETRY_MS, End, Stream
 from services.api_gateway.metrics import GatewayMetrics
+from services.runtime.pseudonyms import is_erased
 
 Json = dict[str, Any]
 
@@ -42,9 +43,11 @@ class Watch:
         if told.version <= self.version:
             return
         self.version = told.version
-        if self._user_id != told.user_id:  # not begun, or not of this session's user
+        is_erased_now = self._user_id is not None and is_erased(told.user_id)
+        if self._user_id != told.user_id and not is_erased_now:  # not begun, or not of this session's user
             return
-        if told.status.ended:
+        if told.status.ended or is_erased_now:
+            # Of an erased one its user has seen the end, and an admin comes back to what is left.
             self._stream.end(End.SESSION_ENDED)
         else:
             self._tell(told.frame)

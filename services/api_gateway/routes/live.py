@@ -61,11 +61,10 @@ class LiveRoutes:
             return headers_only()
         lists = self.changes.lists
         matcher = await lists.matcher(selection)
-        if known is not None:
-            await lists.read(known)
+        erased = None if known is None else await lists.read(known)
         with ExitStack() as held:
             stream = held.enter_context(self.changes.streams.opened(caller, lambda: lists.beat(selection)))
-            held.enter_context(lists.watched(selection, matcher, stream, known))
+            held.enter_context(lists.watched(selection, matcher, stream, known, erased))
             return EventStream(stream, _come_back, held.pop_all())
 
     async def of_session(self, request: Request) -> Response:

@@ -49,7 +49,8 @@ def upgrade() -> None:
         sa.Column("finishedAt", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("userId", "before", name="pk_erasures"),
     )
-    op.create_index("ix_erasures_begunAt", "erasures", ["begunAt"], postgresql_where=UNFINISHED)
+    op.create_index("ix_erasures_begunAt", "erasures", ["begunAt"])
+    op.create_index("ix_erasures_unfinished", "erasures", ["begunAt"], postgresql_where=UNFINISHED)
 
 
 def downgrade() -> None:

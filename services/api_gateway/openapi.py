@@ -48,6 +48,8 @@ class Calls(Route):
             return await call(request)
 
         super().__init__(path, endpoint)
+        # `{…:path}` would not take an id with a newline in it.
+        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
         self.methods = None
         self.endpoints = endpoints
 

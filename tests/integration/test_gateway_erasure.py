@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -265,12 +266,13 @@ async def test_a_gateway_of_another_time_asks_for_the_rest(
     assert done.asked == 8
 
 
-async def test_of_a_user_whom_nobody_knows_the_tracker_hears_too(whole: Gateway) -> None:
-    receipt = await erased(whole, "/api/users/https://idp.example/people/7/data")
+@pytest.mark.parametrize("user", ["https://idp.example/people/7", "two\nlines"])
+async def test_of_a_user_whom_nobody_knows_the_tracker_hears_too(whole: Gateway, user: str) -> None:
+    receipt = await erased(whole, f"/api/users/{quote(user, safe=':/')}/data")
     assert [receipt[name] for name in ("conversations", "sessions", "messages", "events")] == [0, 0, 0, 0]
-    assert receipt["user"] == f"user:{named('https://idp.example/people/7')}"
+    assert receipt["user"] == f"user:{named(user)}"
     [row] = await whole.rows(erasures)
-    assert row.userId == "https://idp.example/people/7"
+    assert row.userId == user
 
 
 async def test_what_the_broker_has_lost_is_asked_for_again(gateway: Gateway) -> None:

@@ -125,8 +125,11 @@ class Gateway:
         await self.execute(update(chat_sessions).where(chat_sessions.c.session_id == session_id).values(ended))
 
     @contextlib.asynccontextmanager
-    async def log_of(self, topic: Topic, key: str | None = None) -> AsyncIterator["Log"]:
-        """Lend a reader of what is published to a topic from now on, under this key if one is given."""
+    async def log_of(self, topic: Topic, key: str | None = None, *, keys: str = "") -> AsyncIterator["Log"]:
+        """Lend a reader of what is published to a topic from now on.
+
+        Of that only what is under this key, if one is given, and under keys that begin with `keys`: brokers are shared.
+        """
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=None, fetch_max_wait_ms=50)
         await consumer.start()
         try:
@@ -134,7 +137,7 @@ class Gateway:
             await consumer.seek_to_end()
             for partition in consumer.assignment():
                 await consumer.position(partition)
-            yield Log(consumer, topic, key)
+            yield Log(consumer, topic, key, keys)
         finally:
             await consumer.stop()
 
@@ -144,6 +147,7 @@ class Log:
     consumer: AIOKafkaConsumer
     topic: Topic
     key: str | None
+    keys: str
 
     async def next(self) -> Event:
         record = await self.next_record()
@@ -153,14 +157,18 @@ class Log:
         async with asyncio.timeout(10):
             while True:
                 record = await self.consumer.getone()
-                if self.key is None or record.key == self.key.encode():
+                if self._is_looked_for(record):
                     return record
 
     async def is_silent(self, milliseconds: int = 500) -> bool:
         """Whether nothing comes for a while."""
         batches = await self.consumer.getmany(timeout_ms=milliseconds)
         records = [record for batch in batches.values() for record in batch]
-        return not [record for record in records if self.key is None or record.key == self.key.encode()]
+        return not [record for record in records if self._is_looked_for(record)]
+
+    def _is_looked_for(self, record: Any) -> bool:
+        key = (record.key or b"").decode()
+        return self.key in {None, key} and key.startswith(self.keys)
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func, insert, update
@@ -230,12 +230,13 @@ async def test_a_gateway_of_another_time_asks_for_the_rest(
     broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(erasures_module, "PAGE", 3)
-    owned = [{"conversation_id": f"c-{n}", "user_id": "ada"} for n in range(4)]
+    own = f"{uuid4()}-"
+    owned = [{"conversation_id": f"{own}c-{n}", "user_id": "ada"} for n in range(4)]
     # What the tracker has given away already counts too.
-    owned += [{"conversation_id": f"d-{n}", "user_id": ERASED} for n in range(4)]
+    owned += [{"conversation_id": f"{own}d-{n}", "user_id": ERASED} for n in range(4)]
     async with caught_up_gateway(broker, postgres_url) as gateway:
         await gateway.execute(insert(conversations), [*owned, {"conversation_id": "e", "user_id": "bob"}])
-        active = await gateway.add_session(old_id(), conversation_id="c-1")
+        active = await gateway.add_session(old_id(), conversation_id=f"{own}c-1")
         await gateway.add_session(old_id(), conversation_id="e", user_id="bob")
     with monkeypatch.context() as impatient:
         impatient.setattr(publishing, "ACKNOWLEDGE_SECONDS", 0.5)
@@ -245,12 +246,12 @@ async def test_a_gateway_of_another_time_asks_for_the_rest(
             await until_request(away, lambda row: row.workerUntil is not None)
             row = await until_request(away, lambda row: row.workerUntil is None)
     # As if it had come so far before its broker went away, and another worked on it now.
-    so_far = {"position": "c-2", "asked": 3, "worker_until": datetime.now(UTC) + timedelta(hours=1)}
+    so_far = {"position": f"{own}c-2", "asked": 3, "worker_until": datetime.now(UTC) + timedelta(hours=1)}
     engine = create_async_engine(postgres_url)
     async with engine.begin() as connection:
         await connection.execute(update(erasure_requests).values(so_far))
     await engine.dispose()
-    async with caught_up_gateway(broker, postgres_url) as gateway, gateway.log_of(CONTROL) as log:
+    async with caught_up_gateway(broker, postgres_url) as gateway, gateway.log_of(CONTROL, keys=own) as log:
         assert await log.is_silent()
         await gateway.execute(update(erasure_requests).values(worker_until=None))
         events = [await log.next() for _ in range(6)]
@@ -259,7 +260,7 @@ async def test_a_gateway_of_another_time_asks_for_the_rest(
     [cancel] = [event for event in events if isinstance(event, CancelRequested)]
     assert (cancel.session_id, cancel.user_id, cancel.requested_by) == (active, "ada", "root")
     told = [event for event in events if isinstance(event, ErasureRequested)]
-    assert {event.conversation_id for event in told} == {"c-3", "d-0", "d-1", "d-2", "d-3"}
+    assert {event.conversation_id for event in told} == {own + each for each in ("c-3", "d-0", "d-1", "d-2", "d-3")}
     assert {(event.user_id, event.before, event.requested_by) for event in told} == {("ada", row.before, "root")}
     assert {event.event_id for event in told} == {derived_id(row.erasureId, event.conversation_id) for event in told}
     assert done.askedAt is not None

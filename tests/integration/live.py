@@ -76,6 +76,13 @@ class Listener:
                 case "retry", milliseconds:
                     retry = int(milliseconds)
 
+    async def expect_comment(self) -> None:
+        """Return once the stream has said that it is alive; events before that are passed over unread."""
+        async with asyncio.timeout(10):
+            while not self.comments:
+                if (await anext(self._lines)).startswith(":"):
+                    self.comments += 1
+
     async def expect(self, name: str) -> Event:
         event = await self.next()
         assert event is not None, f"The stream ended before a {name}."

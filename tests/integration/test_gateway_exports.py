@@ -188,8 +188,11 @@ async def test_exports_are_few_and_end_with_their_clients(gateway: Gateway) -> N
             await stream.__aexit__(None, None, None)
     await count(gateway, 0)
     async with gateway.engine.connect() as connection:
-        open_ones = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chat-sessions' AND state <> 'idle'"
-        async with asyncio.timeout(10):
+        open_ones = (
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chat-sessions' AND state <> 'idle'"
+            " AND datname = current_database()"
+        )
+        async with asyncio.timeout(30):
             while (await connection.exec_driver_sql(open_ones)).scalar_one():
                 await asyncio.sleep(0.05)
 

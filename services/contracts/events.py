@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
-from pydantic.alias_generators import to_camel
+from pydantic import AwareDatetime, Field, JsonValue
 
+from services.contracts.exchanged import Exchanged
 from services.contracts.policy import CallPolicy
 from services.contracts.session import AttemptOutcome, FailureKind, SessionStatus
 from services.contracts.topics import CONTROL, DELTAS, MESSAGES, RESULTS, SESSIONS, SWEEPS, Topic
@@ -24,17 +24,8 @@ TemplateVersion = Annotated[int, Field(ge=1, lt=2**31)]
 Metadata = dict[str, JsonValue]
 
 
-class EventBody(BaseModel):
+class EventBody(Exchanged):
     """What all events have in common: an id of their own and the time they happened."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="ignore",
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
 
     ce_type: ClassVar[str]
     topic: ClassVar[Topic]

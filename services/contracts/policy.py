@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
+
+from services.contracts.exchanged import Exchanged
 
 CallSeconds = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
 """Of one call, or of a part of it."""
@@ -12,17 +13,8 @@ DeadlineSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 MostAttempts = Annotated[int, Field(ge=1, le=100)]
 
 
-class CallPolicy(BaseModel):
+class CallPolicy(Exchanged):
     """What holds for one message's calls in place of its persona's own settings; what is absent is the persona's."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="ignore",
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
 
     timeout_seconds: CallSeconds | None = Field(None, description="Of one call")
     first_byte_seconds: CallSeconds | None = Field(

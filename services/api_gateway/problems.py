@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 from pydantic_core import to_json
 from starlette.applications import Starlette
@@ -11,8 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from services.api_gateway.answers import session_location
 from services.api_gateway.database import DatabaseAway, StatementStopped
 from services.contracts import NotAdmitted
+from services.runtime.kafka import NotAcknowledged
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,17 @@ def no_such_persona(persona_id: str) -> Problem:
 def no_such_template(template_id: str) -> Problem:
     """The problem of a template, or of a version of one, that is not there."""
     return Problem(404, "no-such-template", f"There is no template {template_id!r}, or not in this version.")
+
+
+def not_acknowledged(error: NotAcknowledged, session_id: UUID, what_now: str) -> Problem:
+    """The problem of an event of this session that Kafka may have or not; `what_now` tells the client what to do."""
+    return Problem(
+        503,
+        "not-acknowledged",
+        f"{error} {what_now}",
+        headers={"retry-after": "5", "location": session_location(session_id)},
+        members={"sessionId": session_id},
+    )
 
 
 def problem_response(problem: Problem) -> Response:

@@ -16,7 +16,7 @@ from services.api_gateway.limiting import Limiter
 from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.origin import client_address, device_info, with_origin
-from services.api_gateway.problems import Problem
+from services.api_gateway.problems import not_acknowledged
 from services.api_gateway.publishing import Publisher
 from services.api_gateway.reads import SessionReads
 from services.api_gateway.waits import until_told
@@ -83,13 +83,8 @@ class Sending:
         try:
             await self.publisher.publish(event, traceparent=continued(traceparent))
         except NotAcknowledged as error:
-            raise Problem(
-                503,
-                "not-acknowledged",
-                f"{error} The outcome is unknown: look at the session, or repeat the request with its Idempotency-Key.",
-                headers={"retry-after": "5", "location": session_location(event.session_id)},
-                members={"sessionId": event.session_id},
-            ) from error
+            what_now = "The outcome is unknown: look at the session, or repeat the request with its Idempotency-Key."
+            raise not_acknowledged(error, event.session_id, what_now) from error
         self.metrics.messages.inc()
         if keyed is not None:
             self.keys.published(keyed, datetime.now(UTC))

@@ -25,7 +25,7 @@ from services.api_gateway.history import read_history_page
 from services.api_gateway.listing import PAGE_NAMES, list_answer, read_page
 from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body, session_id_of
-from services.api_gateway.problems import Problem, no_such_session
+from services.api_gateway.problems import Problem, no_such_session, not_acknowledged
 from services.api_gateway.progress import found_or_decided
 from services.api_gateway.publishing import Publisher
 from services.api_gateway.reads import SessionReads
@@ -172,13 +172,8 @@ class SessionRoutes:
         try:
             await self.publisher.publish(event, traceparent=continued(traceparent))
         except NotAcknowledged as error:
-            raise Problem(
-                503,
-                "not-acknowledged",
-                f"{error} Whether the session will be cancelled is unknown; cancel it again, which does no harm.",
-                headers={"retry-after": "5", "location": session_location(session["sessionId"])},
-                members={"sessionId": session["sessionId"]},
-            ) from error
+            what_now = "Whether the session will be cancelled is unknown; cancel it again, which does no harm."
+            raise not_acknowledged(error, session["sessionId"], what_now) from error
 
     async def _until_ended(self, session_id: UUID, caller: Caller, seconds: float) -> None:
         with self.changes.waiter(session_id) as waiter:

@@ -1,6 +1,6 @@
 """Answers as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,15 @@ from services.api_gateway.json_text import as_json
 def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return the content as JSON."""
     return Response(as_json(content), status, headers, "application/json")
+
+
+def page_answer(found: Sequence[Mapping[str, Any]], limit: int, cursor: str) -> Response:
+    """Return a page of at most `limit`, of items of which one more was looked for.
+
+    The next page goes on behind the last item's member `cursor`.
+    """
+    items = found[:limit]
+    return answer({"items": items, "nextCursor": str(items[-1][cursor]) if len(found) > limit else None})
 
 
 def unchanged(headers: Mapping[str, str]) -> Response:

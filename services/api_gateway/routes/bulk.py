@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
-from services.api_gateway.answers import answer
+from services.api_gateway.answers import answer, page_answer
 from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import BulkBody
 from services.api_gateway.bulk import JobState
@@ -77,9 +77,8 @@ class BulkRoutes:
         limit = query.integer("limit", 50, low=1, high=200)
         job_id = _job_id(request)
         await self._told(job_id)
-        rows = await self.jobs.items(job_id, _after(query.text("cursor", 64)), limit + 1)
-        items = rows[:limit]
-        return answer({"items": items, "nextCursor": items[-1]["sessionId"] if len(rows) > limit else None})
+        items = await self.jobs.items(job_id, _after(query.text("cursor", 64)), limit + 1)
+        return page_answer(items, limit, "sessionId")
 
     async def cancel(self, request: Request) -> Response:
         """Let a job do no more; what it has done stays done."""

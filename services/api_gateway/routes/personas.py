@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
 
-from services.api_gateway.answers import answer
+from services.api_gateway.answers import answer, page_answer
 from services.api_gateway.database import Database
 from services.api_gateway.documentation.administration import (
     DELETE_PERSONA,
@@ -51,8 +51,7 @@ class PersonaRoutes:
         limit = query.integer("limit", 50, low=1, high=200)
         async with self.database.statements() as connection:
             rows = await read_personas(connection, query.identifier("cursor"), limit + 1)
-        items = [shown(row) for row in rows[:limit]]
-        return answer({"items": items, "nextCursor": items[-1]["personaId"] if len(rows) > limit else None})
+        return page_answer([shown(row) for row in rows], limit, "personaId")
 
     async def put(self, request: Request) -> Response:
         """Make or replace a persona, its address checked."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from services.api_gateway.answers import answer
+from services.api_gateway.answers import answer, page_answer
 from services.api_gateway.database import Database
 from services.api_gateway.documentation.templates import (
     DELETE_TEMPLATE,
@@ -59,8 +59,7 @@ class TemplateRoutes:
         limit = query.integer("limit", 50, low=1, high=200)
         async with self.database.statements() as connection:
             rows = await read_templates(connection, query.identifier("cursor"), limit + 1)
-        items = [shown(row) for row in rows[:limit]]
-        return answer({"items": items, "nextCursor": items[-1]["templateId"] if len(rows) > limit else None})
+        return page_answer([shown(row) for row in rows], limit, "templateId")
 
     async def put(self, request: Request) -> Response:
         """Make a template, or its next version; one that says what the latest says already is that one."""
@@ -110,8 +109,7 @@ class TemplateRoutes:
             rows = await read_versions(connection, template_id, before, limit + 1)
         if not rows and before == MOST_VERSION:
             raise no_such_template(template_id)
-        items = [shown(row) for row in rows[:limit]]
-        return answer({"items": items, "nextCursor": str(items[-1]["version"]) if len(rows) > limit else None})
+        return page_answer([shown(row) for row in rows], limit, "version")
 
     async def version(self, request: Request) -> Response:
         """Tell one version of a template."""

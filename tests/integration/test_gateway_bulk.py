@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import insert, update
 
 from services.api_gateway import jobs as jobs_module
-from services.api_gateway.answer_models import Job, JobItems
 from services.api_gateway.database import Database
+from services.api_gateway.job_answers import Job, JobItems
 from services.api_gateway.jobs import Jobs
 from services.contracts import CancelRequested, MessageSent, SessionStatus, new_id
 from services.contracts.ids import id_time

@@ -10,6 +10,7 @@ from services.api_gateway.bodies import BulkBody, CancelBody, CleanupBody, Messa
 from services.api_gateway.erasure_answers import Erasure
 from services.api_gateway.filters.grammar import MAX_CHARACTERS
 from services.api_gateway.filters.meaning import FIELDS, METADATA
+from services.api_gateway.job_answers import Job, JobItems
 from services.api_gateway.persona_bodies import PersonaBody, PersonaTestBody
 from services.api_gateway.scopes import Scope
 from services.api_gateway.template_answers import Template, TemplateList
@@ -21,7 +22,7 @@ PROBLEM = REF.format(model="ProblemDetails")
 SHOWN_MODELS: list[type[BaseModel]] = [
     shape.Accepted, shape.LeftSession, shape.ReplyPiece,
     shape.Session, shape.EndedSession, shape.SessionDetail, shape.SessionList, shape.Statistics, shape.Sweep,
-    shape.History, shape.Job, shape.JobItems, shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken,
+    shape.History, Job, JobItems, shape.SweepAsked, shape.Persona, shape.PersonaList, shape.CallbackTaken,
     shape.AuditList, Erasure, Template, TemplateList, shape.ProblemDetails,
 ]  # fmt: skip
 TAKEN_MODELS: list[type[BaseModel]] = [

@@ -126,6 +126,13 @@ def bootstrap(empty_broker: str) -> str:
     return empty_broker
 
 
+@pytest.fixture
+def any_bootstrap(request: pytest.FixtureRequest) -> str:
+    """As `bootstrap`, for tests whose outcome does not depend on the broker: once is enough, on whichever."""
+    address: str = request.getfixturevalue("bootstrap")
+    return address
+
+
 async def _create_topics(address: str) -> None:
     await create_topics(KafkaSettings(kafka_bootstrap_servers=address, kafka_replication_factor=1))
 

@@ -55,7 +55,7 @@ def callback_token() -> str:
 
 @pytest.mark.timeout(int(SECONDS or 15) + 120)
 async def test_every_answer_is_as_the_document_says(
-    bootstrap: str, postgres_url: str, reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    any_bootstrap: str, postgres_url: str, reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(open_streams, "LONGEST_SECONDS", 0.2)
     for module in (sending, sessions, cleanup):
@@ -67,8 +67,8 @@ async def test_every_answer_is_as_the_document_says(
         "persona_secrets_key": KEY.decode(),
         "callback_base_url": BASE_URL,
     }
-    with tracker_process(bootstrap, postgres_url, tmp_path / "tracker.log", reaper) as tracker:
-        async with running_gateway(bootstrap, postgres_url, topics=False, **settings) as gateway:
+    with tracker_process(any_bootstrap, postgres_url, tmp_path / "tracker.log", reaper) as tracker:
+        async with running_gateway(any_bootstrap, postgres_url, topics=False, **settings) as gateway:
             await ready(gateway)
             await tracker.until_ready()
             command = [Path(sys.executable).with_name("st"), "--config-file", CONFIGURATION, "run"]

@@ -1,17 +1,14 @@
-"""Hot queries keep their index: the plans with which PostgreSQL really ran them, told by auto_explain."""
+"""Hot queries keep their index, and read no more than they need."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import event, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.api_gateway import statistics_reads
@@ -42,6 +39,7 @@ from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.timeouts import Timeouts
 from tests.benchmarks.seeding import Seed, seed
+from tests.integration.plans import TELL_PLANS, Plans, plans_of
 from tests.integration.tracker_process import connected
 from tests.recount import counted, recounted
 from tests.sample_events import sweep
@@ -51,16 +49,11 @@ ADA, ROOT = Caller("user-3", is_admin=False), Caller("root", is_admin=True)
 FIRST, LAST, SLOWEST = (Page(50, sort=sort) for sort in Sort)
 DEEP_PLACE = Position(id_at(UNTIL - timedelta(days=80)))
 DEEP = Page(50, after=DEEP_PLACE)
-TELL_PLANS = """
-    LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
-    SET auto_explain.log_format = json; SET client_min_messages = log
-"""
 WAIT_FOR_CALLBACKS = """
     UPDATE chat_sessions SET status = 'ACTIVE', "deadlineAt" = $1::timestamptz + number * interval '1 second'
     FROM (SELECT "sessionId" AS id, row_number() OVER () AS number FROM chat_sessions LIMIT 2000) AS these
     WHERE "sessionId" = these.id
 """
-PARTITIONED = ("chat_sessions_2", "messages_2", "session_events_2")
 
 
 def own(text: str = "") -> Selection:
@@ -69,54 +62,6 @@ def own(text: str = "") -> Selection:
 
 def everyones(text: str = "") -> Selection:
     return Selection(None, understood(parse(text))) if text else Selection(None)
-
-
-@dataclass
-class Plans:
-    """Every plan that PostgreSQL tells while it listens."""
-
-    told: list[dict[str, Any]] = field(default_factory=list)
-
-    def hear(self, _connection: object, message: Any) -> None:
-        _, _, plan = message.message.partition("plan:\n")
-        if plan:
-            self.told.append(json.loads(plan)["Plan"])
-
-    @asynccontextmanager
-    async def of_one_call(self) -> AsyncIterator["Plans"]:
-        self.told.clear()
-        yield self
-        await asyncio.sleep(0)  # the driver hands messages over in the loop's next turn
-        assert self.told, "PostgreSQL told no plan."
-
-    def nodes(self) -> Iterator[dict[str, Any]]:
-        waiting = list(self.told)
-        while waiting:
-            node = waiting.pop()
-            waiting.extend(node.get("Plans", []))
-            yield node
-
-    def scanned(self) -> list[str]:
-        """The partitions that were really looked into."""
-        return [
-            n["Relation Name"]
-            for n in self.nodes()
-            if n.get("Relation Name", "").startswith(PARTITIONED) and n["Actual Loops"]
-        ]
-
-    def read(self) -> float:
-        """How many rows of partitions were looked at, kept or not."""
-        return sum(
-            (n["Actual Rows"] + n.get("Rows Removed by Filter", 0)) * n["Actual Loops"]
-            for n in self.nodes()
-            if n.get("Relation Name", "").startswith(PARTITIONED)
-        )
-
-    def assert_indexed(self) -> None:
-        """Fail where a partition was read from its beginning; that of a month to come is empty."""
-        scans = [n for n in self.nodes() if n["Node Type"] == "Seq Scan" and n["Actual Loops"]]
-        partitions = {n["Relation Name"] for n in scans if n["Relation Name"].startswith(PARTITIONED)}
-        assert {name for name in partitions if not name.endswith("_2026_12")} == set()
 
 
 @pytest.fixture(scope="module")
@@ -147,17 +92,6 @@ async def test_what_is_seeded_is_counted_as_the_tracker_would_have(seeded_url: s
 @pytest.fixture
 async def plans(engine: AsyncEngine) -> Plans:
     return plans_of(engine)
-
-
-def plans_of(engine: AsyncEngine) -> Plans:
-    plans = Plans()
-
-    def listen(connection: Any, _record: object) -> None:
-        connection.driver_connection.add_log_listener(plans.hear)
-        connection.run_async(lambda driver: driver.execute(TELL_PLANS))
-
-    event.listen(engine.sync_engine, "connect", listen)
-    return plans
 
 
 async def test_hot_queries_read_by_index_and_little(engine: AsyncEngine, plans: Plans) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -20,12 +20,16 @@ from tests.engine import on_apache_kafka
 NO_LIMITS = {"RATE_LIMIT_MESSAGES": "0", "RATE_LIMIT_READS": "0"}
 
 
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition; fail with `what` was waited for after `seconds`."""
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], seconds: float, what: str) -> T:
+    """Return the first true value of a condition; fail with `what` was waited for after `seconds`."""
     give_up = time.monotonic() + seconds
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < give_up, f"Not within {seconds} s: {what}"
         time.sleep(0.05)
+    return value
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,15 @@
 """What users of the running system see, over HTTP alone."""
 
 import itertools
-import json
-import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from services.commands.tokens import mint_token
 from services.contracts.session import FailureKind
 from services.local.n8n_answers import CALLBACK_SECONDS, PERSONAS
-from tests.e2e.local_stack import Up
-
-Json = dict[str, Any]
+from tests.e2e.local_stack import until
+from tests.e2e.person import Json
 
 REPLYING = {"echo", "slow", "uneven", "flaky", "overloaded", "streaming", "callback"}
 FAILING = {
@@ -32,69 +25,6 @@ FAILING = {
     "hang": FailureKind.TIMEOUT,
     "forgetful": FailureKind.CALLBACK_TIMEOUT,
 }
-
-
-class Person:
-    """Someone who uses the API."""
-
-    def __init__(self, user_id: str, client: httpx.Client) -> None:
-        self.user_id = user_id
-        self.http = client
-
-    def send(self, persona: str, message: str = "Hello", *, conversation: str | None = None, wait: int = 0) -> Json:
-        """Send a message; return the answer, which must be one of success."""
-        url = f"/api/conversations/{conversation or uuid4()}/messages"
-        answer = self.http.post(url, params={"wait": wait}, json={"personaId": persona, "message": message})
-        assert answer.status_code in {200, 202}, answer.text
-        return answer.json()
-
-    def session(self, session_id: str, *, wait: int = 0) -> Json:
-        answer = self.http.get(f"/api/chat-sessions/{session_id}", params={"wait": wait})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def ended(self, session_id: str) -> Json:
-        session = self.session(session_id, wait=30)
-        assert session["status"] != "ACTIVE", session
-        return session
-
-    def stats(self, **parameters: str) -> Json:
-        answer = self.http.get("/api/chat-sessions/stats", params=parameters)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-
-@pytest.fixture
-def person(running_up: Up, stack: Json) -> Iterator[Callable[..., Person]]:
-    """Makes people whom nobody has met before."""
-    clients = []
-    secret = (running_up.data_directory / "jwt-secret").read_text()
-
-    def meet(*, admin: bool = False) -> Person:
-        user_id = f"user-{uuid4()}"
-        token = mint_token(user_id, secret, admin=admin, now=datetime.now(UTC), lifetime=timedelta(hours=1))
-        client = httpx.Client(
-            base_url=stack["gatewayUrl"],
-            headers={"authorization": f"Bearer {token}"},
-            timeout=40,
-            trust_env=False,
-            verify=False,  # never over TLS, whose certificates take long to read
-        )
-        clients.append(client)
-        return Person(user_id, client)
-
-    yield meet
-    for client in clients:
-        client.close()
-
-
-def until(condition: Callable[[], Any], *, seconds: float = 20) -> Any:
-    """Return the first true value of the condition."""
-    give_up = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < give_up, "The condition did not come true in time."
-        time.sleep(0.05)
-    return value
 
 
 def kinds(session: Json) -> list[str]:
@@ -170,28 +100,15 @@ def test_waiting_for_the_reply(person) -> None:
     assert (answer["status"], answer["reply"]) == ("COMPLETED", "You said: Wait for it")
 
 
-def events(alice: Person, path: str) -> Iterator[tuple[str, Json]]:
-    """The events of a stream, as they come."""
-    with alice.http.stream("GET", path) as answer:
-        assert answer.status_code == 200, answer.read()
-        name = ""
-        for line in answer.iter_lines():
-            kind, _, value = line.partition(": ")
-            if kind == "event":
-                name = value
-            elif kind == "data":
-                yield name, json.loads(value)
-
-
 def test_a_reply_is_watched_while_it_is_written(person) -> None:
     alice = person()
-    of_list = events(alice, "/api/chat-sessions/live?q=persona:streaming")
+    of_list = alice.events("/api/chat-sessions/live?q=persona:streaming")
     assert next(of_list) == ("position", {})
     # It waits behind another message of its conversation, so that it is watched before it begins.
     conversation = str(uuid4())
     alice.send("slow", conversation=conversation)
     session_id = alice.send("streaming", "Tell me", conversation=conversation)["sessionId"]
-    told = list(events(alice, f"/api/chat-sessions/{session_id}/live"))
+    told = list(alice.events(f"/api/chat-sessions/{session_id}/live"))
     assert "".join(data["text"] for name, data in told if name == "delta") == "You said: Tell me"
     assert [data["index"] for name, data in told if name == "delta"] == [*range(len(told) - 2)]
     assert (told[0][0], told[0][1]["status"]) == ("session", "ACTIVE")
@@ -205,10 +122,11 @@ def test_a_reply_is_watched_while_it_is_written(person) -> None:
 def test_cancelling_stops_a_running_call_and_is_final(person, stack) -> None:
     alice = person()
     session_id = alice.send("hang")["sessionId"]
-    until(lambda: calls(stack, session_id))
+    until(lambda: calls(stack, session_id), 20, "the call runs")
     answer = alice.http.patch(f"/api/chat-sessions/{session_id}/cancel", json={"reason": "changed my mind"})
     assert (answer.status_code, answer.json()["status"]) == (200, "CANCELLED"), answer.text
-    session = until(lambda: (s := alice.session(session_id)) and "WebhookAttempted" in kinds(s) and s)
+    until(lambda: "WebhookAttempted" in kinds(alice.session(session_id)), 20, "the end of the call is told")
+    session = alice.session(session_id)
     told = next(entry for entry in session["timeline"] if entry["type"] == "WebhookAttempted")
     assert (session["status"], told["outcome"]) == ("CANCELLED", "cancelled")
     assert alice.http.patch(f"/api/chat-sessions/{session_id}/cancel").status_code == 200
@@ -225,12 +143,12 @@ def test_an_ended_session_cannot_be_cancelled(person) -> None:
 def test_a_late_reply_does_not_flip_a_swept_session(person, stack) -> None:
     alice, admin = person(), person(admin=True)
     session_id = alice.send("slow")["sessionId"]
-    until(lambda: calls(stack, session_id))
+    until(lambda: calls(stack, session_id), 20, "the call runs")
     sweep = admin.http.post("/api/chat-sessions/cleanup", content='{"maxAgeHours": 0.0000001}')
     assert sweep.status_code in {200, 202}, sweep.text
     session = alice.session(session_id, wait=20)
     assert (session["status"], session["errorMessage"][:14]) == ("TIMEOUT", "No activity fo")
-    late = until(lambda: [e for e in alice.session(session_id)["timeline"] if e["late"]])
+    late = until(lambda: [e for e in alice.session(session_id)["timeline"] if e["late"]], 20, "the late reply")
     assert [entry["type"] for entry in late] == ["WebhookSucceeded"]
     after = alice.session(session_id)
     assert (after["status"], after["endedAt"]) == ("TIMEOUT", session["endedAt"])
@@ -275,7 +193,7 @@ def test_a_user_is_erased_and_goes_on(person) -> None:
     path = f"/api/users/{alice.user_id}/data"
     assert "my kangaroo" in admin.http.get(path).text
     receipt = admin.http.delete(path).headers["location"]
-    until(lambda: admin.http.get(receipt).json()["state"] == "finished")
+    until(lambda: admin.http.get(receipt).json()["state"] == "finished", 20, "the erasure is finished")
     assert admin.http.get(receipt).json()["messages"] == 2
     assert alice.http.get(f"/api/chat-sessions/{before['sessionId']}").status_code == 404
     assert [said["content"] for said in admin.session(before["sessionId"])["messages"]] == [None, None]

@@ -1,0 +1,36 @@
+"""What tests of the running system may ask for."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from services.commands.tokens import mint_token
+from tests.e2e.local_stack import Up
+from tests.e2e.person import Json, Person
+
+
+@pytest.fixture
+def person(running_up: Up, stack: Json) -> Iterator[Callable[..., Person]]:
+    """Makes people whom nobody has met before."""
+    clients = []
+    secret = (running_up.data_directory / "jwt-secret").read_text()
+
+    def meet(*, admin: bool = False) -> Person:
+        user_id = f"user-{uuid4()}"
+        token = mint_token(user_id, secret, admin=admin, now=datetime.now(UTC), lifetime=timedelta(hours=1))
+        client = httpx.Client(
+            base_url=stack["gatewayUrl"],
+            headers={"authorization": f"Bearer {token}"},
+            timeout=40,
+            trust_env=False,
+            verify=False,  # never over TLS, whose certificates take long to read
+        )
+        clients.append(client)
+        return Person(user_id, client)
+
+    yield meet
+    for client in clients:
+        client.close()

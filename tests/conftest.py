@@ -1,6 +1,7 @@
 """What every test may ask for: a real broker, a real PostgreSQL, the whole running system."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from tests.engine import empty, on_apache_kafka
 
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 4 * 2**30
+_BROKERS = {"broker", "empty_broker", "module_bootstrap"}
 
 
 def pytest_configure() -> None:
@@ -51,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _needs_a_broker(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
-    return "broker" in fixtures or "empty_broker" in fixtures or item.path.parent.name == "e2e"
+    return not _BROKERS.isdisjoint(fixtures) or item.path.parent.name == "e2e"
 
 
 class _FileByFile(LoadScopeScheduling):
@@ -108,13 +110,19 @@ def any_broker(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def empty_broker(request: pytest.FixtureRequest, tmp_path: Path, reaper: Reaper) -> Iterator[str]:
     """The bootstrap address of a broker that has no topics and nobody else's clients."""
+    with _empty_broker(request, tmp_path, reaper) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _empty_broker(request: pytest.FixtureRequest, directory: Path, reaper: Reaper) -> Iterator[str]:
     if on_apache_kafka():
         # A new one takes seconds.
         address: str = request.getfixturevalue("broker")
         asyncio.run(empty(address))
         yield address
     else:
-        running = start_broker(free_port(), tmp_path / "broker.log", reaper)
+        running = start_broker(free_port(), directory / "broker.log", reaper)
         yield running.bootstrap
         running.process.stop(0)  # it keeps nothing
 
@@ -124,6 +132,16 @@ def bootstrap(empty_broker: str) -> str:
     """The bootstrap address of a broker with the system's topics and nothing in them."""
     asyncio.run(_create_topics(empty_broker))
     return empty_broker
+
+
+@pytest.fixture(scope="module")
+def module_bootstrap(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, reaper: Reaper
+) -> Iterator[str]:
+    """As `bootstrap`, for all tests of a file, none of which may ask for another broker."""
+    with _empty_broker(request, tmp_path_factory.mktemp("broker"), reaper) as address:
+        asyncio.run(_create_topics(address))
+        yield address
 
 
 @pytest.fixture
@@ -157,10 +175,23 @@ def migrated_template(postgres_server: EmbeddedPostgres) -> str:
 @pytest.fixture
 def postgres_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
     """The address of a migrated, empty database of the test's own."""
+    with _new_database(postgres_server, migrated_template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_postgres_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """As `postgres_url`, for all tests of a file."""
+    with _new_database(postgres_server, migrated_template) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _new_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
     name = f"test_{uuid4().hex}"
-    postgres_server.run_sql(f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY file_copy")
-    yield postgres_server.url(name)
-    postgres_server.run_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.run_sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    yield server.url(name)
+    server.run_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

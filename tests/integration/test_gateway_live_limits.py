@@ -21,14 +21,14 @@ PADDING = {"metadata": {"pad": "x" * 8_000}}
 
 
 @pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with live_gateway(broker, postgres_url, gateway_max_streams=5, gateway_max_streams_per_user=3) as running:
+async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with live_gateway(any_broker, postgres_url, gateway_max_streams=5, gateway_max_streams_per_user=3) as running:
         yield running
 
 
 @pytest.fixture
-async def tells(broker: str) -> AsyncIterator[Tells]:
-    async with telling(broker) as running:
+async def tells(any_broker: str) -> AsyncIterator[Tells]:
+    async with telling(any_broker) as running:
         yield running
 
 
@@ -183,9 +183,9 @@ async def test_a_silent_stream_is_kept_alive_and_moves_on(
         assert (await of_session.expect("session")).data["version"] == 2
 
 
-async def test_a_gateway_that_stops_ends_its_streams_at_once(broker: str, postgres_url: str, tells: Tells) -> None:
+async def test_a_gateway_that_stops_ends_its_streams_at_once(any_broker: str, postgres_url: str, tells: Tells) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        async with live_gateway(broker, postgres_url) as stopping:
+        async with live_gateway(any_broker, postgres_url) as stopping:
             session_id = await stopping.add_session()
             listeners = [
                 await stack.enter_async_context(listening_to_list(stopping)),
@@ -202,7 +202,7 @@ async def test_a_gateway_that_stops_ends_its_streams_at_once(broker: str, postgr
             await listener.expect_end()
     after = await tells.change(new_id())
     async with (
-        live_gateway(broker, postgres_url) as another,
+        live_gateway(any_broker, postgres_url) as another,
         listening_to_list(another, known=listeners[0].last_id) as again,
     ):
         assert await again.sessions(1) == [after]

@@ -5,12 +5,12 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
+import uvloop
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -23,7 +23,6 @@ from services.local.processes import free_port
 from services.local.reaper import Reaper, start_reaper
 from services.runtime.settings import KafkaSettings
 from services.runtime.topics import create_topics
-from tests.e2e.local_stack import Up, start_up
 from tests.engine import empty, on_apache_kafka
 
 _MEMORY = Path("/dev/shm")
@@ -62,6 +61,11 @@ class _FileByFile(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return "tests/e2e" if file.startswith("tests/e2e/") else file
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run tests on the event loop that the processes run on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FileByFile:
@@ -192,17 +196,3 @@ def _new_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
     server.run_sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield server.url(name)
     server.run_sql(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture(scope="session")
-def running_up(session_directory: Path) -> Iterator[Up]:
-    """A running `chat-sessions up`, for the whole test run, without rate limits."""
-    up = start_up(session_directory / "stack")
-    yield up
-    assert up.stop() == 0
-
-
-@pytest.fixture
-def stack(running_up: Up) -> dict[str, Any]:
-    """The stack.json of the system that runs for the whole test run, as it is now."""
-    return running_up.stack()

@@ -60,6 +60,9 @@ def check_url(url: str) -> tuple[str, int]:
         raise UrlRefused("The webhook URL must begin with http:// or https://.")
     if not parts.hostname:
         raise UrlRefused("The webhook URL names no host.")
+    if "%" in parts.hostname:
+        # Whether a zone or an encoded name gets as far as the resolver depends on the event loop.
+        raise UrlRefused("The webhook URL's host must be written without % signs.")
     if parts.username is not None or parts.password is not None:
         raise UrlRefused("The webhook URL must not carry credentials; set the persona's auth instead.")
     return parts.hostname, port or (443 if parts.scheme == "https" else 80)

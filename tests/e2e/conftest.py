@@ -2,14 +2,29 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 
 from services.commands.tokens import mint_token
-from tests.e2e.local_stack import Up
+from tests.e2e.local_stack import Up, start_up
 from tests.e2e.person import Json, Person
+
+
+@pytest.fixture(scope="package")
+def running_up(session_directory: Path) -> Iterator[Up]:
+    """A running `chat-sessions up`, for all these tests, without rate limits; it ends with them."""
+    up = start_up(session_directory / "stack")
+    yield up
+    assert up.stop() == 0
+
+
+@pytest.fixture
+def stack(running_up: Up) -> Json:
+    """The stack.json of the running system, as it is now."""
+    return running_up.stack()
 
 
 @pytest.fixture

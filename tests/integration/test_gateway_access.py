@@ -31,7 +31,7 @@ ALL_SCOPES = " ".join(Scope)
 
 
 @pytest.fixture
-async def gateway(broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+async def gateway(any_broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
     monkeypatch.setattr(cleanup, "SWEEP_SECONDS", 0.1)
     monkeypatch.setattr(open_streams, "LONGEST_SECONDS", 0.1)
     settings = {
@@ -39,7 +39,7 @@ async def gateway(broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatc
         "callback_base_url": BASE_URL,
         "persona_secrets_key": KEY.decode(),
     }
-    async with running_gateway(broker, postgres_url, **settings) as running:
+    async with running_gateway(any_broker, postgres_url, **settings) as running:
         await ready(running)
         await until_current(running)
         await running.folded(datetime.now(UTC) + timedelta(days=1))

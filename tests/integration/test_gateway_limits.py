@@ -28,8 +28,8 @@ LISTING = "/api/chat-sessions"
 
 
 @pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with running_gateway(broker, postgres_url) as running:
+async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with running_gateway(any_broker, postgres_url) as running:
         await ready(running)
         yield running
 
@@ -81,8 +81,10 @@ async def test_the_docs_run_their_own_script_and_no_other(gateway: Gateway) -> N
     assert not re.search(r'(src|href)="(?!/)', page.text)
 
 
-async def test_hsts_and_other_origins_are_for_the_operator_to_allow(broker: str, postgres_url: str) -> None:
-    async with running_gateway(broker, postgres_url, hsts_seconds=60, cors_origins="https://chat.example") as gateway:
+async def test_hsts_and_other_origins_are_for_the_operator_to_allow(any_broker: str, postgres_url: str) -> None:
+    async with running_gateway(
+        any_broker, postgres_url, hsts_seconds=60, cors_origins="https://chat.example"
+    ) as gateway:
         for origin, allowed in [("https://chat.example", True), ("https://evil.example", False)]:
             answer = await gateway.get(LISTING, {**ADA, "origin": origin})
             assert answer.headers["strict-transport-security"] == "max-age=60"
@@ -148,8 +150,8 @@ async def test_a_body_that_is_too_large_is_413_before_it_is_read(gateway: Gatewa
     assert chunked.status_code == 413
 
 
-async def test_what_is_too_much_is_refused_at_once_and_the_rest_is_served(broker: str, postgres_url: str) -> None:
-    async with running_gateway(broker, postgres_url, gateway_max_requests=3) as gateway:
+async def test_what_is_too_much_is_refused_at_once_and_the_rest_is_served(any_broker: str, postgres_url: str) -> None:
+    async with running_gateway(any_broker, postgres_url, gateway_max_requests=3) as gateway:
         await ready(gateway)
         async with busy_database(gateway):
             held = [asyncio.create_task(gateway.get(LISTING)) for _ in range(3)]
@@ -165,8 +167,8 @@ async def test_what_is_too_much_is_refused_at_once_and_the_rest_is_served(broker
         assert (await gateway.get(LISTING)).status_code == 200
 
 
-async def test_waits_and_slow_bodies_are_no_work(broker: str, postgres_url: str) -> None:
-    async with running_gateway(broker, postgres_url, gateway_max_requests=2) as gateway:
+async def test_waits_and_slow_bodies_are_no_work(any_broker: str, postgres_url: str) -> None:
+    async with running_gateway(any_broker, postgres_url, gateway_max_requests=2) as gateway:
         await ready(gateway)
         session_id = await gateway.add_session()
         waits = [asyncio.create_task(gateway.get(f"{LISTING}/{session_id}", wait=30)) for _ in range(2)]
@@ -190,8 +192,10 @@ async def test_waits_and_slow_bodies_are_no_work(broker: str, postgres_url: str)
         assert {(await wait).json()["status"] for wait in waits} == {"COMPLETED"}
 
 
-async def test_when_too_many_wait_others_are_answered_as_if_their_time_were_up(broker: str, postgres_url: str) -> None:
-    async with running_gateway(broker, postgres_url, gateway_max_waits=1) as gateway:
+async def test_when_too_many_wait_others_are_answered_as_if_their_time_were_up(
+    any_broker: str, postgres_url: str
+) -> None:
+    async with running_gateway(any_broker, postgres_url, gateway_max_waits=1) as gateway:
         await ready(gateway)
         session_id = await gateway.add_session()
         path = f"{LISTING}/{session_id}"

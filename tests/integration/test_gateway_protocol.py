@@ -14,8 +14,8 @@ from tests.integration.gateway import ADA, BOB, ROOT, SECRET, Gateway, ready, ru
 
 
 @pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with running_gateway(broker, postgres_url) as running:
+async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with running_gateway(any_broker, postgres_url) as running:
         await ready(running)
         yield running
 
@@ -66,8 +66,8 @@ async def test_only_a_list_of_roles_makes_an_admin(gateway: Gateway) -> None:
         assert (answer.status_code, answer.json()["code"]) == (403, "admin-only"), roles
 
 
-async def test_issuer_and_audience_are_asked_for_where_they_are_set(broker: str, postgres_url: str) -> None:
-    async with running_gateway(broker, postgres_url, jwt_issuer="us", jwt_audience="chat") as gateway:
+async def test_issuer_and_audience_are_asked_for_where_they_are_set(any_broker: str, postgres_url: str) -> None:
+    async with running_gateway(any_broker, postgres_url, jwt_issuer="us", jwt_audience="chat") as gateway:
         for claims, status in [
             ({"iss": "us", "aud": "chat"}, 200),
             ({"iss": "us", "aud": ["x", "chat"]}, 200),
@@ -79,8 +79,8 @@ async def test_issuer_and_audience_are_asked_for_where_they_are_set(broker: str,
             assert (await gateway.get("/api/chat-sessions", headers)).status_code == status, claims
 
 
-async def test_reads_are_limited_per_user(broker: str, postgres_url: str) -> None:
-    async with running_gateway(broker, postgres_url, rate_limit_reads=2) as gateway:
+async def test_reads_are_limited_per_user(any_broker: str, postgres_url: str) -> None:
+    async with running_gateway(any_broker, postgres_url, rate_limit_reads=2) as gateway:
         statuses = [(await gateway.get("/api/chat-sessions")).status_code for _ in range(3)]
         assert statuses == [200, 200, 429]
         assert (await gateway.get("/api/chat-sessions", BOB)).status_code == 200
@@ -158,8 +158,8 @@ async def test_health_tells_that_the_gateway_can_publish(gateway: Gateway) -> No
     assert (await gateway.http.get("/health/ready")).json() == {"status": "ready", "problems": {}}
 
 
-async def test_only_trusted_proxies_say_whose_message_it_is(broker: str, postgres_url: str) -> None:
-    async with running_gateway(broker, postgres_url, trusted_proxies="127.0.0.0/8") as gateway:
+async def test_only_trusted_proxies_say_whose_message_it_is(any_broker: str, postgres_url: str) -> None:
+    async with running_gateway(any_broker, postgres_url, trusted_proxies="127.0.0.0/8") as gateway:
         await ready(gateway)
         async with gateway.log_of(MESSAGES, "c-proxied") as log:
             headers = {**ADA, "x-forwarded-for": "198.51.100.1, 203.0.113.9"}

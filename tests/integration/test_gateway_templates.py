@@ -26,8 +26,8 @@ VIP = {
 
 
 @pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with caught_up_gateway(broker, postgres_url, egress_allow_cidrs="192.0.2.0/24") as running:
+async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with caught_up_gateway(any_broker, postgres_url, egress_allow_cidrs="192.0.2.0/24") as running:
         for persona in ("p", "q"):
             webhook = {"webhookUrl": "https://192.0.2.1/w"}
             assert (await running.http.put(f"/api/personas/{persona}", headers=ROOT, json=webhook)).status_code == 200
@@ -264,9 +264,9 @@ async def test_templates_are_for_admins_and_their_contents_for_nobody_else(gatew
     assert "gold" not in (await send(gateway, "c-bob", BOB, templateId="vip", personaId="q")).text
 
 
-async def test_while_postgres_is_away_only_messages_that_name_a_template_wait(broker: str) -> None:
+async def test_while_postgres_is_away_only_messages_that_name_a_template_wait(any_broker: str) -> None:
     nowhere = "postgresql+asyncpg://chat_sessions@/chat_sessions?host=/nowhere"
-    async with running_gateway(broker, nowhere) as gateway:
+    async with running_gateway(any_broker, nowhere) as gateway:
         await ready(gateway)
         answer = await send(gateway, "c-away", templateId="vip")
         assert (answer.status_code, answer.json()["code"]) == (503, "database-away")

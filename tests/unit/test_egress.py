@@ -152,6 +152,8 @@ def test_a_webhook_url_has_a_host_and_a_port(url: str, host: str, port: int) -> 
         " http://n8n.example/",
         "http://n8n.example/\x7f",
         "http://n8n.example/\0",
+        "http://[fe80::1%25eth0]/",
+        "http://n8n%2eexample/",
     ],
 )
 def test_what_is_no_plain_http_url_is_refused_without_being_repeated(url: str) -> None:

@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
-import httpx
 import orjson
 
 from services.database.engine import asyncpg_url
 from services.local.processes import ChildProcess, free_port, wait_for_port
 from tests.benchmarks.bare_gateway import LISTED, PAGE, USER
+from tests.benchmarks.queries import until_ready
 from tests.benchmarks.rig import Rig, cpu_seconds, run_json, running_rig, say
 from tests.benchmarks.seeding import Seed, seed
 from tests.integration.gateway import SECRET, token
@@ -95,7 +95,7 @@ def main() -> None:
             sides = [Side("bare route", f"http://127.0.0.1:{ports[0]}", bare)]
             sides.append(Side("gateway", f"http://127.0.0.1:{ports[1]}", gateway))
             wait_for_port(bare, ports[0], timeout_seconds=15)
-            until_ready(sides[1])
+            asyncio.run(until_ready(sides[1].url))
             for number in range(options.rounds + 1):
                 say(f"Round {number} of {options.rounds}" if number else "Warming up")
                 for kind in kinds:
@@ -137,20 +137,6 @@ def environment(rig: Rig, **more: str) -> dict[str, str]:
         "JWT_SECRET": SECRET,
         **more,
     }
-
-
-def until_ready(side: Side) -> None:
-    give_up = time.monotonic() + 30
-    with httpx.Client(base_url=side.url, trust_env=False) as client:
-        while True:
-            try:
-                if client.get("/health/ready").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            if side.process.exit_code() is not None or time.monotonic() > give_up:
-                raise SystemExit("The gateway did not become ready.")
-            time.sleep(0.1)
 
 
 def report(rig: Rig, connections: int, kinds: list[Kind], bare: Side, gateway: Side) -> None:

@@ -31,6 +31,7 @@ RUN_GATEWAY = "import sys; from services.api_gateway.app import main; sys.exit(m
 TICK_SECONDS = 0.005
 BARE_SECONDS = 5.0
 WARM_SECONDS = 3.0
+LATE_SECONDS = 10.0
 LIVE = "/api/chat-sessions/live"
 BEGUN = "begun"
 SENT_AT = b'"sentAt":'
@@ -138,14 +139,35 @@ def gateway(rig: Rig, clients: int) -> Iterator[tuple[int, ChildProcess]]:
         yield port, child
 
 
+def kinds_of(clients: int) -> list[str]:
+    """What each client watches, by the number of its user."""
+    kinds = ["everyone's"] * 9 + ["everyone's, filtered"] + ["own list, filtered"] * 10
+    return kinds + ["own list"] * (clients - len(kinds))
+
+
+def expected_of(sent: int, clients: int) -> dict[str, int]:
+    """How many events the clients of each kind are to hear of so many that were published."""
+    expected = dict.fromkeys(QUERIES, 0)
+    for user, kind in enumerate(kinds_of(clients)):
+        expected[kind] += sent if kind.startswith("every") else len(range(user, sent, clients))
+    return expected
+
+
+async def arrived(seen: dict[str, Seen], expected: dict[str, int]) -> None:
+    """Return once everything has arrived; what has not after LATE_SECONDS is missing in the report."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LATE_SECONDS):
+            while any(len(seen[kind].delays) < count for kind, count in expected.items()):
+                await asyncio.sleep(TICK_SECONDS)
+
+
 @contextlib.asynccontextmanager
 async def connected(port: int, clients: int) -> AsyncIterator[dict[str, Seen]]:
     """Lend what the clients of each kind see."""
     seen, transports = {name: Seen() for name in QUERIES}, []
     news: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    kinds = ["everyone's"] * 9 + ["everyone's, filtered"] + ["own list, filtered"] * 10
-    kinds += ["own list"] * (clients - len(kinds))
+    kinds = kinds_of(clients)
     for number, kind in enumerate(kinds):
         who = token("root", admin=True, exp=4_000_000_000) if kind.startswith("every") else token(f"user-{number}")
 
@@ -173,17 +195,16 @@ async def measure(rig: Rig, clients: int, rate: int, seconds: float) -> int:
         idle = resident_mb(child)
         async with connected(port, clients) as seen:
             waiting = resident_mb(child)
-            await publish(producer, clients, rate, WARM_SECONDS)
-            await asyncio.sleep(1)
+            warm = await publish(producer, clients, rate, WARM_SECONDS)
+            await arrived(seen, expected_of(warm, clients))
             for one in seen.values():
                 one.delays.clear()
             used, began = cpu_seconds(child), time.monotonic()
             async with watched(child) as samples:
                 sent = await publish(producer, clients, rate, seconds)
                 busy = (cpu_seconds(child) - used) / (time.monotonic() - began)
-                await asyncio.sleep(1)
-            expected = {"own list": sent * (clients - 20) / clients, "own list, filtered": sent * 10 / clients}
-            expected |= {"everyone's": sent * 9, "everyone's, filtered": sent}
+                expected = expected_of(sent, clients)
+                await arrived(seen, expected)
     await producer.stop()
     say(f"{clients:,} clients, {sent / seconds:,.0f} changes/s for {seconds:.0f} s, {rig.broker}")
     print(f"{'':<22} {'events':>8} {'expected':>9} {'p50, ms':>8} {'p99, ms':>8}")
@@ -191,9 +212,7 @@ async def measure(rig: Rig, clients: int, rate: int, seconds: float) -> int:
     every = Seen()
     for name, one in seen.items():
         every.delays += one.delays
-        print(
-            f"{name:<22} {len(one.delays):8,} {expected[name]:9,.0f} {one.quantile(0.5):8.1f} {one.quantile(0.99):8.1f}"
-        )
+        print(f"{name:<22} {len(one.delays):8,} {expected[name]:9,} {one.quantile(0.5):8.1f} {one.quantile(0.99):8.1f}")
     print(
         f"gateway: {idle:.0f} MB idle, {waiting - idle:+.0f} with clients, {max(samples) - idle:+.0f} under load;"
         f" {busy * 100:.0f} % of a core; {len(every.delays) / seconds:,.0f} events/s sent"

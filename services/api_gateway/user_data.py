@@ -73,25 +73,28 @@ class UserData:
 
     async def _owned(self, kind: str, table: Table, key: Column[Any]) -> AsyncIterator[list[Json]]:
         """Yield the rows of a table that are the user's, in the order of a key that is unique among them."""
-        statement = select(*_named(table)).where(table.c.user_id == self.user_id).order_by(key).limit(PAGE)
-        page = await self._fetch(kind, statement)
-        while page:
+        mine = select(*_named(table)).where(table.c.user_id == self.user_id)
+        async for page in self._paged(kind, mine, [key], PAGE):
             yield page
-            after = page[-1][str(key.name)]
-            page = await self._fetch(kind, statement.where(key > after)) if len(page) == PAGE else []
 
     async def _of_sessions(
         self, kind: str, table: Table, session_id: Column[UUID], own_id: Column[UUID], ids: Sequence[UUID]
     ) -> AsyncIterator[list[Json]]:
         """Yield the rows of a table that belong to these sessions."""
-        key = tuple_(session_id, own_id)
-        statement = select(*_named(table)).where(session_id.in_(ids)).order_by(session_id, own_id)
-        statement = statement.limit(PAGE_OF_TEXTS)
+        theirs = select(*_named(table)).where(session_id.in_(ids))
+        async for page in self._paged(kind, theirs, [session_id, own_id], PAGE_OF_TEXTS):
+            yield page
+
+    async def _paged(
+        self, kind: str, rows: Select[Any], key: Sequence[Column[Any]], size: int
+    ) -> AsyncIterator[list[Json]]:
+        """Yield the rows by so many, in the order of a unique key that is among their columns."""
+        statement = rows.order_by(*key).limit(size)
         page = await self._fetch(kind, statement)
         while page:
             yield page
-            after = page[-1][str(session_id.name)], page[-1][str(own_id.name)]
-            page = await self._fetch(kind, statement.where(key > after)) if len(page) == PAGE_OF_TEXTS else []
+            after = tuple(page[-1][str(column.name)] for column in key)
+            page = await self._fetch(kind, statement.where(tuple_(*key) > after)) if len(page) == size else []
 
     async def _acts(self) -> AsyncIterator[list[Json]]:
         """Yield the user's own entries in the audit log; none where all users have the same name in it."""

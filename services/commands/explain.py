@@ -121,8 +121,7 @@ def _why_active(timeline: Sequence[Entry]) -> str:
     if not any(str(entry.get("type")).startswith("Webhook") for entry in timeline):
         return (
             "No attempt has been told: the dispatcher has not taken it, its call is still running, or its persona is "
-            "paused. "
-            "See the dispatcher's health and lag, and earlier messages of the same conversation."
+            "paused. See the dispatcher's health and lag, and earlier messages of the same conversation."
         )
     accepted = next((entry for entry in timeline if entry.get("outcome") == AttemptOutcome.ACCEPTED), None)
     if accepted is not None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import select, tuple_
 
 from services.api_gateway.database import Database
-from services.api_gateway.problems import invalid_parameter
+from services.api_gateway.problems import invalid_cursor
 from services.database.tables import audit_log
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -72,7 +72,7 @@ def read_cursor(cursor: str) -> Place:
         microseconds, entry_id = _CURSOR.unpack(raw)
         return Place(_EPOCH + timedelta(microseconds=microseconds), UUID(bytes=entry_id))
     except (binascii.Error, ValueError, struct.error, OverflowError):
-        raise invalid_parameter("cursor", "Give the nextCursor of an earlier answer, unchanged.") from None
+        raise invalid_cursor() from None
 
 
 def _cursor(entry: dict[str, Any]) -> str:

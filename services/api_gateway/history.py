@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Integer, Select, bindparam, select, tuple_
 
 from services.api_gateway.parameters import Query
-from services.api_gateway.problems import invalid_parameter
+from services.api_gateway.problems import invalid_cursor
 from services.database.tables import session_events
 
 Json = dict[str, Any]
@@ -99,4 +99,4 @@ def _read_cursor(cursor: str) -> Place:
             return Place(_EPOCH + microseconds * _MICROSECOND, UUID(bytes=raw[8:]))
     except (binascii.Error, ValueError, OverflowError):
         pass
-    raise invalid_parameter("cursor", "Give the nextCursor of an earlier answer, unchanged.")
+    raise invalid_cursor()

@@ -12,7 +12,7 @@ from uuid import UUID
 from services.api_gateway.filters.bounds import started_within
 from services.api_gateway.filters.meaning import Filter
 from services.api_gateway.parameters import Query
-from services.api_gateway.problems import invalid_parameter
+from services.api_gateway.problems import invalid_cursor, invalid_parameter
 from services.api_gateway.selection import Selection
 
 CAP = 1_000
@@ -109,7 +109,7 @@ def _read_cursor(cursor: str, selection: Selection, sort: Sort) -> Position:
         raw = b""
     digest, place = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
     if len(place) != 24:
-        raise invalid_parameter("cursor", "Give the nextCursor of an earlier answer, unchanged.")
+        raise invalid_cursor()
     if digest != _digest(selection, sort):
         raise invalid_parameter("cursor", "This cursor belongs to another filter or order; keep both as they were.")
     return Position(UUID(bytes=place[:16]), int.from_bytes(place[16:], signed=True))

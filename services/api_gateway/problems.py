@@ -62,6 +62,11 @@ def invalid_parameter(name: str, message: str) -> Problem:
     )
 
 
+def invalid_cursor() -> Problem:
+    """The problem of a cursor that is of no earlier answer to the same question."""
+    return invalid_parameter("cursor", "Give the nextCursor of an earlier answer, unchanged.")
+
+
 def no_such_session() -> Problem:
     """The problem of a session that is not there, or is not the caller's to see."""
     return Problem(404, "no-such-session", "You have no session with this id.")

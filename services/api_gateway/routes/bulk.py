@@ -20,7 +20,7 @@ from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import IdempotencyKeys, keyed_request
 from services.api_gateway.jobs import Jobs
 from services.api_gateway.parameters import Query, parse_body, read_body
-from services.api_gateway.problems import Problem, invalid_parameter
+from services.api_gateway.problems import Problem, invalid_cursor
 from services.api_gateway.scopes import Scope
 from services.api_gateway.selection import invalid_filter
 from services.contracts import new_id
@@ -136,7 +136,7 @@ def _after(cursor: str | None) -> UUID | None:
     try:
         return None if cursor is None else UUID(cursor)
     except ValueError:
-        raise invalid_parameter("cursor", "Give the nextCursor of an earlier answer, unchanged.") from None
+        raise invalid_cursor() from None
 
 
 def _no_such_job() -> Problem:

@@ -1,21 +1,14 @@
 """The audit log, as admins read it: the newest entries first."""
 
-import base64
-import binascii
-import struct
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import select, tuple_
 
 from services.api_gateway.database import Database
-from services.api_gateway.problems import invalid_cursor
+from services.api_gateway.places import Place, cursor_of
 from services.database.tables import audit_log
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CURSOR = struct.Struct(">q16s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +23,6 @@ class AuditFilters:
     since: datetime | None = None
     until: datetime | None = None
     """Not included."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The place of an entry in the log."""
-
-    at: datetime
-    entry_id: UUID
 
 
 async def read_audit(database: Database, filters: AuditFilters, before: Place | None, limit: int) -> dict[str, Any]:
@@ -58,23 +43,9 @@ async def read_audit(database: Database, filters: AuditFilters, before: Place | 
         statement = statement.where(table.at < filters.until)
     if before is not None:
         # By itself the comparison of both would not tell PostgreSQL which months it can leave out.
-        statement = statement.where(table.at <= before.at, tuple_(table.at, table.id) < (before.at, before.entry_id))
+        statement = statement.where(table.at <= before.at, tuple_(table.at, table.id) < before)
     async with database.statements() as connection:
         rows = [row._asdict() for row in (await connection.execute(statement)).all()]
     items = rows[:limit]
-    return {"items": items, "nextCursor": _cursor(items[-1]) if len(rows) > limit else None}
-
-
-def read_cursor(cursor: str) -> Place:
-    """Return the place that a cursor names; Problem 400 where it is none of ours."""
-    try:
-        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        microseconds, entry_id = _CURSOR.unpack(raw)
-        return Place(_EPOCH + timedelta(microseconds=microseconds), UUID(bytes=entry_id))
-    except (binascii.Error, ValueError, struct.error, OverflowError):
-        raise invalid_cursor() from None
-
-
-def _cursor(entry: dict[str, Any]) -> str:
-    raw = _CURSOR.pack((entry["at"] - _EPOCH) // timedelta(microseconds=1), entry["id"].bytes)
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    more = len(rows) > limit
+    return {"items": items, "nextCursor": cursor_of(Place(items[-1]["at"], items[-1]["id"])) if more else None}

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import Column, Select, Table, func, select, tuple_
 
-from services.api_gateway.audit_reads import AuditFilters, read_audit, read_cursor
+from services.api_gateway.audit_reads import AuditFilters, read_audit
 from services.api_gateway.database import Database
+from services.api_gateway.places import read_place
 from services.database.rollups import Granularity, user_scope
 from services.database.tables import (
     chat_sessions,
@@ -106,7 +107,7 @@ class UserData:
             yield [{"kind": "act", **entry} for entry in page["items"]]
             if page["nextCursor"] is None:
                 return
-            before = read_cursor(page["nextCursor"])
+            before = read_place(page["nextCursor"])
 
     async def _fetch(self, kind: str, statement: Select[Any]) -> list[Json]:
         async with self.database.statements() as connection:

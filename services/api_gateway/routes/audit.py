@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 
 from services.api_gateway.answers import answer
-from services.api_gateway.audit_reads import AuditFilters, read_audit, read_cursor
+from services.api_gateway.audit_reads import AuditFilters, read_audit
 from services.api_gateway.database import Database
 from services.api_gateway.documentation.administration import READ_AUDIT
 from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query
+from services.api_gateway.places import read_place
 from services.api_gateway.scopes import Scope
 
 MAX_TEXT_CHARACTERS = 128
@@ -43,5 +44,5 @@ class AuditRoutes:
             since=query.time("from"),
             until=query.time("to"),
         )
-        before = None if cursor is None else read_cursor(cursor)
+        before = None if cursor is None else read_place(cursor)
         return answer(await read_audit(self.database, filters, before, limit))

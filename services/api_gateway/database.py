@@ -64,6 +64,10 @@ class Database:
                 try:
                     driver: Connection[Record] = lent.driver_connection  # type: ignore[assignment]
                     return await driver.fetch(statement.sql, *statement.arguments(values))
+                except asyncio.CancelledError:
+                    # Between two of the driver's messages PostgreSQL waits for the rest, its locks held.
+                    await greenlet_spawn(lent.invalidate)
+                    raise
                 finally:
                     await greenlet_spawn(lent.close)
 

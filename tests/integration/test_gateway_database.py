@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from services.api_gateway import database as database_module
 from services.api_gateway.database import LENT_AT_ONCE, Database, DatabaseAway
@@ -12,6 +12,12 @@ from services.database.driver import Statement
 from services.database.engine import build_engine
 
 ASKERS = 6 * LENT_AT_ONCE
+
+
+async def _scalar(engine: AsyncEngine, statement: TextClause) -> int:
+    async with engine.connect() as connection:
+        count: int = (await connection.execute(statement)).scalar_one()
+        return count
 
 
 async def test_nobody_is_overtaken(postgres_url: str) -> None:
@@ -62,22 +68,42 @@ async def test_a_statement_that_was_given_up_disturbs_nobody(postgres_url: str) 
     database = Database(engine)
     asleep = create_async_engine(postgres_url)
 
-    async def sleeping() -> int:
-        found = text("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)' AND state = 'active'")
-        async with asleep.connect() as connection:
-            return (await connection.execute(found)).scalar_one()
+    found = text("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)' AND state = 'active'")
 
     for _ in range(3):
         given_up = asyncio.create_task(database.fetch(Statement("SELECT pg_sleep(30)", (), {})))
         async with asyncio.timeout(10):
-            while await sleeping() == 0:
+            while await _scalar(asleep, found) == 0:
                 await asyncio.sleep(0.01)
         given_up.cancel()
         with pytest.raises(asyncio.CancelledError):
             await given_up
         assert [row[0] for row in await database.fetch(Statement("SELECT 1", (), {}))] == [1]
     async with asyncio.timeout(10):
-        while await sleeping():
+        while await _scalar(asleep, found):
             await asyncio.sleep(0.01)
     await asleep.dispose()
+    await engine.dispose()
+
+
+async def test_who_goes_leaves_no_connection_in_the_middle_of_a_statement(postgres_url: str) -> None:
+    engine = build_engine(postgres_url, pool_size=4, pre_ping=False)
+    database = Database(engine)
+    watching = create_async_engine(postgres_url)
+    unfinished = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = 'chat-sessions' AND state <> 'idle' AND datname = current_database()"
+    )
+    # Each is another text, so that it is prepared: between that and its run the driver waits, and PostgreSQL with it.
+    for number in range(60):
+        statement = Statement(f"SELECT {number} FROM generate_series(1, 50)", (), {})
+        given_up = [asyncio.create_task(database.fetch(statement)) for _ in range(4)]
+        await asyncio.sleep(number % 20 * 0.0003)
+        for task in given_up:
+            task.cancel()
+        await asyncio.gather(*given_up, return_exceptions=True)
+        async with asyncio.timeout(10):
+            while await _scalar(watching, unfinished):
+                await asyncio.sleep(0.01)
+    await watching.dispose()
     await engine.dispose()

@@ -49,6 +49,7 @@ class Session(Shape):
     template_id: str | None
     deadline_at: datetime | None
     template_version: int | None = Field(description="Of the template that its message was made of")
+    trace_id: str | None = Field(description="Of the W3C trace that its message belongs to, from its POST to its fold")
 
 
 class EndedSession(Session):
@@ -265,4 +266,5 @@ class ProblemDetails(BaseModel):
     status: int
     code: str
     detail: str
+    trace_id: str = Field(alias="traceId", description="Of the request's trace, and on the lines of the log about it")
     errors: list[FieldError] | None = None

@@ -60,6 +60,8 @@ from services.runtime.logs import configure_logs
 from services.runtime.ops import http_server, ops_routes
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
+from services.runtime.tracer import build_tracer, close_tracer
+from services.runtime.tracing import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ async def open_gateway(
     """Lend the application with everything behind it running; Kafka and PostgreSQL may come later."""
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
+    tracer = build_tracer(settings, "gateway")
     engine = build_engine(
         settings.database_url.get_secret_value(),
         pool_size=LENT_AT_ONCE,
@@ -109,11 +112,13 @@ async def open_gateway(
     database = Database(engine)
     keys = _keys(settings)
     changes = SessionChanges(settings, database, metrics)
-    publisher = Publisher(build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS), metrics)
+    publisher = Publisher(build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS), metrics, tracer)
     audit = AuditLog(database, settings.pseudonyms)
     shared = _shared_counts(settings, metrics)
     idempotency_keys = IdempotencyKeys(database)
-    app = build_app(settings, keys, database, idempotency_keys, publisher, changes, metrics, registry, audit, shared)
+    app = build_app(
+        settings, keys, database, idempotency_keys, publisher, changes, metrics, registry, audit, shared, tracer
+    )
     erasures = Erasures(database, settings.pseudonyms)
     erasure_runner = ErasureRunner(erasures, idempotency_keys, Jobs(database), publisher)
     background = [
@@ -141,6 +146,7 @@ async def open_gateway(
         if shared is not None:
             await shared.close()
         await engine.dispose()
+        await close_tracer(tracer)
 
 
 def build_app(
@@ -154,6 +160,7 @@ def build_app(
     registry: CollectorRegistry,
     audit: AuditLog,
     shared: SharedCounts | None,
+    tracer: Tracer | None,
 ) -> Starlette:
     """Return the application over its collaborators."""
     reads = SessionReads(database)
@@ -198,7 +205,7 @@ def build_app(
             *ops_routes({"kafka": publisher.not_ready}, registry, {} if shared is None else {"rates": shared.note}),
             *description_pages(routers, title="Chat sessions", about=ABOUT),
         ],
-        middleware=_middleware(settings, metrics),
+        middleware=_middleware(settings, metrics, tracer),
     )
     app.router.redirect_slashes = False
     answer_problems(app)
@@ -209,7 +216,7 @@ def _per_session() -> RateLimit:
     return RateLimit("callbacks of one session", CALLBACKS_A_MINUTE)
 
 
-def _middleware(settings: GatewaySettings, metrics: GatewayMetrics) -> list[Middleware]:
+def _middleware(settings: GatewaySettings, metrics: GatewayMetrics, tracer: Tracer | None) -> list[Middleware]:
     """Return what every request passes, the outermost first."""
     load = Load(settings.gateway_max_requests, settings.gateway_max_waits, metrics.requests_in_hand)
     cors = Middleware(
@@ -220,7 +227,7 @@ def _middleware(settings: GatewaySettings, metrics: GatewayMetrics) -> list[Midd
         expose_headers=["location", "retry-after", "ratelimit", "ratelimit-policy", "etag"],
     )
     return [
-        Middleware(Observed, metrics=metrics, hsts_seconds=settings.hsts_seconds),
+        Middleware(Observed, metrics=metrics, hsts_seconds=settings.hsts_seconds, tracer=tracer),
         *([cors] if settings.cors_origins else []),
         Middleware(Shedding, load=load, metrics=metrics),
     ]

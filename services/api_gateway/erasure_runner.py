@@ -75,7 +75,7 @@ class ErasureRunner:
 
     async def _publish(self, events: Sequence[CancelRequested | ErasureRequested]) -> None:
         trace = continued(None)
-        await asyncio.gather(*(self.publisher.publish(event, traceparent=trace) for event in events))
+        await asyncio.gather(*(self.publisher.publish(event, parent=trace) for event in events))
 
 
 def _of_conversation(request: Any, conversation_id: str) -> ErasureRequested:

@@ -9,6 +9,7 @@ SESSION = {
     "lastActivityAt": "2026-11-22T12:00:01.250Z", "metadata": {"userAgent": "curl/8.5.0", "ipAddress": "192.0.2.7"},
     "errorMessage": None, "failureKind": None, "attempts": 1, "responseMs": 1250, "version": 2, "resumedFrom": None,
     "templateId": None, "deadlineAt": None, "templateVersion": None,
+    "traceId": "4bf92f3577b34da6a3ce929d0e0e4736",
 }  # fmt: skip
 RETRIED = {**SESSION, "resumedFrom": "01976f3d-9fa0-7b1e-8f4c-5a3d1e6b7c80"}
 TESTED = {**SESSION, "conversationId": f"persona-test-{ID}", "userId": "root", "metadata": {"test": True}}
@@ -21,7 +22,8 @@ SESSIONS_AS_CSV = "id,conversationId,personaId,â€¦\r\n" + f"{ID},c-42,support,â€
 ACTIVE_SESSIONS = {**SESSIONS, "items": [{**SESSION, "status": "ACTIVE", "endedAt": None, "responseMs": None}]}
 ALREADY_ENDED = {
     "type": "about:blank", "title": "Conflict", "status": 409, "code": "already-ended",
-    "detail": "The session had already ended as COMPLETED; nothing was cancelled.", "session": SESSION,
+    "detail": "The session had already ended as COMPLETED; nothing was cancelled.",
+    "traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "session": SESSION,
 }  # fmt: skip
 CANCELLED = {**SESSION, "status": "CANCELLED", "responseMs": None}
 COUNTS = {

@@ -21,7 +21,6 @@ from services.api_gateway.selection import Selection
 from services.contracts import NotAdmitted, new_id
 from services.database.partitions import id_at
 from services.runtime.kafka import NotAcknowledged
-from services.runtime.tracing import continued
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ class JobRunner:
             return item.session_id, True, "no-such-session"
         try:
             event = event_of(job, item, session)
-            await self.publisher.publish(event, traceparent=continued(None))
+            await self.publisher.publish(event)
         except Problem as problem:
             return item.session_id, True, problem.code
         except NotAdmitted as error:

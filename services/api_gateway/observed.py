@@ -1,4 +1,4 @@
-"""Measures every request, and gives every answer the headers that keep it safe and tell of rate limits."""
+"""Measures and traces every request, and gives every answer the headers that keep it safe and tell of rate limits."""
 
 import time
 
@@ -7,7 +7,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.api_gateway.limiting import verdict_headers
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.problems import SAFE_HEADERS
+from services.api_gateway.traces import given_traceparent, join_trace
+from services.runtime.spans import answered, answering
+from services.runtime.tracing import Span, Tracer
 
+_UNTRACED = ("/health/", "/metrics")
 _EVENTS = (b"content-type", b"text/event-stream")
 """Of answers that last for as long as their clients like: what counts is when they begin."""
 
@@ -15,9 +19,10 @@ _EVENTS = (b"content-type", b"text/event-stream")
 class Observed:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, metrics: GatewayMetrics, hsts_seconds: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics, hsts_seconds: int, tracer: Tracer | None) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracer = tracer
         headers = SAFE_HEADERS | ({"strict-transport-security": f"max-age={hsts_seconds}"} if hsts_seconds else {})
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
@@ -28,6 +33,7 @@ class Observed:
             return
         began = time.perf_counter()
         status, begun = 500, None
+        span = self._span(scope)
 
         async def send_safely(message: Message) -> None:
             nonlocal status, begun
@@ -48,3 +54,12 @@ class Observed:
             route = getattr(scope.get("route"), "path", None) or "unknown"
             method = scope["method"] if route != "unknown" else "any"
             self._metrics.answered(route, method, status, (begun or time.perf_counter()) - began)
+            if span is not None:
+                answered(span, scope["method"], route, status)
+
+    def _span(self, scope: Scope) -> Span | None:
+        if self._tracer is None or scope["path"].startswith(_UNTRACED):
+            return None
+        span = answering(self._tracer, scope["method"], given_traceparent(scope))
+        join_trace(scope, span.traceparent)
+        return span

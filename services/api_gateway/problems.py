@@ -11,9 +11,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from services.api_gateway.answers import session_location
 from services.api_gateway.database import DatabaseAway, StatementStopped
+from services.api_gateway.traces import trace_id
 from services.contracts import NotAdmitted
 from services.runtime.kafka import NotAcknowledged
 
@@ -93,14 +95,15 @@ def not_acknowledged(error: NotAcknowledged, session_id: UUID, what_now: str) ->
     )
 
 
-def problem_response(problem: Problem) -> Response:
-    """Return the answer that tells the problem."""
+def problem_response(problem: Problem, scope: Scope) -> Response:
+    """Return the answer that tells the problem, and the trace of the request that met it."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "code": problem.code,
         "detail": problem.detail,
+        "traceId": trace_id(scope),
         **problem.members,
     }
     return Response(to_json(body), problem.status, problem.headers, MEDIA_TYPE)
@@ -117,27 +120,28 @@ def answer_problems(app: Starlette) -> None:
     app.add_exception_handler(Exception, _bug)
 
 
-async def _told(_: Request, error: Exception) -> Response:
+async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)  # noqa: S101
-    return problem_response(error)
+    return problem_response(error, request.scope)
 
 
-async def _not_admitted(_: Request, error: Exception) -> Response:
+async def _not_admitted(request: Request, error: Exception) -> Response:
     assert isinstance(error, NotAdmitted)  # noqa: S101
     field = error.explanation.partition(" ")[0]
     return problem_response(
         Problem(
             400, error.reason, error.explanation, members={"errors": [{"field": field, "message": error.explanation}]}
-        )
+        ),
+        request.scope,
     )
 
 
-async def _database_away(_: Request, error: Exception) -> Response:
-    return problem_response(Problem(503, "database-away", str(error), headers={"retry-after": "1"}))
+async def _database_away(request: Request, error: Exception) -> Response:
+    return problem_response(Problem(503, "database-away", str(error), headers={"retry-after": "1"}), request.scope)
 
 
-async def _statement_stopped(_: Request, error: Exception) -> Response:
-    return problem_response(Problem(503, "too-slow", str(error)))
+async def _statement_stopped(request: Request, error: Exception) -> Response:
+    return problem_response(Problem(503, "too-slow", str(error)), request.scope)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -150,11 +154,11 @@ async def _http(request: Request, error: Exception) -> Response:
         problem = Problem(405, "method-not-allowed", detail, headers=error.headers)
     else:
         problem = Problem(error.status_code, "http-error", f"{error.detail}.", headers=error.headers)
-    return problem_response(problem)
+    return problem_response(problem, request.scope)
 
 
-async def _gone(_: Request, __: Exception) -> Response:
-    return problem_response(Problem(400, "client-gone", "The connection ended before the body did."))
+async def _gone(request: Request, _: Exception) -> Response:
+    return problem_response(Problem(400, "client-gone", "The connection ended before the body did."), request.scope)
 
 
 async def _bug(request: Request, error: Exception) -> Response:
@@ -163,5 +167,6 @@ async def _bug(request: Request, error: Exception) -> Response:
     route = getattr(request.scope.get("route"), "path", None) or "unknown"
     logger.error("A bug in %s %s: %s", request.method, route, type(error).__name__)
     return problem_response(
-        Problem(500, "internal-error", "The gateway failed on this request; its log says why.", headers=SAFE_HEADERS)
+        Problem(500, "internal-error", "The gateway failed on this request; its log says why.", headers=SAFE_HEADERS),
+        request.scope,
     )

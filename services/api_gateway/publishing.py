@@ -11,6 +11,8 @@ from services.api_gateway.metrics import GatewayMetrics
 from services.contracts import Event, encode
 from services.runtime.connection import disconnect
 from services.runtime.kafka import NotAcknowledged, publish
+from services.runtime.spans import sending
+from services.runtime.tracing import Tracer, continued
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +26,10 @@ PROBE_SECONDS = 2.0
 class Publisher:
     """Publishes events over one producer, which it starts, watches and stops."""
 
-    def __init__(self, producer: AIOKafkaProducer, metrics: GatewayMetrics) -> None:
+    def __init__(self, producer: AIOKafkaProducer, metrics: GatewayMetrics, tracer: Tracer | None) -> None:
         self._producer = producer
         self._metrics = metrics
+        self._tracer = tracer
         self._reached = asyncio.Event()
         self._trouble: str | None = "The gateway has not reached Kafka yet."
 
@@ -42,17 +45,24 @@ class Publisher:
                 self._trouble = None
             await asyncio.sleep(PROBE_SECONDS)
 
-    async def publish(self, event: Event, *, traceparent: str | None = None) -> None:
-        """Return once Kafka has acknowledged the event; raise NotAcknowledged if it has not within 5 s."""
+    async def publish(self, event: Event, *, parent: str | None = None) -> None:
+        """Return once Kafka has acknowledged the event; raise NotAcknowledged if it has not within 5 s.
+
+        It goes on from the traceparent `parent`, or begins a trace.
+        """
         began = time.perf_counter()
+        span = sending(self._tracer, event, parent or continued(None))
         try:
             async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
                 await self._reached.wait()
-                await publish(self._producer, encode(event, source=SOURCE, traceparent=traceparent))
+                await publish(self._producer, encode(event, source=SOURCE, traceparent=span.traceparent))
         except (NotAcknowledged, TimeoutError) as error:
             self._metrics.not_acknowledged.inc()
+            span.fail("not-acknowledged")
             self._told("Kafka did not acknowledge an event in time.")
             raise NotAcknowledged("Kafka did not acknowledge the event in time.") from error
+        finally:
+            span.end()
         self._trouble = None
         self._metrics.publish_seconds.observe(time.perf_counter() - began)
 

@@ -19,13 +19,13 @@ from services.api_gateway.origin import client_address, device_info, with_origin
 from services.api_gateway.problems import not_acknowledged
 from services.api_gateway.publishing import Publisher
 from services.api_gateway.reads import SessionReads
+from services.api_gateway.traces import traceparent_of
 from services.api_gateway.waits import until_told
 from services.contracts import MessageSent, SessionStatus
 from services.contracts.events import Metadata
 from services.contracts.ids import id_time
 from services.runtime.egress import Network
 from services.runtime.kafka import NotAcknowledged
-from services.runtime.tracing import continued
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +72,16 @@ class Sending:
         ended = None
         with self.changes.waiter(event.session_id) if wait else nullcontext() as waiter:
             if is_due:
-                await self._publish(event, keyed, request.headers.get("traceparent"))
+                await self._publish(event, keyed, traceparent_of(request.scope))
             if waiter is not None:
                 ended = await until_told(
                     lambda: self._ended(event, caller), waiter.nap, lambda: self.changes.stopping, seconds=wait
                 )
         return _answer(event, ended)
 
-    async def _publish(self, event: MessageSent, keyed: KeyedRequest | None, traceparent: str | None) -> None:
+    async def _publish(self, event: MessageSent, keyed: KeyedRequest | None, traceparent: str) -> None:
         try:
-            await self.publisher.publish(event, traceparent=continued(traceparent))
+            await self.publisher.publish(event, parent=traceparent)
         except NotAcknowledged as error:
             what_now = "The outcome is unknown: look at the session, or repeat the request with its Idempotency-Key."
             raise not_acknowledged(error, event.session_id, what_now) from error

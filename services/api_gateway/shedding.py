@@ -26,7 +26,7 @@ class Shedding:
             return
         if self._load.is_full:
             self._metrics.shed.inc()
-            await problem_response(_overloaded())(scope, receive, send)
+            await problem_response(_overloaded(), scope)(scope, receive, send)
             return
         has_begun = False
 
@@ -57,7 +57,7 @@ class Shedding:
         except TimeoutError:
             if has_begun or not place.is_over:
                 raise
-            await problem_response(_too_slow())(scope, receive, send)
+            await problem_response(_too_slow(), scope)(scope, receive, send)
 
 
 def _overloaded() -> Problem:

@@ -171,6 +171,7 @@ class SessionChanged(SessionEvent):
     template_id: str | None = None
     deadline_at: datetime | None = None
     template_version: int | None = None
+    trace_id: str | None = None
 
 
 class ReplyDelta(SessionEvent):

@@ -64,6 +64,7 @@ chat_sessions = Table(
     Column("templateId", Text, key="template_id"),
     Column("deadlineAt", Time, key="deadline_at"),
     Column("templateVersion", Integer, key="template_version"),
+    Column("traceId", Text, key="trace_id"),
     PrimaryKeyConstraint("session_id"),
     CheckConstraint('id = "sessionId"', name="id_is_session_id"),
     postgresql_partition_by='RANGE ("sessionId")',

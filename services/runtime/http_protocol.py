@@ -7,6 +7,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from services.runtime.tracing import continued, trace_id_of
+
 MAX_HEAD_BYTES = 32 * 1024
 """Of the request line and the headers together; a token may have 8 KiB of it."""
 LINGER_SECONDS = 1.0
@@ -125,7 +127,15 @@ class BoundedHttp(HttpToolsProtocol):
         self._is_refused = True
         title = HTTPStatus(status).phrase
         body = json.dumps(
-            {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+            {
+                "type": "about:blank",
+                "title": title,
+                "status": status,
+                "code": code,
+                "detail": detail,
+                # Of a trace with nothing in it: no request was read.
+                "traceId": trace_id_of(continued(None)),
+            }
         ).encode()
         head = (
             f"HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\ncontent-length: {len(body)}\r\n"

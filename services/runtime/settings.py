@@ -159,12 +159,18 @@ class PersonaSettings(BaseSettings):
 
 
 class OpsSettings(BaseSettings):
-    """Logs, health and metrics of a process."""
+    """Logs, health, metrics and traces of a process."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line to log")
     log_format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text for people")
+    otel_exporter_otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$",
+        max_length=2048,
+        description="Base URL of an OpenTelemetry collector that takes OTLP over HTTP; without it traces go nowhere",
+    )
 
 
 def load(settings: type[SettingsType]) -> SettingsType:

@@ -24,6 +24,7 @@ from services.runtime.logs import configure_logs
 from services.runtime.ops import end_background, http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
+from services.runtime.tracer import build_tracer, close_tracer
 from services.session_tracker.anonymisation import Anonymisation
 from services.session_tracker.backlog import Backlog
 from services.session_tracker.chores import hourly, regularly
@@ -54,6 +55,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
     registry = CollectorRegistry()
     consumer_metrics, metrics = ConsumerMetrics(registry), TrackerMetrics(registry)
+    tracer = build_tracer(settings, "tracker")
     engine = build_engine(settings.database_url.get_secret_value(), pool_size=8, pre_ping=False)
     producer = build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS)
     broker = build_broker(settings)
@@ -65,6 +67,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
         DeadLetters(producer, TRACKER_GROUP, consumer_metrics),
         metrics,
         consumer_metrics,
+        tracer,
         anonymize_days=settings.chat_session_anonymize_days,
     )
     untold = UntoldChunks(store, producer)
@@ -110,6 +113,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
         keep_rollups(engine, metrics),
     ]
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(close_tracer, tracer)
         stack.push_async_callback(engine.dispose)
         stack.push_async_callback(disconnect, producer)
         tasks = [asyncio.create_task(coroutine) for coroutine in background]

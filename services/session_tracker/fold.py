@@ -26,6 +26,8 @@ class Arrival(NamedTuple):
 
     None keeps everything.
     """
+    trace_id: str | None = None
+    """Of a message's record: the session that the message opens has it."""
 
     @property
     def user_id(self) -> str:
@@ -92,6 +94,8 @@ def fold(session: Session | None, arrivals: Sequence[Arrival]) -> Folded:
             folded.late.append(event)
         else:
             folded.session, folded.changed = after if erased_as is None else without_texts(after), True
+            if arrival.trace_id is not None and after.trace_id is None:
+                folded.session = folded.session._replace(trace_id=arrival.trace_id)
             folded.messages.extend(_messages(arrival))
             if type(event) is WebhookFailed:
                 folded.failure = event

@@ -94,6 +94,8 @@ class Session(NamedTuple):
     template_id: str | None
     deadline_at: datetime | None
     template_version: int | None
+    trace_id: str | None
+    """Of the record that brought its message."""
 
 
 def opened(event: SessionEvent) -> Session:
@@ -118,6 +120,7 @@ def opened(event: SessionEvent) -> Session:
         template_id=None,
         deadline_at=None,
         template_version=None,
+        trace_id=None,
     )
 
 

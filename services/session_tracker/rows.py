@@ -43,6 +43,7 @@ def session_of(row: "Record | RowMapping") -> Session:
         template_id=row["template_id"],
         deadline_at=row["deadline_at"],
         template_version=row["template_version"],
+        trace_id=row["trace_id"],
     )
 
 

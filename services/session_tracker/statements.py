@@ -47,6 +47,7 @@ MUTABLE_COLUMNS = (
     "template_id",
     "deadline_at",
     "template_version",
+    "trace_id",
 )
 HISTORY_COLUMNS = ("session_id", "event_id", "type", "occurred_at", "recorded_at", "body")
 MESSAGE_COLUMNS = ("id", "chat_session_id", "role", "content", "created_at")

@@ -10,7 +10,15 @@ from datetime import UTC, datetime, timedelta
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from services.contracts import BadRecord, NotAdmitted, admit, decode
-from services.contracts.events import ErasureRequested, ReplyDelta, SessionChanged, TimeoutSweep, TrackedEvent
+from services.contracts.codec import header
+from services.contracts.events import (
+    ErasureRequested,
+    MessageSent,
+    ReplyDelta,
+    SessionChanged,
+    TimeoutSweep,
+    TrackedEvent,
+)
 from services.contracts.ids import id_milliseconds
 from services.contracts.topics import TRACKER_GROUP
 from services.database.partitions import DroppedMonth
@@ -20,6 +28,8 @@ from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_ano
 from services.runtime.offsets import DoneOffsets
 from services.runtime.placement import partition_of
 from services.runtime.pseudonyms import is_erased
+from services.runtime.spans import folding, sending_batch, writing
+from services.runtime.tracing import NOT_RECORDED, Span, Tracer, ended_by_errors, trace_id_of
 from services.session_tracker.changes import publish_changes
 from services.session_tracker.faults import RefusedByPostgres
 from services.session_tracker.fold import Arrival
@@ -49,6 +59,9 @@ class Batch:
     letters: list[DeadLetter] = field(default_factory=list)
     committed: Sequence[Committed] = ()
     began: float = 0.0
+    traces: list[str] = field(default_factory=list)
+    """Where its messages come from; empty while nobody records it."""
+    span: Span = NOT_RECORDED
 
 
 class Tracker:
@@ -65,6 +78,7 @@ class Tracker:
         dead_letters: DeadLetters,
         metrics: TrackerMetrics,
         consumer_metrics: ConsumerMetrics,
+        tracer: Tracer | None = None,
         *,
         anonymize_days: int = 0,
     ) -> None:
@@ -74,6 +88,7 @@ class Tracker:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._consumer_metrics = consumer_metrics
+        self._tracer = tracer
         self._keep_personal = timedelta(days=anonymize_days) if anonymize_days else None
         self._done = DoneOffsets()
         self._idle = IdleProgress()
@@ -110,21 +125,32 @@ class Tracker:
     async def fold(self, batch: Batch) -> Batch:
         """Fold a batch: when this returns, PostgreSQL has it."""
         batch.began = time.perf_counter()
+        if self._tracer is not None:
+            batch.span = folding(self._tracer, TRACKER_GROUP, len(batch.records), batch.traces)
+        with ended_by_errors(batch.span):
+            await self._write(batch)
+        return batch
+
+    async def _write(self, batch: Batch) -> None:
         records, letters = batch.records, batch.letters
         if batch.erasures:
             await self._store.begin_erasures(batch.erasures)
         batch.arrivals = await self._kept(batch.arrivals, records, letters)
-        batch.committed = await self._fold(batch.arrivals, records, batch.progress, letters)
+        span = writing(self._tracer, "chat_sessions", len(batch.arrivals), batch.span.traceparent)
+        with ended_by_errors(span):
+            batch.committed = await self._fold(batch.arrivals, records, batch.progress, letters)
+        span.end()
         letters += [
             DeadLetter(records[arrival.position], _MISMATCH) for one in batch.committed for arrival in one.refused
         ]
-        return batch
 
     async def tell(self, batch: Batch) -> None:
         """Tell what a batch changed: when this returns, Kafka has its changes and dead letters, and it is done."""
-        await self._tell(batch.arrivals, batch.committed)
-        if batch.letters:
-            await self._dead_letters.publish(batch.letters)
+        with ended_by_errors(batch.span):
+            await self._tell(batch.arrivals, batch.committed, batch.span)
+            if batch.letters:
+                await self._dead_letters.publish(batch.letters)
+        batch.span.end()
         self._done.add(batch.records)
         self._measure(len(batch.records), batch.committed, time.perf_counter() - batch.began)
 
@@ -136,11 +162,17 @@ class Tracker:
         if record.partition != partition_of(event.conversation_id):
             self._consumer_metrics.misplaced.labels(TRACKER_GROUP, record.topic).inc()
             logger.warning("A record of %s is on partition %d, not its key's.", record.topic, record.partition)
+        # Of the others only who records the fold needs it: it says where a session began.
+        sent = type(event) is MessageSent
+        traceparent = header(record.headers, "traceparent") if sent or self._tracer is not None else None
+        if self._tracer is not None and traceparent is not None:
+            batch.traces.append(traceparent)
         if isinstance(event, ErasureRequested):
             batch.erasures.append(event)
-        else:
-            event = foldable(event, now, self._keep_personal)
-            batch.arrivals.append(Arrival(event, _timestamp(record), record.partition, position))
+            return
+        event = foldable(event, now, self._keep_personal)
+        trace_id = trace_id_of(traceparent) if sent else None
+        batch.arrivals.append(Arrival(event, _timestamp(record), record.partition, position, trace_id=trace_id))
 
     async def _kept(
         self, arrivals: Sequence[Arrival], records: Sequence[RawRecord], letters: list[DeadLetter]
@@ -180,7 +212,7 @@ class Tracker:
         first = await self._fold(arrivals[:middle], records, {}, letters)
         return first + await self._fold(arrivals[middle:], records, progress, letters)
 
-    async def _tell(self, arrivals: Sequence[Arrival], committed: Sequence[Committed]) -> None:
+    async def _tell(self, arrivals: Sequence[Arrival], committed: Sequence[Committed], fold: Span) -> None:
         """Publish every session that the batch names, also where its events were known: a crash may have hidden it."""
         changes = {
             transition.session.session_id: (transition.session, transition.previous)
@@ -189,7 +221,11 @@ class Tracker:
         }
         named = {arrival.event.session_id for arrival in arrivals} - changes.keys()
         known: list[Session] = await self._store.read(named) if named else []
-        await publish_changes(self._producer, [*changes.values(), *((session, None) for session in known)])
+        told = [*changes.values(), *((session, None) for session in known)]
+        span = sending_batch(self._tracer, SessionChanged.topic.name, len(told), fold.traceparent)
+        with ended_by_errors(span):
+            await publish_changes(self._producer, told)
+        span.end()
 
     def _measure(self, records: int, committed: Sequence[Committed], seconds: float) -> None:
         for one in committed:

@@ -16,6 +16,7 @@ from services.runtime.logs import configure_logs
 from services.runtime.ops import end_background, http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shutdown import Shutdown, run
+from services.runtime.tracer import build_tracer, close_tracer
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.deltas import Deltas
 from services.webhook_dispatcher.engine import TOPICS, Engine
@@ -34,9 +35,10 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
     registry = CollectorRegistry()
     consumer_metrics, metrics = ConsumerMetrics(registry), DispatcherMetrics(registry)
+    tracer = build_tracer(settings, "dispatcher")
     database = build_engine(settings.database_url.get_secret_value(), pool_size=1)
     producer, courier, broker = build_producer(settings), build_courier(settings), build_broker(settings)
-    personas, results = Personas(database, settings.secrets_key), Results(producer, metrics)
+    personas, results = Personas(database, settings.secrets_key), Results(producer, metrics, tracer)
     deltas = Deltas(courier, metrics)
     n8n = N8n(settings.egress_rules)
     n8n_api = N8nApi(settings.egress_rules)
@@ -48,6 +50,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
             results,
             deltas,
             metrics,
+            tracer,
             max_calls=settings.dispatcher_max_calls,
             timeout_hours=settings.chat_session_timeout_hours,
             callback_urls=settings.callback_urls,
@@ -56,6 +59,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
         DeadLetters(producer, DISPATCHER_GROUP, consumer_metrics),
         metrics,
         shutdown,
+        tracer,
         bounds=settings.held_bounds,
         drain_seconds=settings.rebalance_drain_seconds,
         stop_seconds=settings.dispatcher_stop_seconds,
@@ -78,6 +82,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     }
     server = http_server(ops_app(checks, registry), settings.ops_host, settings.ops_port)
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(close_tracer, tracer)
         stack.push_async_callback(database.dispose)
         stack.push_async_callback(disconnect, producer)
         stack.push_async_callback(disconnect, courier)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 
+from services.webhook_dispatcher.metrics import End
 from services.webhook_dispatcher.tracking import Message, Phase
 
 BREAKABLE = frozenset({Phase.WAITING, Phase.CALLING})
@@ -15,3 +16,10 @@ class Conversation:
     def __init__(self) -> None:
         self.messages: deque[Message] = deque()
         self.task: asyncio.Task[None] | None = None
+
+
+def ending(message: Message) -> End:
+    """Return how a message that is done came to its end."""
+    if message.cancelled:
+        return End.CANCELLED
+    return End.OVERLOADED if message.overloaded else End.CALLED

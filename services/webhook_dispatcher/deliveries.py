@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from services.contracts import AttemptOutcome, WebhookAttempted, WebhookFailed, WebhookSucceeded, new_id
 from services.contracts.callbacks import CallbackUrls
 from services.contracts.replies import Reply
+from services.runtime.tracing import Tracer
 from services.webhook_dispatcher.callbacks import Accepted, callback_of, judge_call
 from services.webhook_dispatcher.course import Course
 from services.webhook_dispatcher.delivery import Failed
@@ -30,6 +31,7 @@ from services.webhook_dispatcher.refusals import (
 from services.webhook_dispatcher.results import Results
 from services.webhook_dispatcher.retries import retry_delay
 from services.webhook_dispatcher.slots import Slots
+from services.webhook_dispatcher.spans import call_span, end_call
 from services.webhook_dispatcher.tracking import Message, Phase
 
 ResultType = TypeVar("ResultType", WebhookAttempted, WebhookSucceeded, WebhookFailed)
@@ -45,6 +47,7 @@ class Deliveries:
         results: Results,
         deltas: Deltas,
         metrics: DispatcherMetrics,
+        tracer: Tracer | None,
         *,
         max_calls: int,
         timeout_hours: float,
@@ -55,6 +58,7 @@ class Deliveries:
         self._results = results
         self._deltas = deltas
         self._metrics = metrics
+        self._tracer = tracer
         self._slots = Slots(max_calls)
         metrics.in_flight.set_function(self._slots.taken)
         self._timeout_hours = timeout_hours
@@ -152,19 +156,21 @@ class Deliveries:
         )
         longest_hours = persona.session_timeout_hours or self._timeout_hours
         message.callback = callback_of(message, persona.callback_seconds, datetime.now(UTC), longest_hours)
-        delta_writer = self._deltas.writer(message.event, message.attempt, message.traceparent)
+        message.call_span = span = call_span(self._tracer, message, persona)
+        delta_writer = self._deltas.writer(message.event, message.attempt, span.traceparent)
         try:
             exchange = await self._n8n.call(
                 persona,
                 message.event,
                 course,
-                traceparent=message.traceparent,
+                traceparent=span.traceparent,
                 # What an acknowledgement streams is not the reply.
                 hear=delta_writer.hear if message.callback is None else unheard,
                 callback_url=self._callback_url(message),
             )
         except asyncio.CancelledError:
             gate.abandoned(course.began)
+            end_call(self._tracer, message, None, AttemptOutcome.CANCELLED)
             raise
         finally:
             delta_writer.flush()
@@ -178,12 +184,14 @@ class Deliveries:
         """Publish how a call ended. Return in how many seconds the next is due, None if there is none."""
         verdict = judge_call(exchange.outcome, message.callback)
         gate.note(verdict, exchange.course.began)
+        failure = verdict.kind if isinstance(verdict, Failed) else None
+        end_call(self._tracer, message, exchange.status, failure)
         gate.metrics.ended(_outcome(verdict), exchange.duration_ms / 1000)
         now = datetime.now(UTC)
         told = _timings(exchange.course, exchange.duration_ms)
         if isinstance(verdict, Reply):
             told |= {"status_code": exchange.status, "reply": verdict.text}
-            await self._results.publish(_event(WebhookSucceeded, message, now, **told), message.traceparent)
+            await self._results.publish(_event(WebhookSucceeded, message, now, **told), message.span)
             return None
         if isinstance(verdict, Accepted):
             told |= {
@@ -191,7 +199,7 @@ class Deliveries:
                 "outcome": AttemptOutcome.ACCEPTED,
                 "deadline_at": verdict.deadline_at,
             }
-            await self._results.publish(_event(WebhookAttempted, message, now, **told), message.traceparent)
+            await self._results.publish(_event(WebhookAttempted, message, now, **told), message.span)
             return None
         told |= {
             "status_code": verdict.status,
@@ -209,11 +217,12 @@ class Deliveries:
             chance=random.random(),  # noqa: S311 - spreads retries, guards nothing
         )
         if delay is None:
-            await self._results.publish(_event(WebhookFailed, message, now, **told), message.traceparent)
+            message.span.fail(verdict.kind)
+            await self._results.publish(_event(WebhookFailed, message, now, **told), message.span)
             return None
         self._metrics.retries.labels(persona.persona_id, verdict.kind.value).inc()
         told |= {"outcome": AttemptOutcome.FAILED, "retry_at": now + timedelta(seconds=delay)}
-        await self._results.publish(_event(WebhookAttempted, message, now, **told), message.traceparent)
+        await self._results.publish(_event(WebhookAttempted, message, now, **told), message.span)
         message.phase = Phase.WAITING
         return 0.0 if message.released else delay
 
@@ -223,6 +232,7 @@ class Deliveries:
     async def _give_up(self, message: Message, refusal: Refusal) -> bool:
         """Fail the session without another call."""
         message.phase = Phase.PUBLISHING
+        message.span.fail(refusal.kind)
         persona_id = NO_PERSONA if refusal is UNKNOWN_PERSONA else message.event.persona_id
         self._metrics.attempts.labels(persona_id, refusal.kind.value).inc()
         event = _event(
@@ -233,7 +243,7 @@ class Deliveries:
             failure_kind=refusal.kind,
             error_message=refusal.explanation,
         )
-        await self._results.publish(event, message.traceparent)
+        await self._results.publish(event, message.span)
         return True
 
     async def _tell_cancelled(self, message: Message, course: Course) -> None:
@@ -245,7 +255,7 @@ class Deliveries:
             outcome=AttemptOutcome.CANCELLED,
             **_timings(course, course.duration_ms(time.monotonic())),
         )
-        await self._results.publish(event, message.traceparent)
+        await self._results.publish(event, message.span)
 
     def _gate(self, persona: Persona) -> Gate:
         gate = self._gates.get(persona.persona_id)

@@ -10,6 +10,7 @@ from services.contracts.topics import CONTROL, MESSAGES, RESULTS
 from services.runtime.consumer import RawRecord
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.shutdown import Shutdown
+from services.runtime.tracing import Tracer
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.partition import Partition
@@ -37,6 +38,7 @@ class Engine:
         dead_letters: DeadLetters,
         metrics: DispatcherMetrics,
         shutdown: Shutdown,
+        tracer: Tracer | None,
         *,
         bounds: Bounds,
         drain_seconds: float,
@@ -47,6 +49,7 @@ class Engine:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._shutdown = shutdown
+        self._tracer = tracer
         self._bounds = bounds
         self._drain_seconds = drain_seconds
         self._stop_seconds = stop_seconds
@@ -64,6 +67,7 @@ class Engine:
                 self._dead_letters,
                 self._metrics,
                 self._shutdown,
+                self._tracer,
                 bounds=self._bounds,
             )
             for topic, number in partitions
@@ -96,6 +100,8 @@ class Engine:
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
+        for partition in leaving:
+            partition.end_spans()
         if unfinished:
             logger.warning("%d calls did not end in time; they are made again elsewhere.", len(unfinished))
 
@@ -105,6 +111,8 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for partition in self._partitions.values():
+            partition.end_spans()
 
     def done(self) -> Mapping[TopicPartition, int]:
         """Return per partition the lowest offset that is not done."""

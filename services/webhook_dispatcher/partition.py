@@ -13,17 +13,18 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from services.contracts import BadRecord, CancelRequested, MessageSent, admit
-from services.contracts.codec import decode, header
+from services.contracts.codec import decode
 from services.contracts.topics import DISPATCHER_GROUP, MESSAGES
 from services.runtime.consumer import RawRecord
 from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_another_group
 from services.runtime.kafka import NotAcknowledged
 from services.runtime.shutdown import Shutdown
-from services.runtime.tracing import continued
+from services.runtime.tracing import Tracer
 from services.webhook_dispatcher.catch_up import CatchUp, cancel_request, ended_session
-from services.webhook_dispatcher.conversation import BREAKABLE, Conversation
+from services.webhook_dispatcher.conversation import BREAKABLE, Conversation, ending
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.metrics import DispatcherMetrics, End
+from services.webhook_dispatcher.spans import delivery_span
 from services.webhook_dispatcher.stops import Stops
 from services.webhook_dispatcher.tracking import KnownSessions, Message, Phase
 from services.webhook_dispatcher.window import Bounds, Window
@@ -45,6 +46,7 @@ class Partition:
         dead_letters: DeadLetters,
         metrics: DispatcherMetrics,
         shutdown: Shutdown,
+        tracer: Tracer | None,
         *,
         bounds: Bounds,
     ) -> None:
@@ -55,6 +57,7 @@ class Partition:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._shutdown = shutdown
+        self._tracer = tracer
         self._window = Window(bounds)
         self._known = KnownSessions()
         self._reader = CatchUp(consumer, number)
@@ -107,8 +110,7 @@ class Partition:
             self._shutdown.watch(task)
             return
         if isinstance(event, MessageSent):
-            traceparent = continued(header(record.headers, "traceparent"))
-            self._waiting.append(Message(event, record.offset, traceparent))
+            self._waiting.append(Message(event, record.offset, delivery_span(self._tracer, record, event)))
             if not self._catching_up:
                 self._start_covered()
 
@@ -169,6 +171,12 @@ class Partition:
         working = {conversation.task for conversation in self._conversations.values() if conversation.task is not None}
         return {task for task in working | self._refusals if not task.done()}
 
+    def end_spans(self) -> None:
+        """End what is recorded of messages that are another process's now."""
+        for message in (*self._waiting, *self._under_way.values()):
+            message.span.fail("released")
+            message.span.end()
+
     async def _open(self) -> None:
         if await self._reader.has_backlog():
             # The first message tells from where on to learn.
@@ -202,6 +210,7 @@ class Partition:
     def _start(self, message: Message) -> None:
         session_id = message.session_id
         if session_id in self._under_way or self._known.needs_no_call(session_id, message.identity):
+            message.span.end()
             self._finish(message.offset, End.KNOWN)
             return
         self._under_way[session_id] = message
@@ -223,7 +232,7 @@ class Partition:
             if not message.cancelled and not await self._deliveries.deliver(message):
                 return
             conversation.messages.popleft()
-            self._end(message, _ending(message))
+            self._end(message, ending(message))
         if not conversation.messages:
             del self._conversations[conversation_id]
 
@@ -262,6 +271,7 @@ class Partition:
     def _end(self, message: Message, end: End) -> None:
         del self._under_way[message.session_id]
         self._known.add(message.session_id, None)
+        message.span.end()
         self._finish(message.offset, end)
 
     async def _refuse(self, record: RawRecord, cause: BadRecord) -> None:
@@ -292,9 +302,3 @@ class Partition:
     def _learn(self, learning: Coroutine[None, None, None]) -> None:
         self._learning = asyncio.create_task(learning)
         self._shutdown.watch(self._learning)
-
-
-def _ending(message: Message) -> End:
-    if message.cancelled:
-        return End.CANCELLED
-    return End.OVERLOADED if message.overloaded else End.CALLED

@@ -8,6 +8,8 @@ from aiokafka import AIOKafkaProducer
 from services.contracts import Record, WebhookAttempted, WebhookFailed, WebhookSucceeded, encode
 from services.runtime.kafka import NotAcknowledged, publish
 from services.runtime.placement import partition_of
+from services.runtime.spans import sending
+from services.runtime.tracing import Span, Tracer
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 
 logger = logging.getLogger(__name__)
@@ -20,18 +22,27 @@ LONGEST_BACKOFF_SECONDS = 5.0
 class Results:
     """Publishes result events; readiness shows while Kafka does not take them."""
 
-    def __init__(self, producer: AIOKafkaProducer, metrics: DispatcherMetrics) -> None:
+    def __init__(self, producer: AIOKafkaProducer, metrics: DispatcherMetrics, tracer: Tracer | None = None) -> None:
         self._producer = producer
         self._metrics = metrics
+        self._tracer = tracer
         self._refused = 0
 
-    async def publish(self, event: WebhookAttempted | WebhookSucceeded | WebhookFailed, traceparent: str) -> None:
+    async def publish(self, event: WebhookAttempted | WebhookSucceeded | WebhookFailed, parent: Span) -> None:
         """Return once the broker has acknowledged the event; until then the same event is published again."""
-        record = encode(event, source=SOURCE, traceparent=traceparent)
+        span = sending(self._tracer, event, parent.traceparent)
+        try:
+            await self._publish(event, span)
+        finally:
+            span.end()
+
+    async def _publish(self, event: WebhookAttempted | WebhookSucceeded | WebhookFailed, span: Span) -> None:
+        record = encode(event, source=SOURCE, traceparent=span.traceparent)
         partition = partition_of(event.conversation_id)
         try:
             await publish(self._producer, record, partition)
         except NotAcknowledged as fault:
+            span.fail("not-acknowledged")
             logger.warning("%s Publishing it again until it is.", fault)
         else:
             return

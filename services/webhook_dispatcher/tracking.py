@@ -12,6 +12,7 @@ from uuid import UUID
 from services.contracts import MessageSent
 from services.contracts.callbacks import Callback
 from services.contracts.ids import id_milliseconds
+from services.runtime.tracing import Span
 from services.webhook_dispatcher.course import Course
 
 MOST_KNOWN = 50_000
@@ -39,7 +40,8 @@ class Message:
 
     event: MessageSent
     offset: int
-    traceparent: str
+    span: Span
+    """Of its delivery, from its arrival to its end."""
     phase: Phase = Phase.QUEUED
     cancelled: bool = False
     overloaded: bool = False
@@ -50,6 +52,8 @@ class Message:
     """The number of its last call, from 1; 0 before the first."""
     course: Course | None = None
     """Of that call."""
+    call_span: Span | None = None
+    """Of that call."""
     callback: Callback | None = None
     """What that call's callback URL stands for; None where the answer is the reply."""
 
@@ -57,6 +61,11 @@ class Message:
     def session_id(self) -> UUID:
         """The session that the message opened."""
         return self.event.session_id
+
+    @property
+    def traceparent(self) -> str:
+        """What continues the trace from the delivery."""
+        return self.span.traceparent
 
     @property
     def sent_ms(self) -> int:

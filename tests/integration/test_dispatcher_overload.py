@@ -17,6 +17,7 @@ from services.local.reaper import Reaper
 from services.runtime.kafka import build_producer
 from services.runtime.settings import KafkaSettings
 from services.runtime.topics import create_topics
+from services.runtime.tracing import Unrecorded
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.results import Results
 from tests.freezing import freeze, thaw
@@ -117,11 +118,11 @@ async def test_a_result_is_published_until_it_is_acknowledged(tmp_path: Path, re
     results = Results(producer, DispatcherMetrics(CollectorRegistry()))
     event = SessionEvents().succeeded()
     try:
-        await results.publish(event, "00-1")
+        await results.publish(event, Unrecorded("00-1"))
         assert results.not_ready() is None
         freeze(broker.process.pid)
         again = SessionEvents().succeeded()
-        publishing = asyncio.create_task(results.publish(again, "00-2"))
+        publishing = asyncio.create_task(results.publish(again, Unrecorded("00-2")))
         await eventually(lambda: results.not_ready() is not None, "readiness told that Kafka does not acknowledge")
         assert not publishing.done()
         thaw(broker.process.pid)

@@ -54,7 +54,7 @@ def random_session(dice: random.Random, start: datetime) -> Session:
         last_activity_at=id_time(session_id), metadata={}, error_message=None,
         failure_kind=dice.choice(list(FailureKind)) if status is SessionStatus.FAILED else None, attempts=1,
         response_ms=dice.randrange(60_000) if status is SessionStatus.COMPLETED else None, version=1,
-        resumed_from=None, template_id=None, deadline_at=None, template_version=None,
+        resumed_from=None, template_id=None, deadline_at=None, template_version=None, trace_id=None,
     )  # fmt: skip
 
 

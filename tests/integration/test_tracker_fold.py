@@ -62,6 +62,23 @@ async def test_a_conversation_from_message_to_reply(engine, rows, postgres_url) 
     await assert_rollups_exact(postgres_url)
 
 
+async def test_a_session_keeps_the_trace_of_its_first_message(engine, rows) -> None:
+    events, store = SessionEvents(), SessionStore(engine)
+    reply, sent, again = events.succeeded(), events.sent(), events.sent()
+    trace, other = "4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"
+
+    async def kept_after(event: TrackedEvent, trace_id: str | None) -> str | None:
+        await store.fold([Arrival(event, event.occurred_at, 0, 0, trace_id=trace_id)], {})
+        found: str | None = await rows.fetchval('SELECT "traceId" FROM chat_sessions')
+        return found
+
+    assert await kept_after(reply, None) is None
+    assert await kept_after(sent, trace) == trace
+    assert await kept_after(again, other) == trace
+    assert await kept_after(events.cancelled(), None) == trace
+    assert [session.trace_id for session in await store.read([events.session_id])] == [trace]
+
+
 async def test_a_batch_folded_twice_changes_nothing(engine, rows, postgres_url) -> None:
     events, store = SessionEvents(), SessionStore(engine)
     batch = arrivals([events.sent(), events.attempted(), events.failed(FailureKind.TIMEOUT)])

@@ -150,6 +150,7 @@ def session_changed(**changes: object) -> SessionChanged:
             "template_id": "welcome",
             "deadline_at": None,
             "template_version": 3,
+            "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
         }
         | changes
     )

@@ -64,7 +64,7 @@ def test_the_golden_record_is_read_as_the_event(event: Event) -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [message_sent(template_version=None, call_policy=None), session_changed(template_version=None)],
+    [message_sent(template_version=None, call_policy=None), session_changed(template_version=None, trace_id=None)],
     ids=lambda event: type(event).__name__,
 )
 def test_a_record_from_before_a_field_was_added_is_read_without_it(event: Event) -> None:
@@ -106,6 +106,7 @@ def test_unknown_fields_and_headers_are_ignored(event: Event) -> None:
         "ended_at",
         "response_ms",
         "template_version",
+        "trace_id",
     ],
 )
 def test_a_session_without_an_optional_field_survives_the_codec(absent: str) -> None:

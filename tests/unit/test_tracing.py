@@ -1,11 +1,17 @@
 """One trace from POST to webhook."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.tracing import continued
+from services.runtime.tracing import continued, parts_of, trace_id_of
 
+ROOT = Path(__file__).parents[2]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
 
@@ -36,6 +42,7 @@ def test_a_trace_is_continued_with_a_span_of_its_own(flags: str) -> None:
 def test_without_a_valid_trace_a_new_one_begins(parent: str | None) -> None:
     begun = continued(parent)
     assert begun.split("-")[1] != TRACE
+    assert (trace_id_of(parent), parts_of(parent)) == (None, None)
     assert continued(begun).split("-")[1] == begun.split("-")[1]
 
 
@@ -45,3 +52,25 @@ def test_what_is_returned_is_always_a_traceparent(parent: str) -> None:
     assert (version, len(trace), len(span), len(flags)) == ("00", 32, 16, 2)
     assert int(trace, 16)
     assert int(span, 16)
+
+
+def test_a_trace_is_read_from_its_header() -> None:
+    given = f"00-{TRACE}-{SPAN}-01"
+    assert trace_id_of(given) == trace_id_of(continued(given)) == TRACE
+    assert parts_of(given) == (int(TRACE, 16), int(SPAN, 16), 1)
+
+
+def test_without_a_collector_nothing_that_exports_is_loaded() -> None:
+    program = """
+import sys
+from services.api_gateway import app
+from services.runtime.settings import OpsSettings
+from services.runtime.tracer import build_tracer
+from services.session_tracker import app
+from services.webhook_dispatcher import app
+assert build_tracer(OpsSettings(), "gateway") is None
+print([name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))])
+"""
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -11,11 +11,11 @@ from services.api_gateway.limiting import Limiter
 from services.api_gateway.parameters import Query, read_body
 from services.api_gateway.problems import Problem
 from services.api_gateway.publishing import Publisher
+from services.api_gateway.traces import traceparent_of
 from services.contracts import admit
 from services.contracts.callbacks import PATH, Callback, CallbackUrls
 from services.contracts.replies import NoReply
 from services.runtime.kafka import NotAcknowledged
-from services.runtime.tracing import continued
 
 MAX_CALLBACK_BYTES = 512 * 1024
 """The largest reply, and room for the JSON around it, as of a webhook's answer."""
@@ -54,7 +54,7 @@ class CallbackRoutes:
         event = result_of(callback, posted, now)
         admit(event, now)
         try:
-            await self._publisher.publish(event, traceparent=continued(request.headers.get("traceparent")))
+            await self._publisher.publish(event, parent=traceparent_of(request.scope))
         except NotAcknowledged as error:
             raise Problem(
                 503,

@@ -22,6 +22,7 @@ from services.api_gateway.parameters import Query, parse_body, read_body
 from services.api_gateway.problems import Problem
 from services.api_gateway.publishing import Publisher
 from services.api_gateway.scopes import Scope
+from services.api_gateway.traces import traceparent_of
 from services.api_gateway.waits import until_told
 from services.contracts import TimeoutSweep, admit, new_id
 from services.contracts.topics import SWEEPS
@@ -66,7 +67,7 @@ class CleanupRoutes:
             times = {"as_of": ticket.created_at, "occurred_at": ticket.created_at}
             event, is_due = event.model_copy(update=ids | times), not ticket.published
         if is_due:
-            await self._ask(event, caller)
+            await self._ask(event, caller, traceparent_of(request.scope))
             if keyed is not None:
                 self.keys.published(keyed, datetime.now(UTC))
         done = await until_told(
@@ -81,13 +82,13 @@ class CleanupRoutes:
         asked = {"sweepId": event.sweep_id, "asOf": event.as_of, "dryRun": event.dry_run}
         return answer(asked, 202, {"location": f"{PATH}/{event.sweep_id}", "retry-after": "2"})
 
-    async def _ask(self, event: TimeoutSweep, caller: Caller) -> None:
+    async def _ask(self, event: TimeoutSweep, caller: Caller, traceparent: str) -> None:
         async with self.database.statements() as connection:
             asked: dict[str, Any] = {"maxAgeHours": event.max_age_hours, "dryRun": event.dry_run}
             target = str(event.sweep_id)
             await self.gate.audit.record(connection, caller, ACTION, target, outcome=ASKED, details=asked)
         try:
-            await self.publisher.publish(event)
+            await self.publisher.publish(event, parent=traceparent)
         except NotAcknowledged as error:
             detail = f"{error} Whether the sweep will run is unknown; ask for another, which does no harm."
             raise Problem(503, "not-acknowledged", detail, members={"sweepId": event.sweep_id}) from error

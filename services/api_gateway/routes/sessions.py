@@ -31,11 +31,11 @@ from services.api_gateway.publishing import Publisher
 from services.api_gateway.reads import SessionReads
 from services.api_gateway.scopes import Scope
 from services.api_gateway.selection import FILTER_NAMES, Selection, equal, read_selection
+from services.api_gateway.traces import traceparent_of
 from services.api_gateway.versions import entity_tag, is_current, is_known
 from services.api_gateway.waits import MAX_WAIT_SECONDS, until_told
 from services.contracts import CancelRequested, SessionStatus, admit, new_id
 from services.runtime.kafka import NotAcknowledged
-from services.runtime.tracing import continued
 
 CANCEL_SECONDS = 5.0
 
@@ -128,7 +128,7 @@ class SessionRoutes:
         if session["status"] is not SessionStatus.ACTIVE:
             return _outcome(session)
         with self.changes.waiter(session_id) as waiter:
-            await self._request_cancel(session, caller, body.reason, request.headers.get("traceparent"))
+            await self._request_cancel(session, caller, body.reason, traceparent_of(request.scope))
             ended = await until_told(
                 lambda: self._ended(session_id, caller),
                 waiter.nap,
@@ -151,7 +151,7 @@ class SessionRoutes:
             raise
 
     async def _request_cancel(
-        self, session: dict[str, Any], caller: Caller, reason: str | None, traceparent: str | None
+        self, session: dict[str, Any], caller: Caller, reason: str | None, traceparent: str
     ) -> None:
         now = datetime.now(UTC)
         event = CancelRequested(
@@ -170,7 +170,7 @@ class SessionRoutes:
                 target = str(session["sessionId"])
                 await self.gate.audit.record(connection, caller, "session.cancel", target, outcome=ASKED)
         try:
-            await self.publisher.publish(event, traceparent=continued(traceparent))
+            await self.publisher.publish(event, parent=traceparent)
         except NotAcknowledged as error:
             what_now = "Whether the session will be cancelled is unknown; cancel it again, which does no harm."
             raise not_acknowledged(error, session["sessionId"], what_now) from error

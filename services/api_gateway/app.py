@@ -56,6 +56,7 @@ from services.api_gateway.shared_counts import SharedCounts
 from services.api_gateway.shedding import Shedding
 from services.database.engine import build_engine
 from services.runtime.kafka import build_producer
+from services.runtime.log_metrics import LogMetrics
 from services.runtime.logs import configure_logs
 from services.runtime.ops import http_server, ops_routes
 from services.runtime.settings import load
@@ -101,6 +102,7 @@ async def open_gateway(
 ) -> AsyncIterator[tuple[Starlette, SessionChanges]]:
     """Lend the application with everything behind it running; Kafka and PostgreSQL may come later."""
     registry = CollectorRegistry()
+    LogMetrics(registry)
     metrics = GatewayMetrics(registry)
     tracer = build_tracer(settings, "gateway")
     engine = build_engine(

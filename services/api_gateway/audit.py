@@ -63,7 +63,15 @@ class AuditLog:
         kind, actor = self._actor(caller)
         if not self._refusals.is_first(Refused(kind, actor, action)):
             return
-        logger.warning("Refused: %s of %r by the %s %r: %s.", action, target, kind, actor, why)
+        logger.warning(
+            "Refused: %s of %r by the %s %r: %s.",
+            action,
+            target,
+            kind,
+            actor,
+            why,
+            extra={"fault": f"{actor} {action}"},
+        )
         try:
             async with self._database.statements() as connection:
                 await self.record(connection, caller, action, target, outcome=REFUSED, details={"why": why})

@@ -15,9 +15,10 @@ from starlette.types import Scope
 
 from services.api_gateway.answers import session_location
 from services.api_gateway.database import DatabaseAway, StatementStopped
-from services.api_gateway.traces import trace_id
+from services.api_gateway.traces import trace_id, traceparent_of
 from services.contracts import NotAdmitted
 from services.runtime.kafka import NotAcknowledged
+from services.runtime.logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,8 @@ async def _bug(request: Request, error: Exception) -> Response:
     # One request's bug must not take the process from everyone else; the server logs it with its trace.
     # By the route's template: a path may be a credential.
     route = getattr(request.scope.get("route"), "path", None) or "unknown"
-    logger.error("A bug in %s %s: %s", request.method, route, type(error).__name__)
+    trace = about(None, traceparent_of(request.scope))
+    logger.error("A bug in %s %s: %s", request.method, route, type(error).__name__, extra=trace)
     return problem_response(
         Problem(500, "internal-error", "The gateway failed on this request; its log says why.", headers=SAFE_HEADERS),
         request.scope,

@@ -1,5 +1,6 @@
 """How a message gets to Kafka and back to its sender: limits, keys, the acknowledgement, the wait for its end."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from services.contracts.events import Metadata
 from services.contracts.ids import id_time
 from services.runtime.egress import Network
 from services.runtime.kafka import NotAcknowledged
+from services.runtime.logs import about
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class Sending:
         except NotAcknowledged as error:
             what_now = "The outcome is unknown: look at the session, or repeat the request with its Idempotency-Key."
             raise not_acknowledged(error, event.session_id, what_now) from error
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("A message was accepted.", extra=about(event.session_id, traceparent))
         self.metrics.messages.inc()
         if keyed is not None:
             self.keys.published(keyed, datetime.now(UTC))

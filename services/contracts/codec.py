@@ -5,6 +5,7 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-proto
 
 from collections.abc import Iterable
 from typing import NamedTuple, assert_never
+from uuid import UUID
 
 from pydantic import ValidationError
 
@@ -87,6 +88,17 @@ def header(headers: Headers, name: str) -> str | None:
             except UnicodeDecodeError:
                 return None
     return None
+
+
+def session_id_of(headers: Headers) -> UUID | None:
+    """Return the session that a record says it is about, whether or not it can be decoded; None without one."""
+    event_class = _CLASSES.get(header(headers, "ce_type") or "")
+    if event_class is None or not issubclass(event_class, SessionEvent):
+        return None
+    try:
+        return UUID(header(headers, "ce_subject") or "")
+    except ValueError:
+        return None
 
 
 def _subject_and_key(event: Event) -> tuple[str, str]:

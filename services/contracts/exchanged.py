@@ -14,4 +14,5 @@ class Exchanged(BaseModel):
         alias_generator=to_camel,
         validate_by_name=True,
         validate_by_alias=True,
+        hide_input_in_errors=True,  # an error goes to the log
     )

@@ -9,10 +9,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from services.contracts import BadRecord
+from services.contracts.codec import header, session_id_of
 from services.contracts.topics import dead_letter_topic
 from services.runtime.consumer import RawRecord
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.kafka import NotAcknowledged
+from services.runtime.logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class DeadLetters:
             record.offset,
             cause.explanation,
             cause.reason,
+            extra={**about_record(record), "fault": cause.reason},
         )
         self._metrics.dead_letters.labels(self._group_id, record.topic, cause.reason).inc()
         origin = [
@@ -92,6 +95,11 @@ class DeadLetters:
         else:
             future = await self._producer.send(topic, value, key=key, headers=headers)
         return future
+
+
+def about_record(record: RawRecord) -> dict[str, str]:
+    """Return the fields of a log line about a record: its session, where it names one, and its trace."""
+    return about(session_id_of(record.headers), header(record.headers, "traceparent"))
 
 
 def meant_for_another_group(record: RawRecord, group_id: str) -> bool:

@@ -20,6 +20,7 @@ from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.faults import PassingFault
 from services.runtime.kafka import build_broker, build_producer
+from services.runtime.log_metrics import LogMetrics
 from services.runtime.logs import configure_logs
 from services.runtime.ops import end_background, http_server, ops_app
 from services.runtime.settings import load
@@ -54,6 +55,7 @@ IDLE_SECONDS = 1.0
 async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
     registry = CollectorRegistry()
+    LogMetrics(registry)
     consumer_metrics, metrics = ConsumerMetrics(registry), TrackerMetrics(registry)
     tracer = build_tracer(settings, "tracker")
     engine = build_engine(settings.database_url.get_secret_value(), pool_size=8, pre_ping=False)

@@ -28,7 +28,7 @@ async def regularly(seconds: float, work: Callable[[datetime], Awaitable[None]],
         try:
             await work(datetime.now(UTC))
         except PassingFault as fault:
-            logger.warning("%s has to wait: %s", what, fault)
+            logger.warning("%s has to wait: %s", what, fault, extra={"fault": what})
             await asyncio.sleep(RETRY_SECONDS)
         else:
             await asyncio.sleep(seconds)

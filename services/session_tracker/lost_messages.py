@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.runtime.faults import PassingFault
+from services.runtime.logs import about
 from services.session_tracker.backlog import Backlog, BacklogTooLong, Offsets
 from services.session_tracker.chores import only_here
 from services.session_tracker.faults import postgres_faults
@@ -102,7 +103,9 @@ class LostMessages:
                 await publish_again(self._producer, lost)
                 self._metrics.republished.inc(len(lost))
                 logger.warning(
-                    "Published %d messages again that Kafka had lost, first %s.", len(lost), lost[0].session_id
+                    "Published %d messages again that Kafka had lost, first this one's.",
+                    len(lost),
+                    extra=about(lost[0].session_id),
                 )
 
     async def _fold_passes(self, moment: datetime) -> bool:

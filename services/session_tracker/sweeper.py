@@ -17,6 +17,7 @@ from services.contracts.events import TimeoutSweep
 from services.contracts.ids import derived_id
 from services.runtime.connection import connect, disconnect
 from services.runtime.kafka import NotAcknowledged, build_producer, publish
+from services.runtime.log_metrics import LogMetrics
 from services.runtime.logs import configure_logs
 from services.runtime.ops import http_server, ops_app
 from services.runtime.settings import load
@@ -85,6 +86,7 @@ class Sweeper:
 async def serve(settings: SweeperSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
     registry = CollectorRegistry()
+    LogMetrics(registry)
     producer = build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS)
     sweeper = Sweeper(producer, timedelta(hours=settings.chat_session_cleanup_interval), registry)
     server = http_server(ops_app({"publishing": sweeper.not_ready}, registry), settings.ops_host, settings.ops_port)

@@ -24,7 +24,7 @@ from services.contracts.topics import TRACKER_GROUP
 from services.database.partitions import DroppedMonth
 from services.runtime.consumer import RawRecord
 from services.runtime.consumer_metrics import ConsumerMetrics
-from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_another_group
+from services.runtime.dead_letters import DeadLetter, DeadLetters, about_record, meant_for_another_group
 from services.runtime.offsets import DoneOffsets
 from services.runtime.placement import partition_of
 from services.runtime.pseudonyms import is_erased
@@ -161,7 +161,10 @@ class Tracker:
         event = _tracked(record, now)
         if record.partition != partition_of(event.conversation_id):
             self._consumer_metrics.misplaced.labels(TRACKER_GROUP, record.topic).inc()
-            logger.warning("A record of %s is on partition %d, not its key's.", record.topic, record.partition)
+            told = about_record(record)
+            logger.warning(
+                "A record of %s is on partition %d, not its key's.", record.topic, record.partition, extra=told
+            )
         # Of the others only who records the fold needs it: it says where a session began.
         sent = type(event) is MessageSent
         traceparent = header(record.headers, "traceparent") if sent or self._tracer is not None else None

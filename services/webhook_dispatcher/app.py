@@ -12,6 +12,7 @@ from services.runtime.consumer import BatchConsumer
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.kafka import build_broker, build_courier, build_producer
+from services.runtime.log_metrics import LogMetrics
 from services.runtime.logs import configure_logs
 from services.runtime.ops import end_background, http_server, ops_app
 from services.runtime.settings import load
@@ -34,6 +35,7 @@ LOOK_SECONDS = 0.5
 async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
     registry = CollectorRegistry()
+    LogMetrics(registry)
     consumer_metrics, metrics = ConsumerMetrics(registry), DispatcherMetrics(registry)
     tracer = build_tracer(settings, "dispatcher")
     database = build_engine(settings.database_url.get_secret_value(), pool_size=1)

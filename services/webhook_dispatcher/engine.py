@@ -14,6 +14,7 @@ from services.runtime.tracing import Tracer
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.partition import Partition
+from services.webhook_dispatcher.spans import end_released
 from services.webhook_dispatcher.stops import Stops
 from services.webhook_dispatcher.window import Bounds
 
@@ -101,7 +102,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
         for partition in leaving:
-            partition.end_spans()
+            end_released(partition.unfinished())
         if unfinished:
             logger.warning("%d calls did not end in time; they are made again elsewhere.", len(unfinished))
 
@@ -112,7 +113,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for partition in self._partitions.values():
-            partition.end_spans()
+            end_released(partition.unfinished())
 
     def done(self) -> Mapping[TopicPartition, int]:
         """Return per partition the lowest offset that is not done."""

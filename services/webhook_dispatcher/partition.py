@@ -171,11 +171,9 @@ class Partition:
         working = {conversation.task for conversation in self._conversations.values() if conversation.task is not None}
         return {task for task in working | self._refusals if not task.done()}
 
-    def end_spans(self) -> None:
-        """End what is recorded of messages that are another process's now."""
-        for message in (*self._waiting, *self._under_way.values()):
-            message.span.fail("released")
-            message.span.end()
+    def unfinished(self) -> list[Message]:
+        """Return the messages that are not done."""
+        return [*self._waiting, *self._under_way.values()]
 
     async def _open(self) -> None:
         if await self._reader.has_backlog():

@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaProducer
 
 from services.contracts import Record, WebhookAttempted, WebhookFailed, WebhookSucceeded, encode
 from services.runtime.kafka import NotAcknowledged, publish
+from services.runtime.logs import about
 from services.runtime.placement import partition_of
 from services.runtime.spans import sending
 from services.runtime.tracing import Span, Tracer
@@ -35,6 +36,12 @@ class Results:
             await self._publish(event, span)
         finally:
             span.end()
+        if isinstance(event, WebhookFailed):
+            fields = {**about(event.session_id, span.traceparent), "fault": f"{event.persona_id} {event.failure_kind}"}
+            logger.warning("A session failed: %s, at attempt %d.", event.failure_kind, event.attempt, extra=fields)
+        elif logger.isEnabledFor(logging.DEBUG):
+            fields = about(event.session_id, span.traceparent)
+            logger.debug("Attempt %d: %s.", event.attempt, type(event).__name__, extra=fields)
 
     async def _publish(self, event: WebhookAttempted | WebhookSucceeded | WebhookFailed, span: Span) -> None:
         record = encode(event, source=SOURCE, traceparent=span.traceparent)
@@ -43,7 +50,8 @@ class Results:
             await publish(self._producer, record, partition)
         except NotAcknowledged as fault:
             span.fail("not-acknowledged")
-            logger.warning("%s Publishing it again until it is.", fault)
+            told = about(event.session_id, span.traceparent)
+            logger.warning("%s Publishing it again until it is.", fault, extra=told)
         else:
             return
         self._refused += 1

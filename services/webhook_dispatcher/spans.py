@@ -1,5 +1,6 @@
 """The dispatcher's steps of a trace: a message's delivery, and in it each call of its webhook."""
 
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from services.contracts import MessageSent
@@ -38,3 +39,10 @@ def end_call(tracer: Tracer | None, message: Message, status: int | None, failur
     if failure is not None:
         span.fail(failure)
     span.end()
+
+
+def end_released(messages: Iterable[Message]) -> None:
+    """End the deliveries of messages that are another process's now."""
+    for message in messages:
+        message.span.fail("released")
+        message.span.end()

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.contracts import CancelRequested, SessionStatus
 from services.database.tables import chat_sessions, session_events
+from services.runtime.logs import about
 from services.runtime.shutdown import Shutdown
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.n8n_api import N8nApi, N8nApiRefused
@@ -67,7 +68,7 @@ class Stops:
                 outcome = await self._outcome(request)
         except (N8nApiRefused, *POSTGRES_FAULTS) as error:
             outcome = "failed"
-            logger.warning("The execution of session %s was not stopped: %r", request.session_id, error)
+            logger.warning("The execution of a session was not stopped: %r", error, extra=about(request.session_id))
         if outcome is not None:
             self._metrics.stops.labels(outcome).inc()
 
@@ -81,7 +82,7 @@ class Stops:
         if execution_id is None:
             return "unknown"
         await self._api.stop_execution(persona.n8n_api_url, persona.n8n_api_key, execution_id)
-        logger.info("Execution %s of session %s was stopped.", execution_id, request.session_id)
+        logger.info("The execution %s of a session was stopped.", execution_id, extra=about(request.session_id))
         return "stopped"
 
     async def _execution_id(self, request: CancelRequested) -> str | None:

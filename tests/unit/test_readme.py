@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.settings import GatewaySettings
 from services.runtime.consumer_metrics import ConsumerMetrics
+from services.runtime.log_metrics import LogMetrics
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.settings import SweeperSettings, TrackerSettings
 from services.webhook_dispatcher.metrics import DispatcherMetrics
@@ -79,6 +80,7 @@ def test_every_file_it_names_exists(path: str) -> None:
 def test_every_metric_it_names_is_declared() -> None:
     registry = CollectorRegistry()
     ConsumerMetrics(registry)
+    LogMetrics(registry)
     TrackerMetrics(registry)
     GatewayMetrics(registry)
     DispatcherMetrics(registry)

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 BENCHES := bench-roundtrip bench-dispatcher bench-latency bench-neighbours bench-tracker bench-queries bench-sweep \
-	bench-retention bench-export bench-gateway bench-live bench-erasure
+	bench-retention bench-export bench-gateway bench-live bench-erasure bench-tracing
 .PHONY: help setup run test test-kafka test-cluster test-ledger fuzz n8n test-n8n check format lock bench $(BENCHES)
 
 help: ## List the targets
@@ -103,3 +103,6 @@ bench-live: setup ## What CLIENTS (1000) streams cost a gateway at RATE (1000) c
 
 bench-erasure: setup ## The fold's rate, and its longest wait, while a user with SESSIONS sessions (100 thousand) is erased
 	@$(BIN)/python -m tests.benchmarks.erasure --sessions $(or $(SESSIONS),100000)
+
+bench-tracing: setup ## What metrics, logs and exported traces cost a message, beside a system that tells nothing
+	@$(BIN)/python -m tests.benchmarks.observing

@@ -89,13 +89,13 @@ def cpu_seconds(processes: dict[str, int]) -> dict[str, float]:
 
 
 @contextmanager
-def running_stack(path: Path | None) -> Iterator[dict]:
-    """Yield the stack.json of the given stack, or of one that runs until the block ends."""
+def running_stack(path: Path | None, **settings: str) -> Iterator[dict]:
+    """Yield the stack.json of the given stack, or of one with these settings that runs until the block ends."""
     if path is not None:
         yield json.loads(path.read_text())
         return
     with tempfile.TemporaryDirectory(prefix="chat-sessions-bench-") as directory:
-        environment = {**os.environ, "RATE_LIMIT_MESSAGES": "0", "RATE_LIMIT_READS": "0"}
+        environment = {**os.environ, "RATE_LIMIT_MESSAGES": "0", "RATE_LIMIT_READS": "0", **settings}
         command = [sys.executable, "-m", "services.cli", "up", "--data-dir", directory, "--port", str(free_port())]
         say("Starting the whole system")
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:

@@ -1,6 +1,5 @@
 """One message's trace from its POST to its fold, as a collector gets it."""
 
-import re
 from collections.abc import Mapping
 
 import pytest
@@ -13,6 +12,7 @@ from tests.integration.tracker_process import tracker
 from tests.integration.webhook_server import Call, echo, http, webhook_server
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+NOT_SAMPLED = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
 GIVEN = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
 SECRET = "what-nobody-may-read"
 
@@ -46,6 +46,7 @@ async def test_a_trace_leads_from_the_post_to_the_fold(bootstrap: str, postgres_
             assert sent.status_code == 200, sent.text
             session = sent.json()
             other = (await gateway.http.post(path, headers=ADA, json=body)).json()
+            unsampled = (await gateway.http.post(path, headers={**ADA, **NOT_SAMPLED}, json=body)).json()
             detail = (await gateway.get(f"/api/chat-sessions/{session['sessionId']}")).json()
             listed = (await gateway.get("/api/chat-sessions")).json()["items"]
             problem = await gateway.http.get("/api/chat-sessions/no-id", headers={**ADA, **GIVEN})
@@ -53,7 +54,9 @@ async def test_a_trace_leads_from_the_post_to_the_fold(bootstrap: str, postgres_
     print(tree(traces.steps, TRACE))
     assert [session["traceId"], detail["traceId"], problem.json()["traceId"]] == [TRACE] * 3
     assert {one["sessionId"]: one["traceId"] for one in listed}[session["sessionId"]] == TRACE
-    assert re.fullmatch("[0-9a-f]{32}", other["traceId"])
+    assert {TRACE, other["traceId"]} <= {step.trace_id for step in traces.steps}
+    assert unsampled["traceId"] == "0af7651916cd43dd8448eb211c80319c"
+    assert unsampled["traceId"] not in repr(traces.steps)
     assert other["traceId"] != TRACE
     _leads_to_the_fold(traces, session["sessionId"], heard)
     told = repr(traces.steps)

@@ -1,5 +1,6 @@
 """One trace from POST to webhook."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.tracing import continued, parts_of, trace_id_of
+from services.local.processes import free_port
+from services.runtime import otlp
+from services.runtime.tracing import Kind, Unrecorded, continued, ended_by_errors, parts_of, trace_id_of
 
 ROOT = Path(__file__).parents[2]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -74,3 +77,43 @@ print([name for name in sys.modules if name.startswith(("opentelemetry.sdk", "op
     environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+async def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otlp, "CLOSE_SECONDS", 0.1)
+    tracer = otlp.OtlpTracer(f"http://127.0.0.1:{free_port()}", "gateway")
+    given = f"00-{TRACE}-{SPAN}-01"
+    span = tracer.begin("step", Kind.SERVER, given, {}, ["nonsense"])
+    assert trace_id_of(span.traceparent) == TRACE
+    span.end()
+    span.end()
+    async with asyncio.timeout(2):
+        await tracer.close()
+
+
+async def test_what_the_caller_does_not_sample_is_not_recorded() -> None:
+    tracer = otlp.OtlpTracer(f"http://127.0.0.1:{free_port()}", "gateway")
+    span = tracer.begin("step", Kind.SERVER, f"00-{TRACE}-{SPAN}-00", {})
+    assert isinstance(span, Unrecorded)
+    assert span.traceparent.startswith(f"00-{TRACE}-")
+    assert span.traceparent.endswith("-00")
+    assert SPAN not in span.traceparent
+    await tracer.close()
+
+
+def test_an_error_ends_a_step_as_failed() -> None:
+    told: list[str] = []
+
+    class Step(Unrecorded):
+        def fail(self, kind: str) -> None:
+            told.append(kind)
+
+        def end(self) -> None:
+            told.append("end")
+
+    with ended_by_errors(Step("")):
+        pass
+    assert told == []
+    with pytest.raises(ZeroDivisionError), ended_by_errors(Step("")):
+        raise ZeroDivisionError
+    assert told == ["ZeroDivisionError", "end"]

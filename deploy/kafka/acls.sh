@@ -60,7 +60,11 @@ writes sweeper chat.sweeps.v1
 
 # A person with `chat-sessions dead-letters`, `recover` and `doctor`: reads dead letters, publishes records again, and
 # notes beside the letters which were replayed.
-allow operator --operation Read --operation Describe --topic chat. --resource-pattern-type prefixed
+allow operator --operation Read --operation Describe --operation DescribeConfigs --topic chat. \
+  --resource-pattern-type prefixed
+for group in webhook-dispatcher session-tracker session-sweeps; do
+  allow operator --operation Describe --group "$group"
+done
 writes operator chat.messages.v1
 writes operator chat.results.v1
 writes operator chat.control.v1

@@ -1,6 +1,8 @@
 """`chat-sessions doctor`: what works and what does not, part by part, or why a session is as it is."""
 
 import asyncio
+import json
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -8,47 +10,54 @@ import typer
 
 from services.commands.explain import explain_session, timeline_lines
 from services.commands.target import CommandError, DataDirectoryOption, Target, answer_of, chosen_target
-from services.commands.wording import listed, shown
+from services.commands.wording import shown
 
 
 def doctor(
     session_id: Annotated[
         str | None, typer.Argument(metavar="SESSION", help="A session to explain.", show_default=False)
     ] = None,
+    process: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=URL of a process's health and metrics, beside the known ones.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, as docs/doctor.md describes it.")] = False,
     data_dir: DataDirectoryOption = None,
 ) -> None:
-    """Check settings, Kafka, topics, PostgreSQL, migrations and health; with a SESSION explain that one instead."""
+    """Check settings, Kafka, PostgreSQL, personas, clocks and processes; with a SESSION explain that one instead.
+
+    Each finding says what to do. Exit code 1 if something is wrong.
+    """
     session = None if session_id is None else _parsed(session_id)
     with chosen_target(data_dir) as target:
         if session is not None:
             _explain(target, session)
-        elif not _all_well(target):
-            if target.passed_over is not None:
-                typer.echo(target.passed_over)
+        elif not _all_well(target, process or [], as_json=as_json):
             raise typer.Exit(1)
 
 
-def _all_well(target: Target) -> bool:
+def _all_well(target: Target, named: Sequence[str], *, as_json: bool) -> bool:
     # Imported here: the services' own processes start with this command, too, and need none of it.
-    from services.commands.checks import run_checks  # noqa: PLC0415
+    from services.commands.checkup.findings import all_well, document, line  # noqa: PLC0415
+    from services.commands.checkup.run import examine  # noqa: PLC0415
 
-    settings_are_well = _check_settings(target)
-    parts_are_well = asyncio.run(run_checks(target.ops_urls or {"gateway": target.gateway_url}))
-    return settings_are_well and parts_are_well
+    ops_urls = {**(target.ops_urls or {"gateway": target.gateway_url}), **dict(map(_named, named))}
+    findings = asyncio.run(examine(ops_urls, is_stack=target.is_stack))
+    if as_json:
+        typer.echo(json.dumps(document(findings), indent=2, ensure_ascii=False))
+    else:
+        for finding in findings:
+            typer.echo(line(finding))
+    if target.passed_over is not None and not all_well(findings):
+        typer.echo(target.passed_over, err=as_json)
+    return all_well(findings)
 
 
-def _check_settings(target: Target) -> bool:
-    from services.commands.service_settings import PROCESSES, settings_problems  # noqa: PLC0415
-
-    problems = settings_problems()
-    for problem, processes in problems.items():
-        if target.is_stack:
-            typer.echo(f"! Settings of this terminal: {problem} The stack that runs has its own; a new one would fail.")
-        else:
-            typer.echo(f"✗ Settings of {listed(processes)}: {problem}")
-    if not problems and not target.is_stack:
-        typer.echo(f"✓ Settings: {listed([*PROCESSES])} can start with them.")
-    return target.is_stack or not problems
+def _named(process: str) -> tuple[str, str]:
+    name, equals, url = process.partition("=")
+    if not equals or not url.startswith(("http://", "https://")):
+        raise CommandError(f"{shown(process, 200)} is not like dispatcher=http://10.0.0.7:9101.")
+    return name, url.rstrip("/")
 
 
 def _parsed(session_id: str) -> UUID:

@@ -14,25 +14,77 @@ _LONGEST_VALUE = 200
 _SCHEDULE = "sweeper"
 """Who asks for the sweeps that come by the clock."""
 
-_CAUSES: Mapping[FailureKind, str] = {
-    FailureKind.CONNECT: "The webhook's address took no connection: check that n8n runs and that the URL is right.",
-    FailureKind.TLS: "The webhook's certificate was not accepted: check its host name, its issuer and its dates.",
-    FailureKind.TIMEOUT: "n8n did not answer in time: look for its execution, or raise the persona's timeoutSeconds.",
-    FailureKind.HTTP_4XX: "The webhook refused the request: compare its method and authentication with the persona.",
-    FailureKind.HTTP_5XX: "n8n, or a proxy before it, failed: look at its log at that time.",
-    FailureKind.NOT_REGISTERED: "No active workflow listens at the persona's URL: activate it, or correct the path.",
-    FailureKind.UNAUTHORIZED: "The webhook wants other credentials: set the persona's authentication anew.",
-    FailureKind.WORKFLOW_ERROR: "A node of the workflow failed: open its execution in n8n.",
-    FailureKind.NO_REPLY: "The workflow ended without a reply: let its Respond node be reached on every path.",
-    FailureKind.ACKNOWLEDGED_ONLY: "n8n only said that it started: set the webhook to respond with a Respond node.",
-    FailureKind.BAD_REPLY: "The reply could not be read: see which reply formats the README lists.",
-    FailureKind.TOO_LARGE: "The reply was larger than allowed: shorten it in the workflow.",
-    FailureKind.ADDRESS_REFUSED: "The webhook's address is not allowed: add its network to EGRESS_ALLOW_CIDRS.",
-    FailureKind.UNKNOWN_PERSONA: "There is no such persona: make it with `chat-sessions persona set`.",
-    FailureKind.OVERLOADED: "The persona could not keep up: see how many of its calls hang, then retry the session.",
-    FailureKind.EXPIRED: "The message was too old to call: see whether its persona was paused or dispatchers down.",
-    FailureKind.CALLBACK_TIMEOUT: "n8n accepted the message and never called back: open its execution in n8n.",
+CAUSES: Mapping[FailureKind, tuple[str, str]] = {
+    FailureKind.CONNECT: (
+        "the webhook's address took no connection",
+        "check that n8n runs and that the URL is right",
+    ),
+    FailureKind.TLS: (
+        "the webhook's certificate was not accepted",
+        "check its host name, its issuer and its dates",
+    ),
+    FailureKind.TIMEOUT: (
+        "n8n did not answer in time",
+        "look for its execution, or raise the persona's timeoutSeconds",
+    ),
+    FailureKind.HTTP_4XX: (
+        "the webhook refused the request",
+        "compare its method and authentication with the persona",
+    ),
+    FailureKind.HTTP_5XX: (
+        "n8n, or a proxy before it, failed",
+        "look at its log at that time",
+    ),
+    FailureKind.NOT_REGISTERED: (
+        "no active workflow listens at the persona's URL",
+        "activate it, or correct the path",
+    ),
+    FailureKind.UNAUTHORIZED: (
+        "the webhook wants other credentials",
+        "set the persona's authentication anew",
+    ),
+    FailureKind.WORKFLOW_ERROR: (
+        "a node of the workflow failed",
+        "open its execution in n8n",
+    ),
+    FailureKind.NO_REPLY: (
+        "the workflow ended without a reply",
+        "let its Respond node be reached on every path",
+    ),
+    FailureKind.ACKNOWLEDGED_ONLY: (
+        "n8n only said that it started",
+        "set the webhook to respond with a Respond node",
+    ),
+    FailureKind.BAD_REPLY: (
+        "the reply could not be read",
+        "see which reply formats the README lists",
+    ),
+    FailureKind.TOO_LARGE: (
+        "the reply was larger than allowed",
+        "shorten it in the workflow",
+    ),
+    FailureKind.ADDRESS_REFUSED: (
+        "the webhook's address is not allowed",
+        "add its network to EGRESS_ALLOW_CIDRS",
+    ),
+    FailureKind.UNKNOWN_PERSONA: (
+        "there is no such persona",
+        "make it with `chat-sessions persona set`",
+    ),
+    FailureKind.OVERLOADED: (
+        "the persona could not keep up",
+        "see how many of its calls hang, then retry the session",
+    ),
+    FailureKind.EXPIRED: (
+        "the message was too old to call",
+        "see whether its persona was paused or dispatchers down",
+    ),
+    FailureKind.CALLBACK_TIMEOUT: (
+        "n8n accepted the message and never called back",
+        "open its execution in n8n",
+    ),
 }
+"""Of each failure: what happened, and what to do."""
 
 _MEANINGS: Mapping[SessionStatus, str] = {
     SessionStatus.ACTIVE: "It has not ended.",
@@ -53,7 +105,8 @@ def explain_session(session: Mapping[str, object]) -> list[str]:
         sentences.append(f"It says: {session['errorMessage']}")
     kind = session.get("failureKind")
     if isinstance(kind, str) and kind in set(FailureKind):
-        sentences.append(_CAUSES[FailureKind(kind)])
+        what, step = CAUSES[FailureKind(kind)]
+        sentences.append(f"{what[0].upper()}{what[1:]}: {step}." if not what.startswith("n8n") else f"{what}: {step}.")
     if status is SessionStatus.ACTIVE:
         sentences.append(_why_active(timeline))
     return sentences

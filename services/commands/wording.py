@@ -17,3 +17,13 @@ def shown(text: str, longest: int) -> str:
     """Text that others wrote, as one word that does nothing to a terminal; cut after `longest` characters."""
     cut = text if len(text) <= longest else f"{text[:longest]}…"
     return cut if cut.isprintable() and cut and " " not in cut else repr(cut)
+
+
+def duration(seconds: float) -> str:
+    """`0.2 s`, `12 s`, `3 min`, `2.5 h`, `4 days`: as exact as a person wants it."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for limit, unit, name in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.3g} {name}" if name == "h" else f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86_400:.0f} days"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.commands import personas
-from services.commands.service_settings import PROCESSES, settings_problems
+from services.commands.checkup.settings import PROCESSES, settings_problems
 from services.local.data_directory import default_data_directory
 
 ROOT = Path(__file__).parents[2]

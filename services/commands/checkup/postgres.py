@@ -1,0 +1,210 @@
+"""Looks at PostgreSQL: its schema and room, what the tracker keeps there, and its clock."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+
+import asyncpg
+from alembic.script import ScriptDirectory
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.commands.checkup.findings import Finding, notice, well, wrong
+from services.commands.checkup.personas import check_personas
+from services.commands.wording import counted, duration, listed
+from services.contracts.ids import id_time
+from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
+from services.database import tables as t
+from services.database.audit_partitions import TABLE as AUDIT_TABLE
+from services.database.engine import build_engine
+from services.database.migrate import alembic_config
+from services.database.partitions import PARTITIONED_TABLES, months_ahead, partition_name
+from services.runtime.settings import PostgresSettings, WrongSettings, read_settings
+from services.session_tracker.settings import SweeperSettings
+from services.session_tracker.timeouts import REQUESTED_BY as SCHEDULE
+
+CLOCK_SECONDS = 5.0
+"""How far two clocks may be apart before fresh ids and sweeps suffer."""
+FOLD_SECONDS = 30.0
+"""How old the progress of the fold may be: an idle tracker moves it every second."""
+_DRIFT_HOURS = 24
+_STATEMENT_MS = 5_000
+_CHECKED_SECONDS = 300.0
+"""How long ago the rollups may have been compared: it is done every 15 s."""
+
+_SWEEP_SECONDS = 900.0
+"""How long a sweep may take, with its waiting for the fold."""
+
+_INVALID_INDEXES = text(
+    "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+    " WHERE c.relnamespace = current_schema()::regnamespace AND NOT (i.indisvalid AND i.indisready) ORDER BY 1"
+)
+_INDEXES = text(
+    "SELECT relname FROM pg_class WHERE relkind IN ('i', 'I') AND relnamespace = current_schema()::regnamespace"
+)
+_TABLES = text(
+    "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace"
+)
+
+
+async def check_postgres(settings: PostgresSettings) -> list[Finding]:
+    """Return what is found of the database and the personas in it; of one that is out of reach that alone."""
+    url = settings.database_url.get_secret_value()
+    engine = build_engine(url, pool_size=1, statement_timeout_ms=_STATEMENT_MS)
+    try:
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            schema = await _schema(connection, url)
+            if schema.next_step is not None:
+                return [await _clock(connection), schema]
+            checks = (_clock, _partitions, _indexes, _fold, _drift, _sweeps)
+            return [schema, *[await check(connection) for check in checks], *await check_personas(connection)]
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, DBAPIError) as error:
+        return [_out_of_reach(error)]
+    finally:
+        await engine.dispose()
+
+
+def _out_of_reach(error: BaseException) -> Finding:
+    cause = getattr(error, "orig", error)
+    told = next(iter(str(cause).splitlines()), "") or type(cause).__name__
+    return wrong(
+        "postgres", f"it does not answer ({told}).", "start it, or correct DATABASE_URL and its user's rights."
+    )
+
+
+async def _schema(connection: AsyncConnection, url: str) -> Finding:
+    check, head = "postgres.schema", ScriptDirectory.from_config(alembic_config(url)).get_current_head()
+    there = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+    applied = await connection.scalar(text("SELECT version_num FROM alembic_version")) if there else None
+    if applied == head:
+        return well(check, f"it is {head}, the newest.", applied=applied)
+    told = f"it is {applied or 'empty'}, and this version of the program needs {head}."
+    return wrong(check, told, "run `chat-sessions migrate` of the newest version.", applied=applied, needed=head)
+
+
+async def _clock(connection: AsyncConnection) -> Finding:
+    before = datetime.now(UTC)
+    theirs = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+    return clock("postgres", theirs, before, datetime.now(UTC))
+
+
+def clock(whose: str, theirs: datetime, before: datetime, after: datetime, resolution: float = 0.0) -> Finding:
+    """Return how far a clock that was read between `before` and `after` of this machine's is from it.
+
+    `resolution` is how many seconds it may be behind only because it was told in whole ones.
+    """
+    ahead = max((theirs - after).total_seconds(), 0.0)
+    behind = max((before - theirs).total_seconds() - resolution, 0.0)
+    apart = max(ahead, behind)
+    told = f"{duration(apart)} {'ahead of' if ahead else 'behind'} this machine's."
+    if apart > CLOCK_SECONDS:
+        step = "set both by NTP: ids carry times, and events that are ahead by five minutes are refused."
+        return wrong(f"clocks.{whose}", told, step, apartSeconds=apart)
+    return well(f"clocks.{whose}", told if apart >= 1 else "it agrees with this machine's.", apartSeconds=apart)
+
+
+async def _partitions(connection: AsyncConnection) -> Finding:
+    existing = {*await connection.scalars(_TABLES)}
+    months = [*months_ahead(datetime.now(UTC))]
+    needed = [partition_name(table, month) for month in months for table in (*PARTITIONED_TABLES, AUDIT_TABLE)]
+    return room(needed, existing, this_month=needed[: len(PARTITIONED_TABLES) + 1])
+
+
+def room(needed: list[str], existing: set[str], *, this_month: list[str]) -> Finding:
+    """Return whether the partitions of this month and of those ahead are there."""
+    check, missing = "postgres.partitions", [name for name in needed if name not in existing]
+    if not missing:
+        return well(check, f"there is room up to {needed[-1][-7:].replace('_', '-')}.", missing=0)
+    told = f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing."
+    step = "start a tracker, which makes them within an hour, and see why none did."
+    if {*missing} & {*this_month}:
+        return wrong(check, f"{told} Nothing of this month can be written there.", step, missing=len(missing))
+    return notice(check, told, step, missing=len(missing))
+
+
+async def _indexes(connection: AsyncConnection) -> Finding:
+    existing, invalid = {*await connection.scalars(_INDEXES)}, [*await connection.scalars(_INVALID_INDEXES)]
+    declared = chain.from_iterable(table.indexes for table in t.metadata.sorted_tables)
+    missing = sorted(str(index.name) for index in declared if index.name not in existing)
+    check, figures = "postgres.indexes", {"missing": len(missing), "invalid": len(invalid)}
+    if missing:
+        step = "make it anew as the migrations do: without it, reads and sweeps take every row."
+        return wrong(check, f"{counted(len(missing), 'index')} missing: {', '.join(missing)}.", step, **figures)
+    if invalid:
+        step = "run REINDEX INDEX CONCURRENTLY on each."
+        return wrong(check, f"{counted(len(invalid), 'index')} not valid: {', '.join(invalid)}.", step, **figures)
+    return well(check, "all are there and valid.", **figures)
+
+
+async def _fold(connection: AsyncConnection) -> Finding:
+    progress = t.fold_progress.c
+    rows = (await connection.execute(select(func.count(), func.min(progress.folded_up_to)))).one()
+    return fold(rows[0], _age(rows[1]))
+
+
+def fold(partitions: int, age_seconds: float | None) -> Finding:
+    """Return how far the fold is: of how many partitions it is known, and how old the oldest of them is."""
+    check, every = "postgres.fold", sum(topic.partitions for topic in GROUP_TOPICS[TRACKER_GROUP])
+    step = "see the tracker's health and log, and the group session-tracker."
+    if age_seconds is None or partitions < every:
+        told = f"of {every - partitions} of {every} partitions nothing was ever folded."
+        return wrong(check, told, "start a tracker, or see why it does not fold.", partitions=partitions)
+    figures = {"partitions": partitions, "ageSeconds": age_seconds}
+    if age_seconds > FOLD_SECONDS:
+        return wrong(check, f"nothing newer than {duration(age_seconds)} is folded everywhere.", step, **figures)
+    return well(check, f"everything older than {duration(max(0.0, age_seconds))} is folded.", **figures)
+
+
+async def _drift(connection: AsyncConnection) -> Finding:
+    log, since = t.audit_log.c, datetime.now(UTC) - timedelta(hours=_DRIFT_HOURS)
+    repairs = select(log.details).where(log.action == "rollups.repair", log.at >= since)
+    found = sum(int(details.get("drift", 0)) for details in await connection.scalars(repairs))
+    checked = await connection.scalar(select(func.max(t.rollup_checks.c.checked_at)))
+    session = t.chat_sessions.c.session_id
+    first = await connection.scalar(select(session).order_by(session).limit(1))
+    return drift(found, _age(checked), _age(None if first is None else id_time(first)))
+
+
+def drift(found: int, checked_seconds_ago: float | None, first_session_seconds_ago: float | None) -> Finding:
+    """Return what was repaired in the statistics within a day, and whether they are looked after at all."""
+    check, figures = "postgres.rollups", {"driftOfDay": found, "checkedSecondsAgo": checked_seconds_ago}
+    if found:
+        told = f"statistics were wrong by {found} and were repaired within {_DRIFT_HOURS} h."
+        step = "it is a bug: keep the audit log's entries of the action rollups.repair, which say where."
+        return wrong(check, told, step, **figures)
+    unchecked = first_session_seconds_ago if checked_seconds_ago is None else checked_seconds_ago
+    if unchecked is not None and unchecked > _CHECKED_SECONDS:
+        told = f"statistics have not been compared with the sessions for {duration(unchecked)}."
+        return wrong(check, told, "see the tracker's log for why it does not look after them.", **figures)
+    return well(check, f"statistics were right, as far as compared, for {_DRIFT_HOURS} h.", **figures)
+
+
+async def _sweeps(connection: AsyncConnection) -> Finding:
+    sweep = t.sweeps.c
+    done = select(func.max(sweep.as_of)).where(sweep.requested_by == SCHEDULE, sweep.finished_at.is_not(None))
+    return sweeps(_age(await connection.scalar(done)), _sweep_interval())
+
+
+def sweeps(last_seconds_ago: float | None, interval: timedelta) -> Finding:
+    """Return whether the last scheduled sweep was as long ago as one interval lets it be, and some minutes."""
+    check, figures = "postgres.sweeps", {"lastSecondsAgo": last_seconds_ago}
+    every = duration(interval.total_seconds())
+    step = "see the sweeper's health and log, then the group session-sweeps and the fold, which a sweep waits for."
+    if last_seconds_ago is None:
+        return notice(check, f"no scheduled sweep has run yet; one is due every {every}.", step, **figures)
+    if last_seconds_ago > interval.total_seconds() + _SWEEP_SECONDS:
+        told = f"the last scheduled sweep was of {duration(last_seconds_ago)} ago, and one is due every {every}."
+        return wrong(check, told, step, **figures)
+    return well(check, f"the last scheduled one was of {duration(last_seconds_ago)} ago.", **figures)
+
+
+def _sweep_interval() -> timedelta:
+    try:
+        return timedelta(hours=read_settings(SweeperSettings).chat_session_cleanup_interval)
+    except WrongSettings:
+        return timedelta(hours=SweeperSettings.model_fields["chat_session_cleanup_interval"].default)
+
+
+def _age(moment: datetime | None) -> float | None:
+    return None if moment is None else (datetime.now(UTC) - moment).total_seconds()

@@ -1,0 +1,69 @@
+"""Looks at the processes themselves: ready or why not, their clocks, and what only they can tell."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.commands.checkup.findings import Finding, notice, well, wrong
+from services.commands.checkup.postgres import clock
+from services.commands.wording import shown
+
+_SECONDS = 5.0
+_BREAKER, _CLOSED = "chat_webhook_breaker_state", 0.0
+_RESOLUTION_SECONDS = 1.0
+"""Of the Date header."""
+
+
+async def check_processes(ops_urls: Mapping[str, str]) -> list[Finding]:
+    """Return what each process of `ops_urls` tells about itself."""
+    async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client:
+        found = await asyncio.gather(*(_process(client, name, url) for name, url in ops_urls.items()))
+    return [finding for findings in found for finding in findings]
+
+
+async def _process(client: httpx.AsyncClient, name: str, url: str) -> list[Finding]:
+    check, before = f"processes.{name}", datetime.now(UTC)
+    try:
+        ready = await client.get(f"{url}/health/ready")
+        after = datetime.now(UTC)
+        metrics = await client.get(f"{url}/metrics")
+    except httpx.HTTPError as error:
+        told = f"{url} is out of reach ({type(error).__name__})."
+        return [wrong(check, told, "start it, or see in its log why it ended.")]
+    findings = [health(check, url, ready)]
+    if "date" in ready.headers:
+        theirs = parsedate_to_datetime(ready.headers["date"])
+        findings.append(clock(name, theirs, before, after, _RESOLUTION_SECONDS))
+    if metrics.status_code == 200:
+        findings += breakers(metrics.text)
+    return findings
+
+
+def health(check: str, url: str, ready: httpx.Response) -> Finding:
+    """Return whether the process says that it is ready, and if not its own reasons."""
+    if ready.status_code == 200:
+        return well(check, f"{url} is ready.")
+    try:
+        reasons = "; ".join(f"{part}: {why}" for part, why in ready.json()["problems"].items())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        reasons = f"it answers {ready.status_code}, which is no answer of this system."
+    return wrong(check, f"{url} is not ready: {reasons}", "see to what it names; it recovers by itself then.")
+
+
+def breakers(metrics: str) -> Iterator[Finding]:
+    """Yield a finding for each persona whose circuit breaker a dispatcher's metrics show as not closed."""
+    for family in text_string_to_metric_families(metrics):
+        if family.name != _BREAKER:
+            continue
+        for sample in family.samples:
+            if sample.value != _CLOSED:
+                persona = shown(sample.labels.get("persona", ""), 128)
+                yield notice(
+                    f"personas.{persona}.breaker",
+                    "a dispatcher holds its calls back, since too many in a row found no n8n.",
+                    "see to its n8n; the breaker closes with the first call that gets through.",
+                )

@@ -1,0 +1,151 @@
+"""What `chat-sessions doctor` makes of what it reads: plain calls, figures in, finding out."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from aiokafka import TopicPartition
+
+from services.commands.checkup import kafka, personas, postgres, processes
+from services.commands.checkup.findings import Finding, Level, all_well, document, line, notice, well, wrong
+from services.commands.checkup.personas import PersonaState
+from services.commands.groups import Group, Place
+from services.contracts.topics import DEAD_LETTER_TOPICS, DISPATCHER_GROUP, MESSAGES, TOPICS, TRACKER_GROUP
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+KEPT = {topic.name: int(topic.retention.total_seconds() * 1000) for topic in (*TOPICS, *DEAD_LETTER_TOPICS)}
+
+
+def group(members: int = 1, committed: int | None = 5, end: int = 5, group_id: str = DISPATCHER_GROUP) -> Group:
+    return Group(group_id, "Stable", members, {TopicPartition(MESSAGES.name, 0): Place(0, committed, end)})
+
+
+def test_a_document_is_as_it_is_described() -> None:
+    findings = [wrong("a.b", "it is so.", "do this.", members=0), notice("c", "perhaps.", "look."), well("d", "good.")]
+    assert json.loads(json.dumps(document(findings))) == {
+        "well": False,
+        "findings": [
+            {"check": "a.b", "level": "wrong", "told": "it is so.", "next": "do this.", "figures": {"members": 0}},
+            {"check": "c", "level": "notice", "told": "perhaps.", "next": "look.", "figures": {}},
+            {"check": "d", "level": "well", "told": "good.", "next": None, "figures": {}},
+        ],
+    }
+    assert [line(finding) for finding in findings] == [
+        "✗ a.b: it is so. → do this.",
+        "! c: perhaps. → look.",
+        "✓ d: good.",
+    ]
+    assert (all_well(findings), all_well(findings[1:])) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("found", "age", "level", "told"),
+    [
+        (group(), None, Level.WELL, "1 member; 0 records not finished."),
+        (group(committed=None), 3.0, Level.WELL, "1 member; 5 records not finished, the oldest 3.0 s old."),
+        (group(committed=2), 121.0, Level.WRONG, "it is behind: 3 records not finished, the oldest 2 min old."),
+        (group(members=0), None, Level.WRONG, "no dispatcher is in the group; 0 records not finished."),
+        (
+            group(committed=2, group_id=TRACKER_GROUP),
+            31.0,
+            Level.WRONG,
+            "it is behind: 3 records not finished, the oldest 31 s old.",
+        ),
+    ],
+)
+def test_a_group_keeps_up_or_not(found: Group, age: float | None, level: Level, told: str) -> None:
+    finding = kafka.lag(found, age)
+    assert (finding.level, finding.told) == (level, told)
+    assert (finding.next_step is None) == (level is Level.WELL)
+
+
+def test_what_a_group_committed_and_kafka_dropped_is_not_waited_for() -> None:
+    assert Place(beginning=10, committed=4, end=12).lag == 2
+
+
+@pytest.mark.parametrize(
+    ("partition", "brokers", "level"),
+    [
+        ({"leader": 1, "replicas": [1, 2, 3], "isr": [1, 2, 3]}, 3, Level.WELL),
+        ({"leader": 1, "replicas": [1], "isr": [1]}, 1, Level.WELL),
+        ({"leader": 1, "replicas": [1], "isr": [1]}, 3, Level.NOTICE),
+        ({"leader": 1, "replicas": [1, 2, 3], "isr": [1, 3]}, 3, Level.WRONG),
+        ({"leader": -1, "replicas": [1], "isr": [1]}, 1, Level.WRONG),
+    ],
+)
+def test_replicas(partition: dict[str, object], brokers: int, level: Level) -> None:
+    (finding,) = kafka.replication({"t": [{"partition": 0, **partition}]}, brokers)
+    assert finding.level is level
+
+
+@pytest.mark.parametrize(
+    ("kept", "level"),
+    [
+        (KEPT, Level.WELL),
+        ({**KEPT, MESSAGES.name: KEPT[MESSAGES.name] - 1}, Level.WRONG),
+        ({**KEPT, MESSAGES.name: -1}, Level.NOTICE),
+        ({}, Level.NOTICE),
+    ],
+)
+def test_retention(kept: dict[str, int], level: Level) -> None:
+    assert kafka.retention(kept).level is level
+
+
+@pytest.mark.parametrize(
+    ("finding", "level"),
+    [
+        (postgres.fold(24, 2.0), Level.WELL),
+        (postgres.fold(24, 31.0), Level.WRONG),
+        (postgres.fold(23, 2.0), Level.WRONG),
+        (postgres.fold(0, None), Level.WRONG),
+        (postgres.drift(0, 20.0, 9_999.0), Level.WELL),
+        (postgres.drift(0, None, 10.0), Level.WELL),
+        (postgres.drift(0, None, None), Level.WELL),
+        (postgres.drift(0, None, 400.0), Level.WRONG),
+        (postgres.drift(0, 400.0, 9_999.0), Level.WRONG),
+        (postgres.drift(2, 20.0, 9_999.0), Level.WRONG),
+        (postgres.sweeps(None, timedelta(hours=6)), Level.NOTICE),
+        (postgres.sweeps(6 * 3600.0, timedelta(hours=6)), Level.WELL),
+        (postgres.sweeps(7 * 3600.0, timedelta(hours=6)), Level.WRONG),
+        (postgres.room(["a_2026_11", "a_2026_12"], {"a_2026_11", "a_2026_12"}, this_month=["a_2026_11"]), Level.WELL),
+        (postgres.room(["a_2026_11", "a_2026_12"], {"a_2026_11"}, this_month=["a_2026_11"]), Level.NOTICE),
+        (postgres.room(["a_2026_11", "a_2026_12"], {"a_2026_12"}, this_month=["a_2026_11"]), Level.WRONG),
+    ],
+)
+def test_what_the_tracker_keeps(finding: Finding, level: Level) -> None:
+    assert finding.level is level, finding
+
+
+def test_a_clock_is_off_only_by_what_reading_it_does_not_explain() -> None:
+    second = timedelta(seconds=1)
+    assert postgres.clock("x", NOW, NOW - second, NOW + second).figures == {"apartSeconds": 0.0}
+    assert postgres.clock("x", NOW - 6 * second, NOW, NOW, resolution=1.0).level is Level.WELL
+    behind = postgres.clock("x", NOW - 7 * second, NOW, NOW, resolution=1.0)
+    assert (behind.level, behind.told) == (Level.WRONG, "6.0 s behind this machine's.")
+    assert postgres.clock("x", NOW + 6 * second, NOW, NOW).told == "6.0 s ahead of this machine's."
+
+
+def test_a_persona_is_told_by_its_last_answers() -> None:
+    ago = timedelta(minutes=3)
+    fine = PersonaState("fine", False, completed_at=NOW, failed_at=NOW - ago, failure_kind="timeout")
+    failing = PersonaState("failing", False, completed_at=NOW - 2 * ago, failed_at=NOW - ago, failure_kind="timeout")
+    found = personas.personas([fine, PersonaState("new", False), PersonaState("held", True), failing], NOW)
+    assert [(finding.check, finding.level) for finding in found] == [
+        ("personas.held", Level.NOTICE),
+        ("personas.failing", Level.NOTICE),
+        ("personas", Level.WELL),
+    ]
+    assert found[1].told == "its last answer, 3 min ago, was a failure (timeout); its last success: 6 min ago."
+    assert found[2].told == "2 personas without a failure since the last reply, 1 with one within a day."
+    assert personas.personas([], NOW)[0].level is Level.NOTICE
+
+
+def test_a_process_tells_its_own_reasons_and_breakers() -> None:
+    problems = {"status": "not-ready", "problems": {"kafka": "It is away."}}
+    told = processes.health("processes.x", "http://x", httpx.Response(503, json=problems))
+    assert (told.level, told.told) == (Level.WRONG, "http://x is not ready: kafka: It is away.")
+    assert "no answer of this system" in processes.health("processes.x", "http://x", httpx.Response(404)).told
+    metrics = 'chat_webhook_breaker_state{persona="a"} 2.0\nchat_webhook_breaker_state{persona="b"} 0.0\n'
+    header = "# HELP chat_webhook_breaker_state x\n# TYPE chat_webhook_breaker_state gauge\n"
+    assert [finding.check for finding in processes.breakers(header + metrics)] == ["personas.a.breaker"]

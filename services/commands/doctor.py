@@ -8,8 +8,7 @@ from uuid import UUID
 
 import typer
 
-from services.commands.explain import explain_session, timeline_lines
-from services.commands.target import CommandError, DataDirectoryOption, Target, answer_of, chosen_target
+from services.commands.target import CommandError, DataDirectoryOption, Target, chosen_target
 from services.commands.wording import shown
 
 
@@ -31,7 +30,7 @@ def doctor(
     session = None if session_id is None else _parsed(session_id)
     with chosen_target(data_dir) as target:
         if session is not None:
-            _explain(target, session)
+            _explain(session, as_json=as_json)
         elif not _all_well(target, process or [], as_json=as_json):
             raise typer.Exit(1)
 
@@ -67,16 +66,24 @@ def _parsed(session_id: str) -> UUID:
         raise CommandError(f"{shown(session_id, 100)} is not a session id (a UUID).") from None
 
 
-def _explain(target: Target, session_id: UUID) -> None:
-    with target.client("admin", admin=True) as client:
-        answer = client.get(f"/api/chat-sessions/{session_id}")
-    if answer.status_code == 404:
-        raise CommandError(
-            f"There is no session {session_id}. If a service published its message itself, that may be a dead letter: "
-            "see `chat-sessions dead-letters list`."
-        )
-    session = answer_of(answer)
-    if not isinstance(session, dict):
-        raise CommandError(f"{target.gateway_url} does not answer as a gateway does: check the address.")
-    for line in (*explain_session(session), "Timeline (UTC):", *timeline_lines(session)):
-        typer.echo(line)
+def _explain(session_id: UUID, *, as_json: bool) -> None:
+    from services.commands.diagnosis.explain import explain  # noqa: PLC0415
+    from services.commands.diagnosis.gather import gather  # noqa: PLC0415
+    from services.commands.diagnosis.told import document, lines  # noqa: PLC0415
+    from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
+
+    facts = asyncio.run(gather(load(KafkaSettings), load(PostgresSettings), session_id, _show_progress))
+    verdict = explain(facts)
+    if as_json:
+        typer.echo(json.dumps(document(facts, verdict), indent=2, ensure_ascii=False))
+    elif verdict.code == "unknown":
+        raise CommandError(verdict.sentence)
+    else:
+        for told in lines(facts, verdict):
+            typer.echo(told)
+    if verdict.code == "unknown":
+        raise typer.Exit(1)
+
+
+def _show_progress(records: int) -> None:
+    typer.echo(f"Looking through Kafka: {records:,} records so far.", err=True)

@@ -20,7 +20,9 @@ def shown(text: str, longest: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.2 s`, `12 s`, `3 min`, `2.5 h`, `4 days`: as exact as a person wants it."""
+    """`200 ms`, `1.5 s`, `12 s`, `3 min`, `2.5 h`, `4 days`: as exact as a person wants it."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     for limit, unit, name in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -23,6 +24,7 @@ from services.runtime.dead_letters import (
 from services.runtime.kafka import build_producer, build_reader
 from services.runtime.reachability import why_unreachable
 from services.runtime.settings import KafkaSettings
+from services.runtime.written_since import written_since
 
 _READ_SECONDS = 60.0
 _SUBJECT_HEADER = "ce_subject"
@@ -73,16 +75,24 @@ class StoredDeadLetter:
         found = dict(self.headers).get(_SUBJECT_HEADER)
         return None if found is None else found.decode("utf-8", "replace")
 
+    def names(self, session_id: UUID) -> bool:
+        """Tell whether the record is about a session, or what it holds names one."""
+        name = str(session_id)
+        return self.subject == name or name.encode() in (self.value or b"")
 
-async def read_dead_letters(settings: KafkaSettings) -> list[StoredDeadLetter]:
-    """Every dead letter that Kafka still keeps, oldest first; KafkaUnavailable if they cannot be read in a minute."""
+
+async def read_dead_letters(settings: KafkaSettings, since: datetime | None = None) -> list[StoredDeadLetter]:
+    """Every dead letter that Kafka still keeps, written `since` if given, oldest first.
+
+    Raises KafkaUnavailable if they cannot be read in a minute.
+    """
     reader = build_reader(settings, client_id="chat-sessions-dead-letters")
     try:
         async with asyncio.timeout(_READ_SECONDS):
             await reader.start()
             existing = await reader.topics()
             places = [TopicPartition(topic.name, 0) for topic in DEAD_LETTER_TOPICS if topic.name in existing]
-            records = await _read_all(reader, places)
+            records = await _read_all(reader, places, since)
     except KafkaConnectionError as error:
         raise KafkaUnavailable(await why_unreachable(settings)) from error
     except (KafkaError, TimeoutError) as error:
@@ -149,10 +159,14 @@ def _replayed_offset(record: RawRecord) -> int | None:
     return None
 
 
-async def _read_all(reader: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> list[RawRecord]:
+async def _read_all(
+    reader: AIOKafkaConsumer, places: Sequence[TopicPartition], since: datetime | None
+) -> list[RawRecord]:
     if not places:
         return []
     starts, ends = await reader.beginning_offsets(places), await reader.end_offsets(places)
+    if since is not None:
+        starts = await written_since(reader, places, since)
     reader.assign(places)
     # At once: the client would set positions of its own in the background, and could be late with them.
     for place in places:

@@ -58,8 +58,15 @@ def test_a_message_gets_its_reply_and_the_commands_find_the_stack(running_up: Up
     assert well.returncode == 0, well.stdout + well.stderr
     session_id = failed.stdout.split()[1]
     explained = run("doctor", session_id, "--data-dir", directory)
-    assert f"Session {session_id} is FAILED." in explained.stdout, explained.stderr
-    assert "A node of the workflow failed" in explained.stdout
+    told = (
+        f"Session {session_id} failed at attempt 1 of persona broken, workflow-error: a node of the workflow failed; "
+    )
+    assert explained.stdout.startswith(told), explained.stdout + explained.stderr
+    assert {"MessageSent", "WebhookFailed"} <= set(explained.stdout.partition("In Kafka:")[2].split())
+    hanging = say(running_up, "anyone?", persona="hang", wait=0)["sessionId"]
+    until(lambda: calls_of(running_up, hanging) == 1, 10, "the call runs")
+    running = json.loads(run("doctor", str(hanging), "--json", "--data-dir", directory).stdout)
+    assert (running["verdict"], running["status"], len(running["records"])) == ("running", "ACTIVE", 1)
     # A conversation is its first user's.
     assert run("send", "hello", "--user", "bob", "--data-dir", directory).returncode == 0
     for session, told in (("xyz", "xyz is not a session id (a UUID)."), (str(UUID(int=0)), "There is no session ")):

@@ -11,7 +11,7 @@ from sqlalchemy import Select, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.commands.checkup.findings import Finding, notice, well
-from services.commands.explain import CAUSES
+from services.commands.diagnosis.causes import CAUSES
 from services.commands.wording import counted, duration, shown
 from services.contracts.session import FailureKind, SessionStatus
 from services.database import tables as t

@@ -58,8 +58,8 @@ writes tracker chat.sweeps.v1.session-sweeps.dlq
 
 writes sweeper chat.sweeps.v1
 
-# A person with `chat-sessions dead-letters`, `recover` and `doctor`: reads dead letters, publishes records again, and
-# notes beside the letters which were replayed.
+# A person with `chat-sessions dead-letters`, `recover` and `doctor`: reads dead letters, and publishes records
+# again.
 allow operator --operation Read --operation Describe --operation DescribeConfigs --topic chat. \
   --resource-pattern-type prefixed
 for group in webhook-dispatcher session-tracker session-sweeps; do
@@ -69,11 +69,6 @@ writes operator chat.messages.v1
 writes operator chat.results.v1
 writes operator chat.control.v1
 writes operator chat.sweeps.v1
-writes operator chat.messages.v1.webhook-dispatcher.dlq
-writes operator chat.messages.v1.session-tracker.dlq
-writes operator chat.results.v1.session-tracker.dlq
-writes operator chat.control.v1.session-tracker.dlq
-writes operator chat.sweeps.v1.session-sweeps.dlq
 
 # Other services that publish messages themselves: one principal each, and this alone.
 #   writes my-service chat.messages.v1

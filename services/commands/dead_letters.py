@@ -1,129 +1,212 @@
-"""`chat-sessions dead-letters`: what services could not use, and another try."""
+"""`chat-sessions dead-letters`: what services could not use; another try, or none."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import getpass
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from services.commands.target import CommandError, DataDirectoryOption, chosen_target
-from services.commands.wording import counted, listed, shown
-from services.contracts.topics import GROUP_TOPICS
+from services.commands.wording import listed, shown
+from services.contracts.topics import GROUP_TOPICS, TOPICS
 
 if TYPE_CHECKING:
-    from services.runtime.dead_letter_tools import StoredDeadLetter
+    from services.commands.letters.deciding import Done
+    from services.commands.letters.selection import Choice, Letter
 
-app = typer.Typer(no_args_is_help=True, help="List and replay the records that a service could not use.")
+app = typer.Typer(no_args_is_help=True, help="List, show, replay and drop the records that a service could not use.")
 
+Ids = Annotated[list[str] | None, typer.Argument(help="Ids as `list` shows them.", show_default=False)]
+Every = Annotated[bool, typer.Option("--all", help="All that the filters leave and that nobody has decided on.")]
+Topic = Annotated[str | None, typer.Option(help="Only records of this topic.", show_default=False)]
 Group = Annotated[str | None, typer.Option(help="Only those of this consumer group.", show_default=False)]
-LetterIds = Annotated[list[str] | None, typer.Argument(help="Ids as `list` shows them.", show_default=False)]
+Reason = Annotated[str | None, typer.Option(help="Only those refused for this, such as malformed.", show_default=False)]
+Type = Annotated[
+    str | None, typer.Option("--type", help="Only events of this type, such as MessageSent.", show_default=False)
+]
+Since = Annotated[
+    str | None, typer.Option(help="Only those of so long (90m, 24h, 7d), or since a time (UTC).", show_default=False)
+]
+Session = Annotated[str | None, typer.Option(help="Only those that name this session.", show_default=False)]
+By = Annotated[str, typer.Option(help="Who decides, for the audit log.", default_factory=getpass.getuser)]
 
 
 @app.command("list")
 def list_letters(
+    *,
+    topic: Topic = None,
     group: Group = None,
+    reason: Reason = None,
+    event_type: Type = None,
+    since: Since = None,
+    session: Session = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
-    replayed: Annotated[bool, typer.Option("--replayed", help="Those that were replayed, too.")] = False,
+    done: Annotated[bool, typer.Option("--done", help="Those that were replayed or dropped, too.")] = False,
     data_dir: DataDirectoryOption = None,
 ) -> None:
-    """Show dead letters that were not replayed, the newest last: id, when, key, session, where from, why."""
+    """Show dead letters that nobody has decided on, the newest last: id, when, key, session, where from, why."""
+    from services.commands.letters.told import letter_lines, summary  # noqa: PLC0415
+
+    choice = _choice(topic, group, reason, event_type, since, session)
     with chosen_target(data_dir):
-        letters = _read(group)
-    listing = [letter for letter in letters if replayed or not letter.replayed]
+        letters = asyncio.run(_read(choice, decisions_needed=False))
+    listing = [letter for letter in letters if done or letter.is_open]
     for line in letter_lines(listing[-limit:], letters):
         typer.echo(line)
-    typer.echo(f"{min(limit, len(listing))} of {_summary(listing)}")
+    typer.echo(f"{min(limit, len(listing))} of {summary(listing)}")
     if left_out := len(letters) - len(listing):
-        typer.echo(
-            f"{left_out} more {'was' if left_out == 1 else 'were'} replayed already: --replayed shows them, too."
-        )
+        were, them = ("was", "it") if left_out == 1 else ("were", "them")
+        typer.echo(f"{left_out} more {were} replayed or dropped already: --done shows {them}, too.")
+
+
+@app.command("show")
+def show_letter(
+    letter_id: Annotated[str, typer.Argument(help="An id as `list` shows it.")],
+    body: Annotated[bool, typer.Option("--body", help="Its value, too: a user may have written it.")] = False,
+    data_dir: DataDirectoryOption = None,
+) -> None:
+    """Show everything about one dead letter."""
+    from services.commands.letters.told import letter_details  # noqa: PLC0415
+
+    with chosen_target(data_dir):
+        (letter,) = _chosen(asyncio.run(_read(_choice(), decisions_needed=False)), [letter_id])
+    for line in letter_details(letter, body=body):
+        typer.echo(line)
 
 
 @app.command("replay")
 def replay_letters(
-    letter_ids: LetterIds = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="All of them, or all of --group, that were not replayed before.")
-    ] = False,
+    letter_ids: Ids = None,
+    *,
+    every: Every = False,
+    topic: Topic = None,
     group: Group = None,
+    reason: Reason = None,
+    event_type: Type = None,
+    since: Since = None,
+    session: Session = None,
+    by: By,
     data_dir: DataDirectoryOption = None,
 ) -> None:
-    """Publish the original records again, each only for the group that could not use it."""
-    if bool(letter_ids) == every:
-        raise CommandError("Give the ids of the dead letters to replay, or --all.")
+    """Publish the original records again, each only for the group that could not use it, and each once."""
+    from services.commands.letters.told import replayed  # noqa: PLC0415
+
+    _ids_or_all(letter_ids, every=every)
+    choice = _choice(topic, group, reason, event_type, since, session)
     with chosen_target(data_dir):
-        letters = _read(group)
-        chosen = _with_ids(letters, letter_ids) if letter_ids else [each for each in letters if not each.replayed]
-        _replay(chosen)
-    typer.echo(_replayed(len(chosen)))
+        _tell(replayed(asyncio.run(_replay(choice, letter_ids, by))))
 
 
-def letter_lines(letters: "Sequence[StoredDeadLetter]", every: "Sequence[StoredDeadLetter]") -> Iterator[str]:
-    """A line for each of `letters`; `every` is where the letters of other groups for the same record are found."""
-    by_origin: dict[tuple[str, int, int], list[str]] = {}
-    for letter in every:
-        by_origin.setdefault(letter.origin, []).append(letter.letter_id)
-    for letter in letters:
-        same = [letter_id for letter_id in by_origin[letter.origin] if letter_id != letter.letter_id]
-        remarks = [f"the same record as {listed(same)}"] if same else []
-        remarks += ["failed again after a replay"] if letter.failed_again else []
-        remarks += ["replayed"] if letter.replayed else []
-        yield _letter_line(letter) + (f"  ({'; '.join(remarks)})" if remarks else "")
+@app.command("drop")
+def drop_letters(
+    letter_ids: Ids = None,
+    *,
+    because: Annotated[str, typer.Option(help="Why nothing is to be done, for the audit log.")],
+    every: Every = False,
+    topic: Topic = None,
+    group: Group = None,
+    reason: Reason = None,
+    event_type: Type = None,
+    since: Since = None,
+    session: Session = None,
+    by: By,
+    data_dir: DataDirectoryOption = None,
+) -> None:
+    """Mark dead letters as those that nothing is to be done about. They stay in Kafka, until it drops them."""
+    from services.commands.letters.told import dropped  # noqa: PLC0415
+
+    _ids_or_all(letter_ids, every=every)
+    if not because.strip():
+        raise CommandError("Say why with --because: whoever looks into it later has nothing else.")
+    choice = _choice(topic, group, reason, event_type, since, session)
+    with chosen_target(data_dir):
+        _tell(dropped(asyncio.run(_drop(choice, letter_ids, by, because))))
 
 
-def _letter_line(letter: "StoredDeadLetter") -> str:
-    key = "no key" if letter.key is None else f"key {shown(letter.key.decode('utf-8', 'replace'), 64)}"
-    session = "no session" if letter.subject is None else f"session {shown(letter.subject, 64)}"
-    return (
-        f"{letter.letter_id}  {letter.written_at:%Y-%m-%d %H:%M:%S}  {key}  {session}  from {letter.topic} partition "
-        f"{letter.partition} offset {letter.offset}  {letter.reason}: {letter.error}"
-    )
+def _tell(lines: Iterator[str]) -> None:
+    for line in lines:
+        typer.echo(line)
 
 
-def _summary(letters: "Sequence[StoredDeadLetter]") -> str:
-    records = len({letter.origin for letter in letters})
-    of_records = "" if records == len(letters) else f" of {counted(records, 'record')}"
-    return f"{counted(len(letters), 'dead letter')}{of_records}."
+def _ids_or_all(letter_ids: list[str] | None, *, every: bool) -> None:
+    if bool(letter_ids) == every:
+        raise CommandError("Give the ids of the dead letters, or --all, with filters if only some are meant.")
 
 
-def _replayed(count: int) -> str:
-    if count == 0:
-        return "No dead letter is left to replay."
-    again = (
-        "if it fails again, it appears as a new letter" if count == 1 else "those that fail again appear as new letters"
-    )
-    return f"{counted(count, 'record')} replayed; {again}."
+# The Kafka client and the database are imported where they are used: the services' own processes start with this
+# command, too.
 
 
-# The Kafka client is imported where it is used: the services' own processes start with this command, too.
-
-
-def _read(group: str | None) -> "list[StoredDeadLetter]":
-    from services.runtime.dead_letter_tools import KafkaUnavailable, read_dead_letters  # noqa: PLC0415
-    from services.runtime.settings import KafkaSettings, load  # noqa: PLC0415
+def _choice(
+    topic: str | None = None,
+    group: str | None = None,
+    reason: str | None = None,
+    event_type: str | None = None,
+    since: str | None = None,
+    session: str | None = None,
+) -> "Choice":
+    from services.commands.letters.selection import Choice, read_since  # noqa: PLC0415
 
     if group is not None and group not in GROUP_TOPICS:
         raise CommandError(f"There is no consumer group {shown(group, 64)}: the groups are {listed([*GROUP_TOPICS])}.")
+    names = [known.name for known in TOPICS]
+    if topic is not None and topic not in names:
+        raise CommandError(f"There is no topic {shown(topic, 64)}: the topics are {listed(names)}.")
+    moment = None if since is None else read_since(since, datetime.now(UTC))
+    if since is not None and moment is None:
+        raise CommandError(f"--since {shown(since, 64)} is neither like 24h nor like 2026-11-23T10:00.")
+    return Choice(topic, group, reason, event_type, moment, session)
+
+
+async def _read(choice: "Choice", *, decisions_needed: bool) -> "list[Letter]":
+    from services.commands.letters.reading import read_letters  # noqa: PLC0415
+    from services.runtime.dead_letter_tools import KafkaUnavailable  # noqa: PLC0415
+    from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
+
     try:
-        letters = asyncio.run(read_dead_letters(load(KafkaSettings)))
+        letters, unknown = await read_letters(load(KafkaSettings), load(PostgresSettings), choice)
     except KafkaUnavailable as error:
         raise CommandError(str(error)) from error
-    return [letter for letter in letters if group in {None, letter.group}]
+    if unknown is not None:
+        if decisions_needed:
+            raise unknown
+        typer.echo(f"{unknown} Letters that were replayed or dropped are shown as if they were not.", err=True)
+    return letters
 
 
-def _replay(letters: "Sequence[StoredDeadLetter]") -> None:
-    from services.runtime.dead_letter_tools import KafkaUnavailable, NotReplayable, replay  # noqa: PLC0415
-    from services.runtime.settings import KafkaSettings, load  # noqa: PLC0415
+async def _replay(choice: "Choice", letter_ids: list[str] | None, by: str) -> "Done":
+    from services.commands.letters.deciding import replay  # noqa: PLC0415
+    from services.commands.letters.dispositions import open_dispositions  # noqa: PLC0415
+    from services.runtime.dead_letter_tools import KafkaUnavailable, NotReplayable, Replay  # noqa: PLC0415
+    from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
 
+    letters = _chosen(await _read(choice, decisions_needed=True), letter_ids)
     try:
-        asyncio.run(replay(load(KafkaSettings), letters))
+        async with open_dispositions(load(PostgresSettings)) as dispositions, Replay(load(KafkaSettings)) as kafka:
+            return await replay(letters, dispositions, kafka, by)
     except (KafkaUnavailable, NotReplayable) as error:
         raise CommandError(str(error)) from error
 
 
-def _with_ids(letters: "Sequence[StoredDeadLetter]", letter_ids: Sequence[str]) -> "list[StoredDeadLetter]":
-    by_id = {letter.letter_id: letter for letter in letters}
+async def _drop(choice: "Choice", letter_ids: list[str] | None, by: str, because: str) -> "Done":
+    from services.commands.letters.deciding import drop  # noqa: PLC0415
+    from services.commands.letters.dispositions import open_dispositions  # noqa: PLC0415
+    from services.runtime.settings import PostgresSettings, load  # noqa: PLC0415
+
+    letters = _chosen(await _read(choice, decisions_needed=True), letter_ids)
+    async with open_dispositions(load(PostgresSettings)) as dispositions:
+        return await drop(letters, dispositions, by, because)
+
+
+def _chosen(letters: "list[Letter]", letter_ids: list[str] | None) -> "list[Letter]":
+    if not letter_ids:
+        return [letter for letter in letters if letter.is_open]
+    by_id = {letter.stored.letter_id: letter for letter in letters}
     unknown = [letter_id for letter_id in letter_ids if letter_id not in by_id]
     if unknown:
-        raise CommandError(f"There is no dead letter {', '.join(unknown)}: see `chat-sessions dead-letters list`.")
+        raise CommandError(
+            f"There is no dead letter {', '.join(unknown)} among them: see `chat-sessions dead-letters list --done`."
+        )
     return [by_id[letter_id] for letter_id in letter_ids]

@@ -30,11 +30,20 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from services.contracts.session import MessageRole, SessionStatus
 from services.database.append_only import AFTER_CREATE, AFTER_DROP
+from services.database.dead_letter_tables import dead_letter_dispositions
 from services.database.erasure_tables import erasure_requests, erasures
 from services.database.metadata import Time, metadata
 from services.database.template_tables import template_versions, templates
 
-__all__ = ["Time", "erasure_requests", "erasures", "metadata", "template_versions", "templates"]  # beside what follows
+__all__ = [  # beside what follows
+    "Time",
+    "dead_letter_dispositions",
+    "erasure_requests",
+    "erasures",
+    "metadata",
+    "template_versions",
+    "templates",
+]
 
 Status = Enum(SessionStatus, name="ChatSessionStatus")
 Role = Enum(MessageRole, name="MessageRole", values_callable=lambda roles: [role.value for role in roles])

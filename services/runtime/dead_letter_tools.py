@@ -1,12 +1,12 @@
 """Reads dead letters back, and replays them to the group that could not use them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from services.contracts.topics import DEAD_LETTER_TOPICS
@@ -19,6 +19,7 @@ from services.runtime.dead_letters import (
     PARTITION_HEADER,
     REASON_HEADER,
     REPLAY_GROUP_HEADER,
+    REPLAY_OF_HEADER,
     TOPIC_HEADER,
 )
 from services.runtime.kafka import build_producer, build_reader
@@ -27,7 +28,8 @@ from services.runtime.settings import KafkaSettings
 from services.runtime.written_since import written_since
 
 _READ_SECONDS = 60.0
-_SUBJECT_HEADER = "ce_subject"
+_SUBJECT_HEADER, _TYPE_HEADER = "ce_subject", "ce_type"
+_REPLAY_HEADERS = {REPLAY_GROUP_HEADER, REPLAY_OF_HEADER}
 _REPLAYED_HEADER = "dlq-replayed"
 """The one header of a note beside the letters, which says that the letter of this offset was replayed."""
 
@@ -54,7 +56,7 @@ class StoredDeadLetter:
     reason: str
     error: str
     replayed: bool
-    """Whether its record was published again, and has become another letter if it still could not be used."""
+    """Whether a note beside it says that its record was published again: how it was told before there was a table."""
     failed_again: bool
     """Whether its record had been replayed already when it could not be used."""
     omitted: str | None
@@ -63,6 +65,23 @@ class StoredDeadLetter:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     """The headers of the original record."""
+
+    @property
+    def place(self) -> tuple[str, int, datetime]:
+        """Topic, offset and time of the letter itself: names it for good, also if its topic is made anew."""
+        topic, _, offset = self.letter_id.rpartition("/")
+        return topic, int(offset), self.written_at
+
+    @property
+    def mark(self) -> bytes:
+        """What a replayed record carries to say which letter it was."""
+        return f"{self.letter_id}@{self.written_at.isoformat()}".encode()
+
+    @property
+    def event_type(self) -> str | None:
+        """The record's CloudEvents type; None where it has none."""
+        found = dict(self.headers).get(_TYPE_HEADER)
+        return None if found is None else found.decode("utf-8", "replace")
 
     @property
     def origin(self) -> tuple[str, int, int]:
@@ -75,10 +94,9 @@ class StoredDeadLetter:
         found = dict(self.headers).get(_SUBJECT_HEADER)
         return None if found is None else found.decode("utf-8", "replace")
 
-    def names(self, session_id: UUID) -> bool:
-        """Tell whether the record is about a session, or what it holds names one."""
-        name = str(session_id)
-        return self.subject == name or name.encode() in (self.value or b"")
+    def names(self, session_id: str) -> bool:
+        """Tell whether the record is about this session, or what it holds names it."""
+        return self.subject == session_id or session_id.encode() in (self.value or b"")
 
 
 async def read_dead_letters(settings: KafkaSettings, since: datetime | None = None) -> list[StoredDeadLetter]:
@@ -110,45 +128,60 @@ async def read_dead_letters(settings: KafkaSettings, since: datetime | None = No
     return sorted(letters, key=lambda letter: letter.written_at)
 
 
-async def replay(settings: KafkaSettings, letters: Sequence[StoredDeadLetter]) -> None:
-    """Publish the original records again, in order, each for its own group only; the other groups skip them.
-
-    Returns once all are acknowledged. The letters stay where they are, each with a note that it was replayed; a record
-    that still cannot be used becomes a new one. Raises NotReplayable before anything is published, and
-    KafkaUnavailable when Kafka does not take them: the last one may have been published without its note then.
-    """
+def ensure_replayable(letters: Sequence[StoredDeadLetter]) -> None:
+    """Raise NotReplayable where one of the letters does not hold its record."""
     for letter in letters:
         if letter.omitted is not None:
             raise NotReplayable(
                 f"{letter.letter_id} was too large to be kept ({letter.omitted}); its record can only be had from "
                 f"{letter.topic} partition {letter.partition} offset {letter.offset}. Replay the others without it."
             )
-    producer = build_producer(settings)
+
+
+class Replay:
+    """Publishes the records of dead letters again, each for its own group only; the other groups skip them.
+
+    Every method raises KafkaUnavailable when Kafka does not do its part: whether a record is published is unknown then.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._producer = build_producer(settings)
+        self._reader = build_reader(settings, client_id="chat-sessions-dead-letters")
+
+    async def __aenter__(self) -> "Replay":
+        with _unavailable():
+            await self._producer.start()
+            await self._reader.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._producer.stop()
+        await self._reader.stop()
+
+    async def publish(self, letter: StoredDeadLetter) -> None:
+        """Publish the letter's record and wait for it. A record that still cannot be used becomes a new letter."""
+        marks = [(REPLAY_GROUP_HEADER, letter.group.encode()), (REPLAY_OF_HEADER, letter.mark)]
+        # As a batch, since send() refuses a record without key and value.
+        batch = self._producer.create_batch()
+        batch.append(timestamp=None, key=letter.key, value=letter.value, headers=[*letter.headers, *marks])
+        with _unavailable():
+            await (await self._producer.send_batch(batch, letter.topic, partition=letter.partition))
+
+    async def was_published(self, letter: StoredDeadLetter, since: datetime) -> bool:
+        """Tell whether the letter's record was published again `since`; looks through what was written there since."""
+        place = TopicPartition(letter.topic, letter.partition)
+        with _unavailable():
+            async with asyncio.timeout(_READ_SECONDS):
+                records = await _read_all(self._reader, [place], since)
+        return any((REPLAY_OF_HEADER, letter.mark) in record.headers for record in records)
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
     try:
-        await producer.start()
-        for letter in letters:
-            await _append(producer, letter)
-            await _note(producer, letter)
-    except KafkaError as error:
+        yield
+    except (KafkaError, TimeoutError) as error:
         raise KafkaUnavailable(f"Kafka did not take every record again ({error!r}): try again.") from error
-    finally:
-        await producer.stop()
-
-
-async def _append(producer: AIOKafkaProducer, letter: StoredDeadLetter) -> None:
-    """Publish one record and wait for it; as a batch, since send() refuses a record without key and value."""
-    headers = [*letter.headers, (REPLAY_GROUP_HEADER, letter.group.encode())]
-    batch = producer.create_batch()
-    batch.append(timestamp=None, key=letter.key, value=letter.value, headers=headers)
-    await (await producer.send_batch(batch, letter.topic, partition=letter.partition))
-
-
-async def _note(producer: AIOKafkaProducer, letter: StoredDeadLetter) -> None:
-    """Note beside the letter that it was replayed; Kafka keeps the note at least as long as the letter."""
-    topic, _, offset = letter.letter_id.rpartition("/")
-    origin = f"{letter.topic}/{letter.partition}/{letter.offset}".encode()
-    note = [(_REPLAYED_HEADER, offset.encode())]
-    await producer.send_and_wait(topic, None, key=origin, partition=0, headers=note)
 
 
 def _replayed_offset(record: RawRecord) -> int | None:
@@ -197,5 +230,5 @@ def _stored(record: RawRecord, *, replayed: bool) -> StoredDeadLetter:
         omitted=told.get(OMITTED_HEADER),
         key=record.key,
         value=record.value,
-        headers=tuple(entry for entry in record.headers[:start] if entry[0] != REPLAY_GROUP_HEADER),
+        headers=tuple(entry for entry in record.headers[:start] if entry[0] not in _REPLAY_HEADERS),
     )

@@ -28,6 +28,8 @@ OMITTED_HEADER = "dlq-omitted"
 """In place of a record's own key, value and headers: their size, where it is more than a dead-letter topic takes."""
 REPLAY_GROUP_HEADER = "replay-group"
 """On a replayed record: the only group that is to use it; all others skip it."""
+REPLAY_OF_HEADER = "replay-of"
+"""On a replayed record: which dead letter it was, so that it can be found and is not published twice."""
 
 
 @dataclass(frozen=True, slots=True)

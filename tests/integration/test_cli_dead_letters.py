@@ -1,39 +1,60 @@
-"""Dead letters are listed with their reasons and replayed byte for byte to the group that could not use them."""
+"""Dead letters are listed with their reasons, and replayed, once each and byte for byte, to who could not use them."""
 
+import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 
+from services.commands.letters.deciding import drop, replay
+from services.commands.letters.dispositions import Dispositions, open_dispositions
+from services.commands.letters.reading import read_letters
+from services.commands.letters.selection import Choice, Letter, State
+from services.commands.letters.told import letter_lines, summary
 from services.contracts import BadRecord
 from services.contracts.topics import DISPATCHER_GROUP, MESSAGES, TRACKER_GROUP
 from services.runtime.consumer_metrics import ConsumerMetrics
+from services.runtime.dead_letter_tools import Replay
 from services.runtime.dead_letters import REPLAY_GROUP_HEADER, DeadLetter, DeadLetters
 from services.runtime.kafka import build_producer
-from services.runtime.settings import KafkaSettings
-from services.runtime.topics import create_topics
+from services.runtime.settings import KafkaSettings, PostgresSettings
 from tests.integration.kafka_log import settings_for
+from tests.integration.tracker_process import connected
 
 # The last one bears the name of a header that dead letters add.
 HEADERS = (("ce_type", b"chat.MessageSent.v1"), ("nothing", None), ("dlq-topic", b"not this one"))
 
 
+@dataclass(frozen=True)
+class System:
+    """What the command speaks to."""
+
+    kafka: KafkaSettings
+    database_url: str
+
+
 @pytest.fixture
-def kafka(empty_broker: str) -> KafkaSettings:
-    """A broker of this test's own: its dead letters are all there are."""
-    return settings_for(empty_broker)
+def system(bootstrap: str, postgres_url: str) -> System:
+    """A broker and a database of this test's own: its dead letters are all there are."""
+    return System(settings_for(bootstrap), postgres_url)
 
 
-def run(kafka: KafkaSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(system: System, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": os.defpath,
-        "KAFKA_BOOTSTRAP_SERVERS": kafka.kafka_bootstrap_servers,
-        "KAFKA_IDEMPOTENCE": str(kafka.kafka_idempotence),
+        "KAFKA_BOOTSTRAP_SERVERS": system.kafka.kafka_bootstrap_servers,
+        "KAFKA_IDEMPOTENCE": str(system.kafka.kafka_idempotence),
+        "DATABASE_URL": system.database_url,
+        "LOGNAME": "ann",
     }
     command = [sys.executable, "-m", "services.cli", "dead-letters", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
@@ -80,65 +101,127 @@ async def messages(kafka: KafkaSettings) -> list[ConsumerRecord[bytes, bytes]]:
     return found
 
 
-async def test_letters_are_listed_and_a_chosen_one_is_replayed(kafka: KafkaSettings) -> None:
-    await create_topics(kafka)
-    await bury(kafka, b"{first", 7)
-    await bury(kafka, b"{second\x00", 8)
-    listed = run(kafka, "list")
+async def stored(system: System) -> list[Letter]:
+    letters, unknown = await read_letters(
+        system.kafka, PostgresSettings(database_url=SecretStr(system.database_url)), Choice()
+    )
+    assert unknown is None
+    return letters
+
+
+@asynccontextmanager
+async def tools(system: System) -> AsyncIterator[tuple[Dispositions, Replay]]:
+    postgres = PostgresSettings(database_url=SecretStr(system.database_url))
+    async with open_dispositions(postgres) as dispositions, Replay(system.kafka) as kafka:
+        yield dispositions, kafka
+
+
+async def audit(system: System) -> list[tuple[str, ...]]:
+    async with connected(system.database_url) as rows:
+        query = "SELECT \"actorKind\", actor, action, outcome, details ->> 'because' FROM audit_log ORDER BY at, id"
+        return [tuple(row) for row in await rows.fetch(query)]
+
+
+async def test_letters_are_listed_shown_and_a_chosen_one_is_replayed_once(system: System) -> None:
+    await bury(system.kafka, b"{first", 7)
+    await bury(system.kafka, b"{second\x00", 8, headers=[*HEADERS, ("ce_subject", b"the-session")])
+    listed = run(system, "list")
     assert listed.returncode == 0, listed.stderr
     lines = listed.stdout.splitlines()
     assert "from chat.messages.v1 partition 3 offset 7  malformed: The body is no JSON." in lines[0]
     assert lines[-1] == "2 of 2 dead letters."
-    assert run(kafka, "list", "--group", "webhook-dispatcher").stdout == "0 of 0 dead letters.\n"
-
     second = lines[1].split()[0]
-    replayed = run(kafka, "replay", second)
-    assert (replayed.returncode, replayed.stdout) == (
-        0,
-        "1 record replayed; if it fails again, it appears as a new letter.\n",
-    ), replayed.stderr
-    (record,) = await messages(kafka)
+    shown = run(system, "show", second, "--body").stdout
+    assert {"Type          chat.MessageSent.v1", "Session       the-session", "{second\\x00"} <= set(shown.splitlines())
+
+    replayed = run(system, "replay", second)
+    told = "1 record replayed; if it fails again, it appears as a new letter.\n"
+    assert (replayed.returncode, replayed.stdout) == (0, told), replayed.stderr
+    again = run(system, "replay", second)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith(f"{second} is left as it is: replayed by ann at ")
+    assert (
+        run(system, "list").stdout.splitlines()[-1] == "1 more was replayed or dropped already: --done shows it, too."
+    )
+
+    (record,) = await messages(system.kafka)
     assert (record.key, record.value) == (b"conversation", b"{second\x00")
-    assert record.headers == (*HEADERS, (REPLAY_GROUP_HEADER, TRACKER_GROUP.encode()))
+    *own, group, replay_of = record.headers
+    assert (tuple(own[:3]), group) == (HEADERS, (REPLAY_GROUP_HEADER, TRACKER_GROUP.encode()))
+    assert replay_of[1].startswith(f"{second}@".encode())
+    assert await audit(system) == [("admin", "ann", "dead-letter.replay", "replayed", None)]
+
+    # It fails again: a letter of its own.
+    await bury(system.kafka, record.value, record.offset, headers=record.headers)
+    assert [letter.stored.failed_again for letter in await stored(system)] == [False, False, True]
 
 
-async def test_what_was_replayed_is_left_out_until_it_fails_again(kafka: KafkaSettings) -> None:
-    await create_topics(kafka)
-    await bury(kafka, b"{first", 7)
-    await bury(kafka, b"{second", 8)
-    replayed = run(kafka, "replay", "--all")
-    assert replayed.stdout == "2 records replayed; those that fail again appear as new letters.\n", replayed.stderr
-    listed = run(kafka, "list").stdout.splitlines()
-    assert listed == ["0 of 0 dead letters.", "2 more were replayed already: --replayed shows them, too."]
-    assert run(kafka, "replay", "--all").stdout == "No dead letter is left to replay.\n"
-    assert len(await messages(kafka)) == 2
+async def test_what_is_dropped_stays_in_kafka_and_may_still_be_replayed(system: System) -> None:
+    await bury(system.kafka, b"{first", 7)
+    await bury(system.kafka, b"{second", 8)
+    assert run(system, "drop", "--all").returncode != 0
+    assert run(system, "drop", "--all", "--because", " ").stderr.startswith("Error: Say why")
+    dropped = run(system, "drop", "--all", "--type", "MessageSent", "--since", "1h", "--because", "test data")
+    assert dropped.stdout == "2 dead letters dropped: nothing was deleted, and nobody is reminded of it.\n", (
+        dropped.stderr
+    )
+    assert run(system, "replay", "--all").stdout == "No dead letter is left to replay.\n"
+    first, second = await stored(system)
+    assert await messages(system.kafka) == []
+    async with tools(system) as (dispositions, kafka):
+        assert len((await drop([first], dispositions, "bob", "x")).before) == 1
+        assert len((await replay([first], dispositions, kafka, "bob")).decided) == 1
+        assert len((await drop([second], dispositions, "bob", "x")).before) == 1
+    assert len(await messages(system.kafka)) == 1
+    assert [letter.state for letter in await stored(system)] == [State.REPLAYED, State.DROPPED]
+    assert await audit(system) == [
+        ("admin", "ann", "dead-letter.drop", "dropped", "test data"),
+        ("admin", "ann", "dead-letter.drop", "dropped", "test data"),
+        ("admin", "bob", "dead-letter.replay", "replayed", None),
+    ]
 
-    (again, _) = await messages(kafka)
-    await bury(kafka, again.value, again.offset, headers=again.headers)
-    (letter, count, rest) = run(kafka, "list").stdout.splitlines()
-    assert letter.endswith("malformed: The body is no JSON.  (failed again after a replay)")
-    assert (count, rest) == ("1 of 1 dead letter.", "2 more were replayed already: --replayed shows them, too.")
-    assert run(kafka, "list", "--replayed").stdout.splitlines()[-1] == "3 of 3 dead letters."
-    # A letter that is named is replayed however often it was.
-    first = run(kafka, "list", "--replayed").stdout.split()[0]
-    assert run(kafka, "replay", first).returncode == 0
-    assert len(await messages(kafka)) == 3
+
+async def test_a_record_is_published_once_by_whoever_and_after_whatever(system: System) -> None:
+    for offset in range(3):
+        await bury(system.kafka, b"{", offset)
+    letters = await stored(system)
+    async with tools(system) as (dispositions, kafka), tools(system) as (others, other_kafka):
+        # Somebody was broken off before the first was published, and after the second was.
+        for letter in letters[:2]:
+            assert await dispositions.claim(letter.stored, "gone")
+        await kafka.publish(letters[1].stored)
+        both = await asyncio.gather(
+            replay(letters, dispositions, kafka, "ann"), replay(letters, others, other_kafka, "bob")
+        )
+    assert sorted(letter.stored.offset for done in both for letter in done.decided) == [0, 2]
+    assert [letter.stored.offset for done in both for letter in done.found] == [1]
+    assert sorted(letter.stored.offset for done in both for letter in done.before) == [0, 1, 2]
+    assert len(await messages(system.kafka)) == 3
+    assert len(await audit(system)) == 3
 
 
-async def test_a_record_that_two_groups_cannot_use_is_known_as_one(kafka: KafkaSettings) -> None:
-    await create_topics(kafka)
+async def test_a_topic_that_is_made_anew_has_other_letters(system: System) -> None:
+    await bury(system.kafka, b"{", 7)
+    (letter,) = await stored(system)
+    before = replace(letter.stored, written_at=letter.stored.written_at - timedelta(days=1))
+    async with tools(system) as (dispositions, _):
+        assert await dispositions.drop(before, "ann", "x")
+    assert [letter.state for letter in await stored(system)] == [State.OPEN]
+
+
+async def test_a_record_that_two_groups_cannot_use_is_known_as_one(system: System) -> None:
     subject = [("ce_subject", b"the-session")]
-    await bury(kafka, b"{", 7, headers=subject)
-    await bury(kafka, b"{", 7, group=DISPATCHER_GROUP, headers=subject)
-    *letters, count = run(kafka, "list").stdout.splitlines()
-    assert count == "2 of 2 dead letters of 1 record."
-    ids = [letter.split()[0] for letter in letters]
-    assert all("  key conversation  session the-session  from chat.messages.v1 " in letter for letter in letters)
-    for letter, other in zip(letters, reversed(ids), strict=True):
-        assert letter.endswith(f"  (the same record as {other})")
+    await bury(system.kafka, b"{", 7, headers=subject)
+    await bury(system.kafka, b"{", 7, group=DISPATCHER_GROUP, headers=subject)
+    letters = await stored(system)
+    ids = [letter.stored.letter_id for letter in letters]
+    for line, other in zip(letter_lines(letters, letters), reversed(ids), strict=True):
+        assert "  key conversation  session the-session  from chat.messages.v1 " in line
+        assert line.endswith(f"  (the same record as {other})")
+    assert summary(letters) == "2 dead letters of 1 record."
 
 
-async def test_mistakes_are_one_line(kafka: KafkaSettings) -> None:
+async def test_mistakes_are_one_line_and_a_list_needs_no_database(system: System) -> None:
     for arguments, told in (
         (("replay",), "Give the ids"),
         (("replay", "no/1"), "There is no dead letter no/1"),
@@ -146,9 +229,18 @@ async def test_mistakes_are_one_line(kafka: KafkaSettings) -> None:
             ("list", "--group", "nope"),
             "There is no consumer group nope: the groups are webhook-dispatcher, session-tracker and session-sweeps.",
         ),
+        (("list", "--since", "soon"), "--since soon is neither like 24h nor like 2026-11-23T10:00."),
     ):
-        done = run(kafka, *arguments)
+        done = run(system, *arguments)
         assert done.returncode == 1
         assert done.stderr.startswith("Error: ")
         assert told in done.stderr
         assert done.stderr.count("\n") == 1
+    await bury(system.kafka, b"{", 7)
+    away = replace(system, database_url="postgresql://nobody:secret@127.0.0.1:1/none")
+    listed = run(away, "list")
+    assert (listed.returncode, listed.stdout.splitlines()[-1]) == (0, "1 of 1 dead letter.")
+    assert "Letters that were replayed or dropped are shown as if they were not." in listed.stderr
+    refused = run(away, "replay", "--all")
+    assert (refused.returncode, "secret" in refused.stderr + listed.stderr) == (1, False)
+    assert await messages(system.kafka) == []

@@ -39,6 +39,7 @@ def test_it_says_what_does_not_run_and_shows_no_secret(
     assert levels.pop("kafka.retention") in {"well", "notice"}  # the embedded broker does not tell
     assert levels == {
         "clocks.postgres": "well",
+        "dead-letters": "well",
         "kafka.group.session-sweeps": "wrong",
         "kafka.group.session-tracker": "wrong",
         "kafka.group.webhook-dispatcher": "wrong",

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Mapping
 
 from services.commands.checkup.findings import Finding, wrong
 from services.commands.checkup.kafka import check_kafka
+from services.commands.checkup.letters import check_letters
 from services.commands.checkup.postgres import check_postgres
 from services.commands.checkup.processes import check_processes
 from services.commands.checkup.settings import check_settings
@@ -26,6 +27,8 @@ async def examine(ops_urls: Mapping[str, str], *, is_stack: bool) -> list[Findin
         parts.append(_bounded("kafka", check_kafka(kafka)))
     if postgres is not None:
         parts.append(_bounded("postgres", check_postgres(postgres)))
+    if kafka is not None and postgres is not None:
+        parts.append(_bounded("dead-letters", check_letters(kafka, postgres)))
     for part, usable in (("kafka", kafka), ("postgres", postgres)):
         if usable is None:
             findings.append(wrong(part, "it cannot be checked, since its settings are wrong.", "correct them first."))

@@ -11,9 +11,11 @@ from services.commands.diagnosis.facts import Facts, FoundLetter, Reader
 from services.commands.diagnosis.rows import PostgresSilent, Rows, read_rows
 from services.commands.diagnosis.search import Progress, Search, Window
 from services.commands.groups import Group, read_group
+from services.commands.letters.reading import read_letters
+from services.commands.letters.selection import Choice, Letter
 from services.contracts.ids import id_time
 from services.contracts.topics import CONTROL, DISPATCHER_GROUP, MESSAGES, RESULTS, TRACKER_GROUP
-from services.runtime.dead_letter_tools import KafkaUnavailable, StoredDeadLetter, read_dead_letters
+from services.runtime.dead_letter_tools import KafkaUnavailable
 from services.runtime.kafka import build_admin, build_reader
 from services.runtime.placement import partition_of
 from services.runtime.reachability import why_unreachable
@@ -40,6 +42,9 @@ async def gather(kafka: KafkaSettings, postgres: PostgresSettings, session_id: U
     else:
         facts = _with_rows(facts, rows)
     try:
+        choice = Choice(since=minted - _BEFORE, session=str(session_id))
+        letters, _ = await read_letters(kafka, postgres, choice)
+        facts = replace(facts, letters=[_letter(letter) for letter in letters])
         return await _with_kafka(facts, kafka, minted, None if rows is None else rows.folded_up_to, progress)
     except KafkaConnectionError:
         return replace(facts, kafka_away=(await why_unreachable(kafka)).rstrip("."))
@@ -65,7 +70,6 @@ def _with_rows(facts: Facts, rows: Rows) -> Facts:
 async def _with_kafka(
     facts: Facts, settings: KafkaSettings, minted: datetime, folded: datetime | None, progress: Progress
 ) -> Facts:
-    letters = await read_dead_letters(settings, since=minted - _BEFORE)
     reader = build_reader(settings, client_id="chat-sessions-doctor")
     try:
         await reader.start()
@@ -80,7 +84,6 @@ async def _with_kafka(
     return replace(
         facts,
         records=sorted(search.found, key=lambda found: found.at),
-        letters=[_letter(letter) for letter in letters if letter.names(facts.session_id)],
         dispatcher=dispatcher,
         tracker=tracker,
         searched_all=search.whole and facts.now - minted < MESSAGES.retention,
@@ -136,5 +139,6 @@ def _reader(group: Group, conversation: str | None) -> Reader | None:
     return Reader(group.members, messages.next_offset, sum(where.lag for where in own))
 
 
-def _letter(letter: StoredDeadLetter) -> FoundLetter:
-    return FoundLetter(letter.letter_id, letter.topic, letter.group, letter.reason, letter.error, not letter.replayed)
+def _letter(letter: Letter) -> FoundLetter:
+    stored = letter.stored
+    return FoundLetter(stored.letter_id, stored.topic, stored.group, stored.reason, stored.error, letter.is_open)

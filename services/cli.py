@@ -27,6 +27,14 @@ app = typer.Typer(
 )
 
 
+CheckOption = Annotated[
+    bool,
+    typer.Option(
+        "--check", help="Only read the settings and their files, connect to nothing, and exit with 1 if any is wrong."
+    ),
+]
+
+
 class _DefaultDirectory:
     """Where `up` keeps its data, found out only when it is asked for."""
 
@@ -104,27 +112,27 @@ def up(
 
 
 @app.command(rich_help_panel="Processes")
-def gateway() -> None:
+def gateway(check: CheckOption = False) -> None:
     """Serve the HTTP API."""
-    _run_service("services.api_gateway.app")
+    _run_service("gateway", check, "services.api_gateway.app")
 
 
 @app.command(rich_help_panel="Processes")
-def dispatcher() -> None:
+def dispatcher(check: CheckOption = False) -> None:
     """Call personas' webhooks."""
-    _run_service("services.webhook_dispatcher.app")
+    _run_service("dispatcher", check, "services.webhook_dispatcher.app")
 
 
 @app.command(rich_help_panel="Processes")
-def tracker() -> None:
+def tracker(check: CheckOption = False) -> None:
     """Fold events into sessions, and sweep those that time out."""
-    _run_service("services.session_tracker.app")
+    _run_service("tracker", check, "services.session_tracker.app")
 
 
 @app.command(rich_help_panel="Processes")
-def sweeper() -> None:
+def sweeper(check: CheckOption = False) -> None:
     """Ask for a sweep every CHAT_SESSION_CLEANUP_INTERVAL hours."""
-    _run_service("services.session_tracker.sweeper")
+    _run_service("sweeper", check, "services.session_tracker.sweeper")
 
 
 @app.command(rich_help_panel="Tools")
@@ -217,10 +225,24 @@ app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Tools")
 app.command(rich_help_panel="Tools")(doctor)
 
 
-def _run_service(module: str) -> None:
+def _run_service(process: str, check: bool, module: str) -> None:
+    if check:
+        _check_settings(process)
+        return
     # Each process loads its own service only.
     code: int = import_module(module).main()
     raise typer.Exit(code)
+
+
+def _check_settings(process: str) -> None:
+    from services.commands.checkup.settings import problems_of  # noqa: PLC0415
+
+    problems = problems_of(process)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"The {process} can start with these settings.")
 
 
 def main() -> None:

@@ -60,6 +60,7 @@ from services.runtime.log_metrics import LogMetrics
 from services.runtime.logs import configure_logs
 from services.runtime.ops import http_server, ops_routes
 from services.runtime.settings import load
+from services.runtime.shown_settings import log_settings
 from services.runtime.shutdown import Shutdown, run
 from services.runtime.tracer import build_tracer, close_tracer
 from services.runtime.tracing import Tracer
@@ -80,6 +81,7 @@ def main() -> int:
     """Run the gateway until it is told to stop; return its exit code."""
     settings = load(GatewaySettings)
     configure_logs(settings.log_level, settings.log_format, process="gateway")
+    log_settings(settings)
     return run(partial(serve, settings))
 
 

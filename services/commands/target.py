@@ -14,8 +14,21 @@ import typer
 
 from services.commands.tokens import mint_token
 from services.commands.wording import listed
+from services.runtime.secret_files import SUFFIX, UnusableSecretFile
+from services.runtime.secret_files import secret as secret_of
 
-_NAMES_A_SYSTEM = ("JWT_SECRET", "KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "GATEWAY_PORT", "CHAT_SESSIONS_URL")
+_NAMES_A_SYSTEM = (
+    "JWT_SECRET",
+    "JWT_SECRET_FILE",
+    "KAFKA_BOOTSTRAP_SERVERS",
+    "DATABASE_URL",
+    "DATABASE_URL_FILE",
+    "GATEWAY_PORT",
+    "CHAT_SESSIONS_URL",
+)
+
+_ITS_OWN = ("CHAT_SESSIONS_TOKEN", "JWT_SECRET", "DATABASE_URL", "PERSONA_SECRETS_KEY")
+"""Secrets that a running stack has itself: files of the terminal's environment say nothing about them."""
 
 DataDirectoryOption = Annotated[
     Path | None,
@@ -49,7 +62,7 @@ class Target:
         service: str | None = None,
     ) -> str:
         """A token as mint_token() makes it, signed with the target's secret; CommandError without one."""
-        secret = self.environment.get("JWT_SECRET")
+        secret = self._secret("JWT_SECRET")
         if not secret:
             raise CommandError(
                 "JWT_SECRET is not set, so no token can be signed: set it, or give --data-dir of a running stack."
@@ -68,10 +81,16 @@ class Target:
 
     def client(self, user_id: str, *, admin: bool, timeout_seconds: float = 15) -> httpx.Client:
         """An HTTP client of the gateway that acts for `user_id`, or as CHAT_SESSIONS_TOKEN says if that is set."""
-        token = self.environment.get("CHAT_SESSIONS_TOKEN") or self.token(user_id, admin=admin)
+        token = self._secret("CHAT_SESSIONS_TOKEN") or self.token(user_id, admin=admin)
         return httpx.Client(
             base_url=self.gateway_url, headers={"authorization": f"Bearer {token}"}, timeout=timeout_seconds
         )
+
+    def _secret(self, name: str) -> str | None:
+        try:
+            return secret_of(name, self.environment)
+        except UnusableSecretFile as error:
+            raise CommandError(str(error)) from None
 
 
 @contextmanager
@@ -144,7 +163,7 @@ def _stack_in(data_directory: Path) -> Target:
     except NoStackError as error:
         raise CommandError(str(error)) from None
     # Tokens are the stack's own.
-    for name in ("CHAT_SESSIONS_TOKEN", "JWT_JWKS_URL"):
+    for name in ("CHAT_SESSIONS_TOKEN", "JWT_JWKS_URL", *(f"{name}{SUFFIX}" for name in _ITS_OWN)):
         os.environ.pop(name, None)
     os.environ.update(stack.settings)
     return Target(os.environ, stack.gateway_url, stack.ops_urls, is_stack=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from services.local.supervisor import Program
+from services.runtime.secret_files import SUFFIX
 
 BrokerKind = Literal["embedded", "kafka", "kafka-cluster"]
 """What can be started here: the embedded broker, Apache Kafka as one broker, or as three."""
@@ -53,16 +54,19 @@ def service_environment(
     what the caller allows; tokens are the stack's own. Callbacks come to this machine unless the caller says otherwise.
     """
     allowed = ",".join(part for part in (outer.get("EGRESS_ALLOW_CIDRS"), _LOOPBACK) if part)
-    passed_on = {name: value for name, value in outer.items() if name != "JWT_JWKS_URL"}
-    return {
-        "LOG_FORMAT": "text",
-        **passed_on,
-        **broker_settings,
-        "KAFKA_BOOTSTRAP_SERVERS": addresses.kafka,
+    secrets = {
         "DATABASE_URL": addresses.database_url,
         "JWT_SECRET": jwt_secret,
         "PERSONA_SECRETS_KEY": persona_secrets_key,
         "USER_HASH_KEY": user_hash_key,
+    }
+    others = {"JWT_JWKS_URL", *(f"{name}{SUFFIX}" for name in secrets)}
+    return {
+        "LOG_FORMAT": "text",
+        **{name: value for name, value in outer.items() if name not in others},
+        **broker_settings,
+        **secrets,
+        "KAFKA_BOOTSTRAP_SERVERS": addresses.kafka,
         "EGRESS_ALLOW_CIDRS": allowed,
         "CALLBACK_BASE_URL": outer.get("CALLBACK_BASE_URL") or addresses.gateway_url,
     }

@@ -15,6 +15,7 @@ from services.contracts.callbacks import CallbackUrls
 from services.runtime.egress import EgressRules
 from services.runtime.kafka_security import KafkaSecuritySettings
 from services.runtime.pseudonyms import Pseudonyms
+from services.runtime.secret_files import SUFFIX, from_files
 
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
@@ -188,9 +189,12 @@ def load(settings: type[SettingsType]) -> SettingsType:
 
 
 def read_settings(settings: type[SettingsType]) -> SettingsType:
-    """Read `settings` from the environment, or raise WrongSettings."""
+    """Read `settings` from the environment, secrets also from the files that it names, or raise WrongSettings."""
+    secrets, unusable = from_files(settings, os.environ)
+    if unusable:
+        raise WrongSettings(unusable)
     try:
-        return settings()
+        return settings(**secrets)  # type: ignore[arg-type]  # fields of its own, none of BaseSettings
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False)
         raise WrongSettings([_line(problem["loc"], problem["msg"]) for problem in problems]) from None
@@ -203,4 +207,6 @@ def _line(location: tuple[int | str, ...], told: str) -> str:
     if not location:
         return f"The settings do not fit together: {message}."
     name = str(location[0]).upper()
+    if os.environ.get(f"{name}{SUFFIX}"):
+        return f"{name}, which {name}{SUFFIX} holds, is wrong: {message}."
     return f"{name} {'is' if name in os.environ else 'is not set and is'} wrong: {message}."

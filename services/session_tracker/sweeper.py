@@ -21,6 +21,7 @@ from services.runtime.log_metrics import LogMetrics
 from services.runtime.logs import configure_logs
 from services.runtime.ops import http_server, ops_app
 from services.runtime.settings import load
+from services.runtime.shown_settings import log_settings
 from services.runtime.shutdown import Shutdown, run
 from services.session_tracker.settings import PRODUCER_TIMEOUT_MS, SweeperSettings
 from services.session_tracker.timeouts import REQUESTED_BY
@@ -105,4 +106,5 @@ def main() -> int:
     """Run the sweep producer; return its exit code."""
     settings = load(SweeperSettings)
     configure_logs(settings.log_level, settings.log_format, process="sweeper")
+    log_settings(settings)
     return run(lambda shutdown: serve(settings, shutdown))

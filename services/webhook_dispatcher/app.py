@@ -16,6 +16,7 @@ from services.runtime.log_metrics import LogMetrics
 from services.runtime.logs import configure_logs
 from services.runtime.ops import end_background, http_server, ops_app
 from services.runtime.settings import load
+from services.runtime.shown_settings import log_settings
 from services.runtime.shutdown import Shutdown, run
 from services.runtime.tracer import build_tracer, close_tracer
 from services.webhook_dispatcher.deliveries import Deliveries
@@ -117,4 +118,5 @@ def main() -> int:
     """Run the dispatcher; return the exit code."""
     settings = load(DispatcherSettings)
     configure_logs(settings.log_level, settings.log_format, process="dispatcher")
+    log_settings(settings)
     return run(lambda shutdown: serve(settings, shutdown))

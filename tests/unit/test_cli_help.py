@@ -96,3 +96,17 @@ def test_options_of_up_that_cannot_be_are_one_line(options: tuple[str, ...], tol
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(f"Error: {told}")
     assert not (tmp_path / "none").exists()
+
+
+def test_check_tells_problems_a_line_each_and_connects_to_nothing(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 32 + "\n")
+    command = [sys.executable, "-m", "services.cli", "gateway", "--check"]
+    # Nothing is there that it could connect to.
+    well = {"PATH": os.defpath, "JWT_SECRET_FILE": str(secret), "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    done = subprocess.run(command, env=well, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, "The gateway can start with these settings.\n"), done.stderr
+    wrong = {**well, "LOG_LEVEL": "loud", "GATEWAY_PORT": "many", "KAFKA_SSL_CAFILE": str(tmp_path / "none")}
+    done = subprocess.run(command, env=wrong, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert {line.split()[0] for line in done.stderr.splitlines()} == {"LOG_LEVEL", "GATEWAY_PORT", "KAFKA_SSL_CAFILE"}

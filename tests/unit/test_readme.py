@@ -13,6 +13,7 @@ from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.settings import GatewaySettings
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.log_metrics import LogMetrics
+from services.runtime.secret_files import secret_names
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.settings import SweeperSettings, TrackerSettings
 from services.webhook_dispatcher.metrics import DispatcherMetrics
@@ -65,6 +66,12 @@ def test_every_setting_is_in_the_table() -> None:
     table = re.search(r"\| variable \| default \| read by \| meaning \|\n\|(?:---\|){4}\n((?:\|.*\n)+)", README)
     assert table is not None, "The README has no table of settings."
     assert table.group(1).splitlines() == settings_rows(), "Replace the table by:\n" + "\n".join(settings_rows())
+
+
+def test_every_secret_that_a_file_may_hold_is_named() -> None:
+    (told,) = re.findall(r"^Secrets can come from files(.*?)set the same name", README, re.DOTALL | re.MULTILINE)
+    secrets = {name.upper() for settings in PROCESSES.values() for name in secret_names(settings)}
+    assert set(re.findall(r"`(\w+)`", told)) == secrets
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))

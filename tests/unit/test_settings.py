@@ -1,12 +1,15 @@
 """A wrong setting stops the start with one clear line that does not show its value."""
 
+from pathlib import Path
 from typing import Self
 
 import pytest
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
+from services.api_gateway.settings import GatewaySettings
 from services.runtime.settings import KafkaSettings, OpsSettings, PostgresSettings, load
+from services.runtime.shown_settings import shown
 
 
 class StrictSettings(BaseSettings):
@@ -129,3 +132,84 @@ def test_settings_that_do_not_fit_together_are_one_line(
 ) -> None:
     monkeypatch.setenv("LEFT", "true")
     assert refused(PairedSettings, capsys) == ["The settings do not fit together: LEFT needs RIGHT."]
+
+
+def test_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    monkeypatch.setenv("API_SECRET_FILE", str(file))
+    for content in (b"of 8 bytes", b"of 8 bytes\n", b"of 8 bytes\r\n"):
+        file.write_bytes(content)
+        assert load(StrictSettings).api_secret.get_secret_value() == "of 8 bytes"
+    file.write_bytes(b" keeps what it is \n\n")
+    assert load(StrictSettings).api_secret.get_secret_value() == " keeps what it is \n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "API_SECRET_FILE cannot be read (No such file or directory)."),
+        (b"", "API_SECRET_FILE is wrong: the file is empty."),
+        (b"\n", "API_SECRET_FILE is wrong: the file is empty."),
+        (b"\xff" * 9, "API_SECRET_FILE is wrong: the file must hold text in UTF-8."),
+        (b"x" * 70_000, "API_SECRET_FILE is wrong: the file is larger than 65536 bytes."),
+        (b"short", "API_SECRET, which API_SECRET_FILE holds, is wrong: Value should have at least 8 items"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(
+    content: bytes | None,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "secret"
+    monkeypatch.setenv("API_SECRET_FILE", str(file))
+    if content is not None:
+        file.write_bytes(content)
+    (line,) = refused(StrictSettings, capsys)
+    assert line.startswith(told)
+
+
+def test_a_secret_and_its_file_are_too_much(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("API_SECRET", "from the environment")
+    monkeypatch.setenv("API_SECRET_FILE", str(tmp_path / "none"))
+    assert refused(StrictSettings, capsys) == ["API_SECRET and API_SECRET_FILE are both set: remove one of them."]
+    monkeypatch.setenv("API_SECRET_FILE", "")
+    assert load(StrictSettings).api_secret.get_secret_value() == "from the environment"
+
+
+def test_settings_are_shown_without_secrets() -> None:
+    settings = GatewaySettings(
+        database_url=SecretStr("postgresql://me:se%40cret@one:5432,two:5432/chat?password=secret"),
+        jwt_jwks_url="https://me:secret@keys.example/jwks",
+        jwt_issuer="https://issuer.example",
+        jwt_audience="chat",
+        rate_limit_storage=SecretStr("redis://:secret@valkey:6379/0"),
+        user_hash_key=SecretStr("secret" * 8),
+        kafka_bootstrap_servers="one:9092",
+    )
+    line = shown(settings)
+    assert "secret" not in line.replace("PERSONA_SECRETS_KEY", "")
+    for told in (
+        "DATABASE_URL=postgresql://***@one:5432,two:5432/chat",
+        "JWT_JWKS_URL=https://***@keys.example/jwks",
+        "JWT_ISSUER=https://issuer.example",
+        "RATE_LIMIT_STORAGE=redis://***@valkey:6379/0",
+        "USER_HASH_KEY=***",
+        "KAFKA_BOOTSTRAP_SERVERS=one:9092",
+        "KAFKA_IDEMPOTENCE=true",
+    ):
+        assert told in line.split(", ")
+    assert "\n" not in line
+    assert "JWT_SECRET" not in line
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:pa?ss@host/0", "redis://:pa/ss@host/0", "redis://:pa#ss@host", "valkey://:p@ss@host"]
+)
+def test_a_password_that_is_written_wrongly_is_not_shown_either(url: str) -> None:
+    settings = GatewaySettings(jwt_secret=SecretStr("s" * 32), rate_limit_storage=SecretStr(url))
+    assert "RATE_LIMIT_STORAGE=***," in shown(settings)
+    assert "JWT_SECRET=***," in shown(settings)

@@ -42,10 +42,16 @@ def check_settings(*, is_stack: bool) -> list[Finding]:
 def settings_problems() -> dict[str, Sequence[str]]:
     """Each problem of the environment's settings, a whole sentence, with the processes that would not start."""
     found: dict[str, list[str]] = {}
-    for process, settings in PROCESSES.items():
-        try:
-            read_settings(settings)
-        except WrongSettings as error:
-            for problem in error.problems:
-                found.setdefault(problem, []).append(process)
+    for process in PROCESSES:
+        for problem in problems_of(process):
+            found.setdefault(problem, []).append(process)
     return {**found}
+
+
+def problems_of(process: str) -> Sequence[str]:
+    """What keeps one process from starting in this environment, a sentence each; nothing is connected to."""
+    try:
+        read_settings(PROCESSES[process])
+    except WrongSettings as error:
+        return error.problems
+    return ()

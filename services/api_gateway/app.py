@@ -82,7 +82,7 @@ def main() -> int:
     settings = load(GatewaySettings)
     configure_logs(settings.log_level, settings.log_format, process="gateway")
     log_settings(settings)
-    return run(partial(serve, settings))
+    return run(partial(serve, settings), stop_limit_seconds=settings.stop_limit_seconds)
 
 
 async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:

@@ -160,7 +160,7 @@ class PersonaSettings(BaseSettings):
 
 
 class OpsSettings(BaseSettings):
-    """Logs, health, metrics and traces of a process."""
+    """Logs and traces of a process, and how it stops."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
@@ -171,6 +171,13 @@ class OpsSettings(BaseSettings):
         pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$",
         max_length=2048,
         description="Base URL of an OpenTelemetry collector that takes OTLP over HTTP; without it traces go nowhere",
+    )
+    stop_limit_seconds: float = Field(
+        0,
+        ge=0,
+        le=3_600,
+        description="After SIGTERM the process ends itself within this, whatever hangs, and says what did: some "
+        "seconds less than the platform waits before it kills; 0 leaves that to the platform",
     )
 
 

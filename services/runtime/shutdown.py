@@ -61,10 +61,16 @@ class Shutdown:
             self.fail(error)
 
 
-def run(main: Callable[[Shutdown], Awaitable[None]], *, last_seconds: float = LAST_SECONDS) -> int:
+def run(
+    main: Callable[[Shutdown], Awaitable[None]],
+    *,
+    stop_limit_seconds: float = 0.0,
+    last_seconds: float = LAST_SECONDS,
+) -> int:
     """Run `main` in an event loop until it returns; SIGINT and SIGTERM request its shutdown. Return the exit code.
 
-    After a bug, whatever may hang then, the process ends within `last_seconds`.
+    After a signal the process ends within `stop_limit_seconds`, unless that is 0, and after a bug within
+    `last_seconds`, whatever may hang then: stderr shows what did, and the exit code is 1.
     """
 
     # A batch makes tens of thousands of objects and hardly a cycle: looking for cycles took a third of the CPU.
@@ -75,8 +81,14 @@ def run(main: Callable[[Shutdown], Awaitable[None]], *, last_seconds: float = LA
         # A thread of its own sees to it: the event loop may be what hangs.
         shutdown = Shutdown(on_bug=partial(faulthandler.dump_traceback_later, last_seconds, exit=True))
         loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            if stop_limit_seconds and not shutdown.requested:
+                faulthandler.dump_traceback_later(stop_limit_seconds, exit=True)
+            shutdown.request()
+
         for signum in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signum, shutdown.request)
+            loop.add_signal_handler(signum, stop)
         await main(shutdown)
         return shutdown.exit_code
 

@@ -107,4 +107,4 @@ def main() -> int:
     settings = load(SweeperSettings)
     configure_logs(settings.log_level, settings.log_format, process="sweeper")
     log_settings(settings)
-    return run(lambda shutdown: serve(settings, shutdown))
+    return run(lambda shutdown: serve(settings, shutdown), stop_limit_seconds=settings.stop_limit_seconds)

@@ -119,4 +119,4 @@ def main() -> int:
     settings = load(DispatcherSettings)
     configure_logs(settings.log_level, settings.log_format, process="dispatcher")
     log_settings(settings)
-    return run(lambda shutdown: serve(settings, shutdown))
+    return run(lambda shutdown: serve(settings, shutdown), stop_limit_seconds=settings.stop_limit_seconds)

@@ -224,6 +224,13 @@ def test_the_others_are_given_time_to_drain() -> None:
     assert pod("sweeper")["spec"]["terminationGracePeriodSeconds"] >= 30
 
 
+@pytest.mark.parametrize("command", PROCESSES)
+def test_a_process_ends_itself_before_it_is_killed(command: str) -> None:
+    limit = float(environment(container(command), written_config_maps())["STOP_LIMIT_SECONDS"])
+    sleep = container(command).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    assert 0 < limit + sleep + 5 <= pod(command)["spec"]["terminationGracePeriodSeconds"]
+
+
 def test_disruptions_take_one_of_many_at_a_time() -> None:
     budgets = of_kind("PodDisruptionBudget")
     # One sweeper is enough: it may be away for a while.
@@ -231,23 +238,31 @@ def test_disruptions_take_one_of_many_at_a_time() -> None:
     for name, budget in budgets.items():
         assert budget["spec"]["maxUnavailable"] == 1
         assert selects(budget["spec"]["selector"], pod(name)["metadata"]["labels"])
-    assert of_kind("Deployment")["gateway"]["spec"]["replicas"] >= 2
 
 
 def test_consumers_are_scaled_by_their_own_lag() -> None:
     scalers = of_kind("HorizontalPodAutoscaler")
     groups = {"dispatcher": DISPATCHER_GROUP, "tracker": TRACKER_GROUP}
-    assert set(scalers) == set(groups)
-    for name, scaler in scalers.items():
-        spec = scaler["spec"]
+    assert set(scalers) == {*groups, "gateway"}
+    for name, group in groups.items():
+        spec = scalers[name]["spec"]
         assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
         assert 2 <= spec["minReplicas"] <= spec["maxReplicas"] == PARTITIONS
         (metric,) = spec["metrics"]
         assert metric["pods"]["metric"] == {
             "name": "chat_consumer_lag_records",
-            "selector": {"matchLabels": {"group": groups[name]}},
+            "selector": {"matchLabels": {"group": group}},
         }
         assert "replicas" not in of_kind("Deployment")[name]["spec"], "each apply would undo the autoscaler"
+
+
+def test_gateways_are_scaled_by_their_cpu() -> None:
+    spec = of_kind("HorizontalPodAutoscaler")["gateway"]["spec"]
+    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "gateway"}
+    assert 2 <= spec["minReplicas"] <= spec["maxReplicas"]
+    (metric,) = spec["metrics"]
+    assert metric["resource"]["target"] == {"type": "AverageValue", "averageValue": "600m"}
+    assert "replicas" not in of_kind("Deployment")["gateway"]["spec"], "each apply would undo the autoscaler"
 
 
 def test_what_the_migration_needs_can_be_applied_before_the_rest() -> None:

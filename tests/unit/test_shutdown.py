@@ -1,4 +1,4 @@
-"""A process ends after a bug, also where something hangs."""
+"""A process ends after a bug or a signal, also where something hangs."""
 
 import subprocess
 import sys
@@ -31,6 +31,28 @@ def test_what_hangs_after_a_bug_is_ended(last: str) -> None:
 def test_what_ends_by_itself_is_left_alone() -> None:
     ended = _run(PROGRAM.format(last="await asyncio.sleep(0)", seconds=60))
     assert (ended.returncode, "Timeout" in ended.stderr) == (1, False)
+
+
+STOPPED = """
+import asyncio, os, signal, sys, time
+from services.runtime.shutdown import run
+
+async def main(shutdown):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await shutdown.wait()
+    {last}
+
+sys.exit(run(main, stop_limit_seconds={seconds}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "seconds", "code"),
+    [("time.sleep(60)", 0.2, 1), ("await asyncio.sleep(0)", 60, 0), ("time.sleep(0.1)", 0, 0)],
+)
+def test_what_hangs_after_a_signal_is_ended_in_time(last: str, seconds: float, code: int) -> None:
+    ended = _run(STOPPED.format(last=last, seconds=seconds))
+    assert (ended.returncode, "Timeout" in ended.stderr) == (code, code == 1)
 
 
 def _run(program: str) -> subprocess.CompletedProcess[str]:

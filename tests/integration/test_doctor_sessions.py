@@ -126,6 +126,15 @@ async def test_each_session_is_explained_by_what_is_really_there(system: System)
     assert "because nothing had happened for 0.001 hours: no attempt was ever told" in timed_out.sentence
 
 
+async def test_a_look_that_is_cut_short_says_so(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = begun("conversation")
+    await system.publish(session.sent())
+    monkeypatch.setattr("services.commands.diagnosis.search.MOST_RECORDS", 0)
+    facts = await system.facts(session)
+    assert (facts.records, facts.searched_all) == ([], False)
+    assert "nor any of the records that were looked through" in explain(facts).sentence
+
+
 async def test_what_cannot_be_asked_is_named(system: System) -> None:
     away = PostgresSettings(database_url="postgresql://nobody:secret@127.0.0.1:1/none")
     session = begun("conversation")

@@ -55,6 +55,7 @@ from services.api_gateway.settings import GatewaySettings
 from services.api_gateway.shared_counts import SharedCounts
 from services.api_gateway.shedding import Shedding
 from services.database.engine import build_engine
+from services.runtime.certificates import CertificateMetrics
 from services.runtime.kafka import build_producer
 from services.runtime.log_metrics import LogMetrics
 from services.runtime.logs import configure_logs
@@ -105,6 +106,7 @@ async def open_gateway(
     """Lend the application with everything behind it running; Kafka and PostgreSQL may come later."""
     registry = CollectorRegistry()
     LogMetrics(registry)
+    CertificateMetrics(registry, settings)
     metrics = GatewayMetrics(registry)
     tracer = build_tracer(settings, "gateway")
     engine = build_engine(
@@ -114,7 +116,7 @@ async def open_gateway(
         pre_ping=False,
     )
     database = Database(engine)
-    keys = _keys(settings)
+    keys = _keys(settings, metrics)
     changes = SessionChanges(settings, database, metrics)
     publisher = Publisher(build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS), metrics, tracer)
     audit = AuditLog(database, settings.pseudonyms)
@@ -237,12 +239,12 @@ def _middleware(settings: GatewaySettings, metrics: GatewayMetrics, tracer: Trac
     ]
 
 
-def _keys(settings: GatewaySettings) -> Keys:
+def _keys(settings: GatewaySettings, metrics: GatewayMetrics) -> Keys:
     if settings.jwt_secret is not None:
         return SecretKey(settings.jwt_secret.get_secret_value())
     if settings.jwt_jwks_url is None:
         raise ValueError("The settings hold neither JWT_SECRET nor JWT_JWKS_URL.")
-    return KeySet(settings.jwt_jwks_url, httpx.AsyncClient(timeout=KEY_FETCH_SECONDS))
+    return KeySet(settings.jwt_jwks_url, httpx.AsyncClient(timeout=KEY_FETCH_SECONDS), metrics.signing_keys_up)
 
 
 def _shared_counts(settings: GatewaySettings, metrics: GatewayMetrics) -> SharedCounts | None:

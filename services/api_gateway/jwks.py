@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import jwt
+from prometheus_client import Gauge
 
 from services.api_gateway.problems import Problem
 
@@ -20,11 +21,12 @@ STALE_SECONDS = 600.0
 
 
 class KeySet:
-    """Gives the key that a token names. Call `close()` at the end."""
+    """Gives the key that a token names; `up` shows whether the last fetch brought any. Call `close()` at the end."""
 
-    def __init__(self, url: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, client: httpx.AsyncClient, up: Gauge) -> None:
         self._url = url
         self._client = client
+        self._up = up
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched_at: float | None = None
         self._tried_at: float | None = None
@@ -63,8 +65,10 @@ class KeySet:
             answer.raise_for_status()
             keys = _usable_keys(answer.json())
         except (httpx.HTTPError, ValueError) as error:
+            self._up.set(0)
             logger.warning("The keys that verify tokens could not be fetched: %s", type(error).__name__)
             return
+        self._up.set(1)
         self._keys, self._fetched_at = keys, now
 
 

@@ -4,6 +4,8 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.runtime.tracing import exemplar
+
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
 
@@ -37,6 +39,12 @@ class GatewayMetrics:
             "Whether RATE_LIMIT_STORAGE, if it is set, answers; 0 = each gateway counts for itself",
             registry=registry,
         )
+        self.signing_keys_up = Gauge(
+            "chat_signing_keys_up",
+            "Whether JWT_JWKS_URL, if it is set, brought keys when it was last fetched; 0 = the keys before serve on",
+            registry=registry,
+        )
+        self.signing_keys_up.set(1)
         self.requests_in_hand = Gauge("chat_http_requests_in_hand", "Requests being worked on", registry=registry)
         self.shed = Counter("chat_http_requests_shed", "Requests refused because of overload", registry=registry)
         self.waiters = Gauge("chat_waiters", "Requests waiting for a session to change", registry=registry)
@@ -53,8 +61,8 @@ class GatewayMetrics:
             registry=registry,
         )
 
-    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request that was answered, by its route's template."""
+    def answered(self, route: str, method: str, status: int, seconds: float, traceparent: str | None = None) -> None:
+        """Count a request of that trace that was answered, by its route's template."""
         labels = route, method, status
         if labels not in self._answered:
             counted, timed = (
@@ -64,7 +72,7 @@ class GatewayMetrics:
             self._answered[labels] = counted, timed
         counted, timed = self._answered[labels]
         counted.inc()
-        timed.observe(seconds)
+        timed.observe(seconds, exemplar(traceparent))
 
     def told_live(self, published_at: float) -> None:
         """Observe that streams are told now what was published then, in Unix seconds by another machine's clock."""

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.api_gateway.limiting import verdict_headers
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.problems import SAFE_HEADERS
-from services.api_gateway.traces import given_traceparent, join_trace
+from services.api_gateway.traces import given_traceparent, join_trace, trace_so_far
 from services.runtime.spans import answered, answering
 from services.runtime.tracing import Span, Tracer
 
@@ -53,7 +53,7 @@ class Observed:
             # By the route's template: paths would make a series of every session.
             route = getattr(scope.get("route"), "path", None) or "unknown"
             method = scope["method"] if route != "unknown" else "any"
-            self._metrics.answered(route, method, status, (begun or time.perf_counter()) - began)
+            self._metrics.answered(route, method, status, (begun or time.perf_counter()) - began, trace_so_far(scope))
             if span is not None:
                 answered(span, scope["method"], route, status)
 

@@ -17,6 +17,11 @@ def join_trace(scope: Scope, traceparent: str) -> None:
     scope[_KEY] = traceparent
 
 
+def trace_so_far(scope: Scope) -> str | None:
+    """Return what the request has handed on or was given; None where it has no trace yet."""
+    return scope.get(_KEY) or given_traceparent(scope)
+
+
 def traceparent_of(scope: Scope) -> str:
     """Return what the request hands on: the same each time, a trace of its own where none was given."""
     traceparent: str | None = scope.get(_KEY)

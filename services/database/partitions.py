@@ -102,6 +102,23 @@ async def existing_months(connection: AsyncConnection) -> list[datetime]:
     return sorted(datetime.strptime(name, "%Y_%m").replace(tzinfo=UTC) for name in names)
 
 
+async def room_until(connection: AsyncConnection, now: datetime) -> datetime:
+    """Return until when, from `now` on, sessions have partitions to go into; the month of `now` where not even now."""
+    names = set(
+        await connection.scalars(
+            text(
+                "SELECT inhrelid::regclass::text FROM pg_inherits"
+                " WHERE inhparent = ANY (SELECT to_regclass(name) FROM unnest(CAST(:tables AS text[])) AS name)"
+            ),
+            {"tables": list(PARTITIONED_TABLES)},
+        )
+    )
+    month = next(months_ahead(now))
+    while {partition_name(table, month) for table in PARTITIONED_TABLES} <= names:
+        month = next_month(month)
+    return month
+
+
 async def record_dropped(connection: AsyncConnection, month: datetime) -> None:
     """Write down that the month is dropped: its partitions are never made again."""
     await connection.execute(

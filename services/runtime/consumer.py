@@ -17,6 +17,7 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.faults import PassingFault
+from services.runtime.lag import Lags
 from services.runtime.line import Line, Step
 from services.runtime.raw_batches import raw_records, undecoded
 from services.runtime.settings import KafkaSettings
@@ -85,6 +86,7 @@ class BatchConsumer:
         self._fault: str | None = None
         self._backoff = FIRST_BACKOFF_SECONDS
         self._committed: dict[TopicPartition, int] = {}
+        self._lags = Lags()
         self._settings = settings
         self._tasks: list[asyncio.Task[None]] = []
         self._subscriber = broker.subscriber(
@@ -158,6 +160,7 @@ class BatchConsumer:
             # Records of an assignment that has ended in the meantime are read again by whoever has it now.
             if self._stopping or self._shutdown.requested or generation != self._generation or not self._ours:
                 return
+            self._lags.read(records)
             self._line.enter(records)
         if len(records) < self._max_records:
             await self._line.empty()
@@ -207,6 +210,7 @@ class BatchConsumer:
             await self._work.assigned(self.consumer, partitions)
             self._committed = {}
             self._ours = partitions
+            self._lags.begin(partitions, time.time())
             # The batch that met the fault may be another process's now: nothing here would ever clear it.
             self._fault, self._backoff = None, FIRST_BACKOFF_SECONDS
         self._joined = True
@@ -261,13 +265,9 @@ class BatchConsumer:
                 self._shutdown.fail(error)
 
     def _measure(self, consumer: AIOKafkaConsumer) -> None:
-        done, lag = self._work.done(), {}
-        for partition in consumer.assignment():
-            highwater = consumer.highwater(partition)
-            reached = done.get(partition, self._committed.get(partition))
-            if highwater is not None and reached is not None:
-                lag[partition.topic, partition.partition] = max(0, highwater - reached)
-        self._metrics.show_lag(self._group_id, lag)
+        ends = {p: end for p in consumer.assignment() if (end := consumer.highwater(p)) is not None}
+        lags = self._lags.measure({**self._committed, **self._work.done()}, ends, time.time())
+        self._metrics.show_lag(self._group_id, lags)
         age = self._poll_age()
         self._metrics.last_poll_age.labels(self._group_id).set(0.0 if age is None else age)
 

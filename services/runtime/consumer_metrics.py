@@ -16,6 +16,12 @@ class ConsumerMetrics:
             ["group", "topic", "partition"],
             registry=registry,
         )
+        self._lag_seconds = Gauge(
+            "chat_consumer_lag_seconds",
+            "Age of the oldest record of a partition that this process has not finished yet; 0 = none is left",
+            ["group", "topic", "partition"],
+            registry=registry,
+        )
         self.last_poll_age = Gauge(
             "chat_consumer_last_poll_age_seconds",
             "Seconds since Kafka last answered this consumer",
@@ -47,10 +53,15 @@ class ConsumerMetrics:
             registry=registry,
         )
 
-    def show_lag(self, group_id: str, lag: Mapping[tuple[str, int], int]) -> None:
-        """Show the lag of these partitions, by topic and number, and of no others: those are another process's."""
+    def show_lag(self, group_id: str, lag: Mapping[tuple[str, int], tuple[int, float]]) -> None:
+        """Show the lag, in records and seconds, of these partitions, by topic and number.
+
+        Of no others: those are another process's.
+        """
         for topic, partition in self._lagging.get(group_id, set()) - lag.keys():
             self._lag.remove(group_id, topic, str(partition))
-        for (topic, partition), records in lag.items():
+            self._lag_seconds.remove(group_id, topic, str(partition))
+        for (topic, partition), (records, seconds) in lag.items():
             self._lag.labels(group_id, topic, str(partition)).set(records)
+            self._lag_seconds.labels(group_id, topic, str(partition)).set(seconds)
         self._lagging[group_id] = set(lag)

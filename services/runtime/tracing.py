@@ -29,6 +29,12 @@ def trace_id_of(traceparent: str | None) -> str | None:
     return None if parent is None else parent.group(1)
 
 
+def exemplar(traceparent: str | None) -> dict[str, str] | None:
+    """Return what leads from a bucket of a histogram to this trace; None where there is none."""
+    trace_id = trace_id_of(traceparent)
+    return None if trace_id is None else {"trace_id": trace_id}
+
+
 def parts_of(traceparent: str | None) -> tuple[int, int, int] | None:
     """Return trace, span and flags as numbers; None where none is given or it is invalid."""
     parent = _TRACEPARENT.fullmatch(traceparent) if traceparent else None

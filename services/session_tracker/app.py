@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS, SWEEPS, SWEEPS_GROUP, TRACKER_GROUP
 from services.database.engine import build_engine
+from services.runtime.certificates import CertificateMetrics
 from services.runtime.connection import connect, disconnect
 from services.runtime.consumer import BatchConsumer
 from services.runtime.consumer_metrics import ConsumerMetrics
@@ -57,6 +58,7 @@ async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
     registry = CollectorRegistry()
     LogMetrics(registry)
+    CertificateMetrics(registry, settings)
     consumer_metrics, metrics = ConsumerMetrics(registry), TrackerMetrics(registry)
     tracer = build_tracer(settings, "tracker")
     engine = build_engine(settings.database_url.get_secret_value(), pool_size=8, pre_ping=False)

@@ -1,25 +1,26 @@
 """Every metric of the tracker, declared once."""
 
+import math
 from collections import Counter as Counted
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.contracts.session import SessionStatus
+from services.runtime.persona_labels import PersonaLabels
+from services.runtime.tracing import exemplar
 from services.session_tracker.fold import Transition
 
 _NOT_ENDED = (None, SessionStatus.ACTIVE)
-
-MAX_PERSONAS = 200
-"""Personas told apart in labels; later ones count as `other`, so that publishers cannot grow the metrics for ever."""
 
 
 class TrackerMetrics:
     """What the tracker counts. Session counters grow as changes are committed; a replayed event counts once."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._personas: set[str] = set()
+        self._personas = PersonaLabels()
         self.started = Counter("chat_sessions_started", "Sessions opened", ["persona"], registry=registry)
         self.ended = Counter("chat_sessions_ended", "Sessions ended", ["persona", "status"], registry=registry)
         self.failures = Counter(
@@ -52,6 +53,24 @@ class TrackerMetrics:
         self.sweeps = Counter("chat_sweeps", "Sweeps finished", ["dry_run"], registry=registry)
         self.swept = Counter("chat_sweep_timeouts", "Sessions that sweeps timed out", registry=registry)
         self.failed_chunks = Counter("chat_sweep_failed_chunks", "Chunks that a sweep skipped", registry=registry)
+        self.last_sweep = Gauge(
+            "chat_sweep_last_timestamp_seconds",
+            "When the last regular sweep that finished was due, as PostgreSQL tells; 0 = there was none",
+            registry=registry,
+        )
+        self.folded_up_to = Gauge(
+            "chat_fold_progress_timestamp_seconds",
+            "Up to when every partition is folded, as PostgreSQL tells: it moves on while nothing is published, too",
+            registry=registry,
+        )
+        self.partitions_until = Gauge(
+            "chat_partitions_until_timestamp_seconds",
+            "Until when sessions have partitions to go into, as PostgreSQL tells",
+            registry=registry,
+        )
+        for told_by_postgres in (self.last_sweep, self.folded_up_to, self.partitions_until):
+            # No time at all is known before PostgreSQL has told one: 0 would be the longest ago.
+            told_by_postgres.set(math.nan)
         self.months_dropped = Counter(
             "chat_retention_months_dropped", "Months that retention dropped", registry=registry
         )
@@ -78,15 +97,19 @@ class TrackerMetrics:
         )
         self.rollup_checks = Counter("chat_rollup_checks", "Hours of rollups compared with sessions", registry=registry)
 
-    def count(self, transitions: Iterable[Transition]) -> None:
-        """Count what a committed transaction started and ended."""
+    def count(
+        self, transitions: Iterable[Transition], traceparent_of: Callable[[UUID], str | None] | None = None
+    ) -> None:
+        """Count what a committed transaction started and ended, of sessions with these traces, if any."""
         by_persona: dict[str, list[Transition]] = defaultdict(list)
         for transition in transitions:
-            by_persona[self._persona(transition.session.persona_id)].append(transition)
+            by_persona[self._personas.of(transition.session.persona_id)].append(transition)
         for persona, own in by_persona.items():
-            self._count_persona(persona, own)
+            self._count_persona(persona, own, traceparent_of)
 
-    def _count_persona(self, persona: str, transitions: Sequence[Transition]) -> None:
+    def _count_persona(
+        self, persona: str, transitions: Sequence[Transition], traceparent_of: Callable[[UUID], str | None] | None
+    ) -> None:
         ended = [t.session for t in transitions if t.session.status.ended and t.previous in _NOT_ENDED]
         # Once a batch for each label: finding a label's counter takes longer than counting.
         self.started.labels(persona).inc(sum(t.previous is None for t in transitions))
@@ -97,11 +120,15 @@ class TrackerMetrics:
         responses = self.response_seconds.labels(persona)
         for session in ended:
             if session.response_ms is not None:
-                responses.observe(session.response_ms / 1000)
+                trace = exemplar(traceparent_of(session.session_id)) if traceparent_of else None
+                responses.observe(session.response_ms / 1000, trace)
 
-    def _persona(self, persona_id: str) -> str:
-        if persona_id not in self._personas:
-            if len(self._personas) >= MAX_PERSONAS:
-                return "other"
-            self._personas.add(persona_id)
-        return persona_id
+
+class SweeperMetrics:
+    """What the process counts that asks for sweeps."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requested = Counter("chat_sweeps_requested", "Sweeps put into Kafka", registry=registry)
+        self.interval = Gauge(
+            "chat_sweep_interval_seconds", "Time between two sweeps that are due, as set", registry=registry
+        )

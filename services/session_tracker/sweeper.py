@@ -10,11 +10,12 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from aiokafka import AIOKafkaProducer
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from services.contracts.codec import encode
 from services.contracts.events import TimeoutSweep
 from services.contracts.ids import derived_id
+from services.runtime.certificates import CertificateMetrics
 from services.runtime.connection import connect, disconnect
 from services.runtime.kafka import NotAcknowledged, build_producer, publish
 from services.runtime.log_metrics import LogMetrics
@@ -23,6 +24,7 @@ from services.runtime.ops import http_server, ops_app
 from services.runtime.settings import load
 from services.runtime.shown_settings import log_settings
 from services.runtime.shutdown import Shutdown, run
+from services.session_tracker.metrics import SweeperMetrics
 from services.session_tracker.settings import PRODUCER_TIMEOUT_MS, SweeperSettings
 from services.session_tracker.timeouts import REQUESTED_BY
 
@@ -49,11 +51,12 @@ def sweep_due_at(instant: datetime) -> TimeoutSweep:
 class Sweeper:
     """Publishes each sweep when it is due; on start the last one that was."""
 
-    def __init__(self, producer: AIOKafkaProducer, interval: timedelta, registry: CollectorRegistry) -> None:
+    def __init__(self, producer: AIOKafkaProducer, interval: timedelta, metrics: SweeperMetrics) -> None:
         self._producer = producer
         self._interval = interval
         self._fault: str | None = "No sweep has been published yet."
-        self._published = Counter("chat_sweeps_requested", "Sweeps put into Kafka", registry=registry)
+        self._published = metrics.requested
+        metrics.interval.set(interval.total_seconds())
 
     def not_ready(self) -> str | None:
         """Return why sweeps cannot be asked for at the moment, None if they can."""
@@ -88,8 +91,9 @@ async def serve(settings: SweeperSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
     registry = CollectorRegistry()
     LogMetrics(registry)
+    CertificateMetrics(registry, settings)
     producer = build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS)
-    sweeper = Sweeper(producer, timedelta(hours=settings.chat_session_cleanup_interval), registry)
+    sweeper = Sweeper(producer, timedelta(hours=settings.chat_session_cleanup_interval), SweeperMetrics(registry))
     server = http_server(ops_app({"publishing": sweeper.not_ready}, registry), settings.ops_host, settings.ops_port)
     serving = asyncio.create_task(server.serve(), name="ops")
     shutdown.watch(serving)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -48,7 +50,7 @@ SLICE = 50
 """Records between two looks at what else waits, such as PostgreSQL's answer to the batch before."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Batch:
     """A batch on its way through the tracker's steps, with what each found out."""
 
@@ -62,6 +64,15 @@ class Batch:
     traces: list[str] = field(default_factory=list)
     """Where its messages come from; empty while nobody records it."""
     span: Span = NOT_RECORDED
+
+    def traceparent_of(self, session_id: UUID) -> str | None:
+        """Return the trace of a session, as the batch's last event of it has it."""
+        position = self._positions.get(session_id)
+        return None if position is None else header(self.records[position].headers, "traceparent")
+
+    @cached_property
+    def _positions(self) -> Mapping[UUID, int]:
+        return {arrival.event.session_id: arrival.position for arrival in self.arrivals}
 
 
 class Tracker:
@@ -152,7 +163,7 @@ class Tracker:
                 await self._dead_letters.publish(batch.letters)
         batch.span.end()
         self._done.add(batch.records)
-        self._measure(len(batch.records), batch.committed, time.perf_counter() - batch.began)
+        self._measure(batch, time.perf_counter() - batch.began)
 
     def _take(self, record: RawRecord, position: int, now: datetime, batch: Batch) -> None:
         """Add the record's event to the batch, unless it is another group's; raise BadRecord where it may not be."""
@@ -230,12 +241,12 @@ class Tracker:
             await publish_changes(self._producer, told)
         span.end()
 
-    def _measure(self, records: int, committed: Sequence[Committed], seconds: float) -> None:
-        for one in committed:
-            self._metrics.count(one.transitions)
+    def _measure(self, batch: Batch, seconds: float) -> None:
+        for one in batch.committed:
+            self._metrics.count(one.transitions, batch.traceparent_of)
             self._metrics.events.labels("applied").inc(one.events - one.late - len(one.refused))
             self._metrics.events.labels("late").inc(one.late)
-        self._metrics.batch_records.observe(records)
+        self._metrics.batch_records.observe(len(batch.records))
         self._metrics.fold_seconds.observe(seconds)
 
 

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from services.contracts.topics import DISPATCHER_GROUP
 from services.database.engine import build_engine
+from services.runtime.certificates import CertificateMetrics
 from services.runtime.connection import connect, disconnect
 from services.runtime.consumer import BatchConsumer
 from services.runtime.consumer_metrics import ConsumerMetrics
@@ -37,6 +38,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
     registry = CollectorRegistry()
     LogMetrics(registry)
+    CertificateMetrics(registry, settings)
     consumer_metrics, metrics = ConsumerMetrics(registry), DispatcherMetrics(registry)
     tracer = build_tracer(settings, "dispatcher")
     database = build_engine(settings.database_url.get_secret_value(), pool_size=1)

@@ -186,7 +186,7 @@ class Deliveries:
         gate.note(verdict, exchange.course.began)
         failure = verdict.kind if isinstance(verdict, Failed) else None
         end_call(self._tracer, message, exchange.status, failure)
-        gate.metrics.ended(_outcome(verdict), exchange.duration_ms / 1000)
+        gate.metrics.ended(_outcome(verdict), exchange.duration_ms / 1000, message.traceparent)
         now = datetime.now(UTC)
         told = _timings(exchange.course, exchange.duration_ms)
         if isinstance(verdict, Reply):
@@ -220,7 +220,7 @@ class Deliveries:
             message.span.fail(verdict.kind)
             await self._results.publish(_event(WebhookFailed, message, now, **told), message.span)
             return None
-        self._metrics.retries.labels(persona.persona_id, verdict.kind.value).inc()
+        self._metrics.retried(persona.persona_id, verdict.kind.value)
         told |= {"outcome": AttemptOutcome.FAILED, "retry_at": now + timedelta(seconds=delay)}
         await self._results.publish(_event(WebhookAttempted, message, now, **told), message.span)
         message.phase = Phase.WAITING
@@ -234,7 +234,7 @@ class Deliveries:
         message.phase = Phase.PUBLISHING
         message.span.fail(refusal.kind)
         persona_id = NO_PERSONA if refusal is UNKNOWN_PERSONA else message.event.persona_id
-        self._metrics.attempts.labels(persona_id, refusal.kind.value).inc()
+        self._metrics.ended_uncalled(persona_id, refusal.kind.value)
         event = _event(
             WebhookFailed,
             message,
@@ -247,7 +247,7 @@ class Deliveries:
         return True
 
     async def _tell_cancelled(self, message: Message, course: Course) -> None:
-        self._metrics.attempts.labels(message.event.persona_id, AttemptOutcome.CANCELLED.value).inc()
+        self._metrics.ended_uncalled(message.event.persona_id, AttemptOutcome.CANCELLED.value)
         event = _event(
             WebhookAttempted,
             message,

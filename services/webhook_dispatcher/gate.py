@@ -36,10 +36,11 @@ class Gate:
         """By how much that clock went on during pauses that are over."""
         self._probe: asyncio.TimerHandle | None = None
         self._state = BreakerState.CLOSED
+        self._persona_id = persona_id
+        self._breaker, self._limit = metrics.breaker, metrics.limit
+        self._breaker.set(persona_id, self._state.value)
         self.metrics = metrics.of_persona(persona_id)
         """Of the persona's calls."""
-        self._shown_state = metrics.breaker.labels(persona_id)
-        self._shown_limit = metrics.limit.labels(persona_id)
         self.kind = FailureKind.OVERLOADED
         """The last kind of failure by which the webhook showed that it is not well."""
 
@@ -131,7 +132,7 @@ class Gate:
 
     def measure(self) -> None:
         """Bring the gauge of the limit up to date."""
-        self._shown_limit.set(0 if self.paused else self._health.limit)
+        self._limit.set(self._persona_id, 0 if self.paused else self._health.limit)
 
     def _clock(self, now: float) -> float:
         stuck_seconds = self._health.stuck_seconds(now) if self._paused_at is None else self._paused_at
@@ -156,7 +157,7 @@ class Gate:
     def _show_state(self) -> None:
         if self._state is not self._health.state:
             self._state = self._health.state
-            self._shown_state.set(self._state.value)
+            self._breaker.set(self._persona_id, self._state.value)
 
     def _ask_again_later(self, now: float) -> None:
         pause = self._health.seconds_until_probe(now)

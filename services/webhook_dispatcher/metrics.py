@@ -4,6 +4,9 @@ from enum import Enum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.runtime.persona_labels import PersonaGauge, PersonaLabels
+from services.runtime.tracing import exemplar
+
 NO_PERSONA = "(unknown)"
 """The persona label of what names a persona that does not exist: a publisher must not be able to make labels."""
 
@@ -24,33 +27,34 @@ class End(Enum):
 class PersonaMetrics:
     """The calls of one persona, as metrics: looking up labels takes longer than counting, so it is done once."""
 
-    def __init__(self, attempts: Counter, seconds: Histogram, persona_id: str) -> None:
-        self._persona_id = persona_id
+    def __init__(self, attempts: Counter, seconds: Histogram, label: str) -> None:
+        self._label = label
         self._attempts = attempts
         self._outcomes: dict[str, Counter] = {}
-        self._seconds = seconds.labels(persona_id)
+        self._seconds = seconds.labels(label)
 
-    def ended(self, outcome: str, seconds: float) -> None:
-        """A call ended after so many seconds; `outcome` as in the metric of attempts."""
+    def ended(self, outcome: str, seconds: float, traceparent: str) -> None:
+        """A call of that trace ended after so many seconds; `outcome` as in the metric of attempts."""
         counter = self._outcomes.get(outcome)
         if counter is None:
-            counter = self._outcomes[outcome] = self._attempts.labels(self._persona_id, outcome)
+            counter = self._outcomes[outcome] = self._attempts.labels(self._label, outcome)
         counter.inc()
-        self._seconds.observe(seconds)
+        self._seconds.observe(seconds, exemplar(traceparent))
 
 
 class DispatcherMetrics:
     """Declared once a process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.attempts = Counter(
+        self._personas = PersonaLabels()
+        self._attempts = Counter(
             "chat_webhook_attempts",
             "Webhook calls that ended, and messages given up without one, by outcome: replied, accepted, cancelled, or "
             "the failure kind",
             ["persona", "outcome"],
             registry=registry,
         )
-        self.seconds = Histogram(
+        self._seconds = Histogram(
             "chat_webhook_seconds",
             "Time from the start of a webhook call to the end of its answer",
             ["persona"],
@@ -58,19 +62,19 @@ class DispatcherMetrics:
             registry=registry,
         )
         self.in_flight = Gauge("chat_webhook_calls_in_flight", "Webhook calls that run now", registry=registry)
-        self.breaker = Gauge(
+        breaker = Gauge(
             "chat_webhook_breaker_state",
             "Circuit breaker of a persona: 0 closed, 1 half-open, 2 open",
             ["persona"],
             registry=registry,
         )
-        self.limit = Gauge(
+        limit = Gauge(
             "chat_webhook_calls_limit",
             "Calls that a persona's webhook may run at the same time, as found by trying",
             ["persona"],
             registry=registry,
         )
-        self.retries = Counter(
+        self._retries = Counter(
             "chat_webhook_retries", "Failed calls that are made again", ["persona", "kind"], registry=registry
         )
         finished = Counter(
@@ -114,6 +118,18 @@ class DispatcherMetrics:
             registry=registry,
         )
 
+        self.breaker = PersonaGauge(breaker, self._personas, max)
+        self.limit = PersonaGauge(limit, self._personas, min)
+
     def of_persona(self, persona_id: str) -> PersonaMetrics:
         """Return what counts the calls of this persona."""
-        return PersonaMetrics(self.attempts, self.seconds, persona_id)
+        return PersonaMetrics(self._attempts, self._seconds, self._personas.of(persona_id))
+
+    def ended_uncalled(self, persona_id: str, outcome: str) -> None:
+        """A message ended without a call that came to its end; `outcome` as in the metric of attempts."""
+        known = persona_id if persona_id == NO_PERSONA else self._personas.of(persona_id)
+        self._attempts.labels(known, outcome).inc()
+
+    def retried(self, persona_id: str, kind: str) -> None:
+        """A call that failed in this way is made again."""
+        self._retries.labels(self._personas.of(persona_id), kind).inc()

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,6 +21,7 @@ from starlette.routing import Route
 
 from services.api_gateway.auth import Authenticator
 from services.api_gateway.jwks import STALE_SECONDS, UNKNOWN_KEY_SECONDS, KeySet
+from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.problems import Problem
 from services.runtime.ops import http_server
 
@@ -65,8 +67,9 @@ async def provider() -> AsyncIterator[Provider]:
 
 
 @contextlib.asynccontextmanager
-async def authenticator(provider: Provider) -> AsyncIterator[Authenticator]:
-    keys = KeySet(provider.url, httpx.AsyncClient(trust_env=False))
+async def authenticator(provider: Provider, registry: CollectorRegistry | None = None) -> AsyncIterator[Authenticator]:
+    metrics = GatewayMetrics(registry or CollectorRegistry())
+    keys = KeySet(provider.url, httpx.AsyncClient(trust_env=False), metrics.signing_keys_up)
     yield Authenticator(keys, issuer=None, audience=None)
     await keys.close()
 
@@ -128,10 +131,19 @@ async def test_without_any_keys_the_answer_is_503_and_old_ones_outlive_an_outage
     now = time.time()
     token = signed(RSA_KEY, "RS256", "r")
     provider.is_broken = True
-    async with authenticator(provider) as who:
+    registry = CollectorRegistry()
+
+    def up() -> float | None:
+        return registry.get_sample_value("chat_signing_keys_up")
+
+    async with authenticator(provider, registry) as who:
+        assert up() == 1  # nobody has asked for any yet
         assert await code_of(who, token, now) == "keys-not-available"
+        assert up() == 0
         provider.is_broken = False
         now += UNKNOWN_KEY_SECONDS
         await who.caller(token, now)
+        assert up() == 1
         provider.is_broken = True
         assert (await who.caller(token, now + STALE_SECONDS + 1)).user_id == "ada"
+        assert up() == 0

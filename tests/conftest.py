@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -63,9 +64,21 @@ class _FileByFile(LoadScopeScheduling):
         return "tests/e2e" if file.startswith("tests/e2e/") else file
 
 
+class _Loop(uvloop.Loop):
+    """Fails a test that leaves a connection open, once it is closed."""
+
+    def close(self) -> None:
+        with warnings.catch_warnings(record=True) as unclosed:
+            # Raised at once, as warnings are in tests, one would leave the loop waiting for its connection for ever.
+            warnings.simplefilter("always")
+            super().close()
+        for warning in unclosed:
+            raise AssertionError(str(warning.message))
+
+
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run tests on the event loop that the processes run on."""
-    return {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": _Loop}
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FileByFile:

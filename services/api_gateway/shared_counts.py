@@ -7,7 +7,7 @@ import time
 
 from limits.aio.storage import RedisStorage
 from limits.errors import StorageError
-from valkey.asyncio import ConnectionPool, Valkey
+from valkey.asyncio import ConnectionPool
 
 from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.rates import WINDOW_SECONDS, Verdict, verdict_of
@@ -27,7 +27,7 @@ class SharedCounts:
         pool = ConnectionPool.from_url(
             re.sub("^redis", "valkey", url), socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
         )
-        self._client = Valkey(connection_pool=pool)
+        self._pool = pool
         self._storage = RedisStorage(
             f"async+{url}",
             wrap_exceptions=True,
@@ -65,7 +65,7 @@ class SharedCounts:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._pool.disconnect()
 
     def _went_away(self, error: Exception) -> None:
         self._asked_again_at = time.monotonic() + AWAY_SECONDS

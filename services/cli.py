@@ -137,23 +137,24 @@ def sweeper(check: CheckOption = False) -> None:
 
 @app.command(rich_help_panel="Tools")
 def migrate(data_dir: DataDirectoryOption = None) -> None:
-    """Bring the database to the newest schema and create missing topics. Safe to repeat."""
+    """Bring the database to the newest schema and create missing topics. Safe to repeat, and while processes run."""
     from services.database.migrate import NotMigrated  # noqa: PLC0415
     from services.database.migrate import migrate as migrate_database  # noqa: PLC0415
     from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
     from services.runtime.topics import TopicsNotCreated, create_topics  # noqa: PLC0415
 
-    async def both() -> list[str]:
+    async def both() -> tuple[str | None, list[str]]:
         kafka, postgres = load(KafkaSettings), load(PostgresSettings)
-        await migrate_database(postgres.database_url.get_secret_value())
-        return await create_topics(kafka)
+        later = await migrate_database(postgres.database_url.get_secret_value())
+        return later, await create_topics(kafka)
 
     with chosen_target(data_dir):
         try:
-            created = asyncio.run(both())
+            later, created = asyncio.run(both())
         except (NotMigrated, TopicsNotCreated) as error:
             raise CommandError(str(error)) from error
-    typer.echo(f"The schema is the newest; topics created: {', '.join(created) or 'none, all were there'}.")
+    schema = "is the newest" if later is None else f"is of a later release ({later}) and stays as it is"
+    typer.echo(f"The schema {schema}; topics created: {', '.join(created) or 'none, all were there'}.")
 
 
 @app.command(rich_help_panel="Tools")

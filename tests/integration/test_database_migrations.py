@@ -14,11 +14,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
 from services.database.engine import build_engine
-from services.database.migrate import alembic_config, migrate
+from services.database.migrate import NotMigrated, alembic_config, migrate
 from services.database.partitions import create_partitions
 from services.database.tables import metadata
 from services.local.postgres import EmbeddedPostgres
-from tests.integration.tracker_process import connected
+from tests.integration.tracker_process import connected, until_value
 
 
 @pytest.fixture
@@ -115,6 +115,42 @@ async def test_several_processes_may_migrate_at_once(empty_url: str, postgres_ur
         (0, b"")
     ] * 3
     assert await catalogue(empty_url) == await catalogue(postgres_url)
+
+
+async def test_a_migration_gives_way_to_whoever_uses_its_table(empty_url: str) -> None:
+    await migrate(empty_url)
+    full = await catalogue(empty_url)
+    await asyncio.to_thread(command.downgrade, alembic_config(empty_url), "0006")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'conversations'::regclass"
+    async with connected(empty_url) as holder, connected(empty_url) as writer:
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE conversations IN ROW EXCLUSIVE MODE")
+            impatient = asyncio.create_task(migrate(empty_url, patience_seconds=0))
+            await until_value(empty_url, waiting, 1)
+            # Whoever comes later stands behind the migration, until it gives way.
+            async with asyncio.timeout(5):
+                await writer.execute("INSERT INTO conversations VALUES ('c', 'u')")
+            with pytest.raises(NotMigrated, match=r"A table stays in use .*lock timeout"):
+                await impatient
+            # What came before is done.
+            assert await writer.fetchval("SELECT version_num FROM alembic_version") == "0007"
+            patient = asyncio.create_task(migrate(empty_url))
+            await until_value(empty_url, waiting, 1)
+            await until_value(empty_url, waiting, 0)
+        assert await patient is None
+    assert await catalogue(empty_url) == full
+
+
+async def test_a_schema_of_a_later_release_is_left_as_it_is(empty_url: str) -> None:
+    await migrate(empty_url)
+    async with connected(empty_url) as rows:
+        await rows.execute("UPDATE alembic_version SET version_num = '9999'")
+        full = await catalogue(empty_url)
+        assert await migrate(empty_url) == "9999"
+        assert await catalogue(empty_url) == full
+        await rows.execute("UPDATE alembic_version SET version_num = '0000'")
+        with pytest.raises(NotMigrated, match="The schema 0000 is none of this release's"):
+            await migrate(empty_url)
 
 
 async def test_a_downgrade_leaves_nothing_and_an_upgrade_follows_it(empty_url: str) -> None:

@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 BENCHES := bench-roundtrip bench-dispatcher bench-latency bench-neighbours bench-tracker bench-queries bench-sweep \
 	bench-retention bench-export bench-gateway bench-live bench-erasure bench-tracing
-.PHONY: help setup run test test-kafka test-cluster test-ledger test-operations fuzz n8n test-n8n check format lock bench $(BENCHES)
+.PHONY: help setup run test test-kafka test-cluster test-ledger test-upgrade test-operations fuzz n8n test-n8n check format lock bench $(BENCHES)
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ test-cluster: setup ## Failures of a three-broker Apache Kafka under load (Java 
 
 test-ledger: setup ## 20,000 messages while dispatchers join, leave and die, as a ledger (about 2 minutes)
 	@$(BIN)/python -m pytest -s tests/ledger
+
+test-upgrade: setup ## A rolling upgrade under load, from UPGRADE_FROM (the commit before the newest migration) to this code
+	@UPGRADE_FROM=$(UPGRADE_FROM) $(BIN)/python -m pytest -s tests/upgrade
 
 test-operations: setup ## Alerts fired for real, and every panel's query, against a real Prometheus (about 5 minutes)
 	@command -v promtool prometheus >/dev/null || echo "prometheus and promtool are not installed: apt-get install prometheus"

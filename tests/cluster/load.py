@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -34,60 +34,72 @@ class Load:
 
     conversations: dict[str, list[Accepted]] = field(default_factory=dict)
     refusals: Counter[str] = field(default_factory=Counter)
+    tries: int = 0
 
     @property
     def accepted(self) -> list[Accepted]:
         return [message for messages in self.conversations.values() for message in messages]
 
 
+Gateways = Callable[[], Sequence[str]]
+"""Where requests may go now, at least one; they take turns."""
+
+
 @asynccontextmanager
-async def steady_load(gateway_url: str, token: str) -> AsyncIterator[Load]:
-    """Send 150 messages a second while the block runs; half of the conversations have a persona of uneven speed."""
+async def steady_load(gateways: Gateways, token: str, per_second: float = PER_SECOND) -> AsyncIterator[Load]:
+    """Send so many messages while the block runs; half of the conversations have a persona of uneven speed."""
     load, stopping = Load(), asyncio.Event()
     async with aiohttp.ClientSession(
-        gateway_url,
         connector=aiohttp.TCPConnector(limit=CONVERSATIONS),
         headers={"authorization": f"Bearer {token}"},
         timeout=aiohttp.ClientTimeout(total=15),
     ) as client:
-        names = [f"load-{uuid4()}" for _ in range(CONVERSATIONS)]
+        sender = _Sender(client, load, gateways, CONVERSATIONS / per_second)
         async with asyncio.TaskGroup() as group:
-            for number, name in enumerate(names):
-                persona = "uneven" if number % 2 else "echo"
-                group.create_task(_converse(client, load, stopping, name, persona, number))
+            for number in range(CONVERSATIONS):
+                group.create_task(sender.converse(f"load-{uuid4()}", number, stopping))
             try:
                 yield load
             finally:
                 stopping.set()
 
 
-async def _converse(
-    client: aiohttp.ClientSession, load: Load, stopping: asyncio.Event, name: str, persona: str, number: int
-) -> None:
-    messages = load.conversations.setdefault(name, [])
-    interval = CONVERSATIONS / PER_SECOND
-    due = time.monotonic() + interval * number / CONVERSATIONS
-    while not stopping.is_set():
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-        due = max(due + interval, time.monotonic())
-        messages.append(await _until_accepted(client, load, f"/api/conversations/{name}/messages", persona))
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    """Sends each conversation a message every `interval` seconds."""
 
+    client: aiohttp.ClientSession
+    load: Load
+    gateways: Gateways
+    interval: float
 
-async def _until_accepted(client: aiohttp.ClientSession, load: Load, url: str, persona: str) -> Accepted:
-    """Send one message, again under the same key for as long as its outcome is unknown."""
-    began, tries = time.monotonic(), 0
-    headers, body = {"idempotency-key": str(uuid4())}, {"personaId": persona, "message": "How are you?"}
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            tries += 1
-            try:
-                async with client.post(url, json=body, headers=headers) as response:
-                    status, answer = response.status, await response.json(content_type=None)
-            except (aiohttp.ClientConnectionError, TimeoutError) as error:
-                load.refusals[type(error).__name__] += 1
-            else:
-                if status == 202:
-                    return Accepted(answer["sessionId"], time.monotonic() - began, tries)
-                assert status in {409, 503}, answer
-                load.refusals[f"{status} {answer['code']}"] += 1
-            await asyncio.sleep(0.5)
+    async def converse(self, name: str, number: int, stopping: asyncio.Event) -> None:
+        messages = self.load.conversations.setdefault(name, [])
+        path, persona = f"/api/conversations/{name}/messages", "uneven" if number % 2 else "echo"
+        due = time.monotonic() + self.interval * number / CONVERSATIONS
+        while not stopping.is_set():
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due = max(due + self.interval, time.monotonic())
+            messages.append(await self._until_accepted(path, persona))
+
+    async def _until_accepted(self, path: str, persona: str) -> Accepted:
+        """Send one message, again under the same key for as long as its outcome is unknown."""
+        began, tries, load = time.monotonic(), 0, self.load
+        headers, body = {"idempotency-key": str(uuid4())}, {"personaId": persona, "message": "How are you?"}
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                tries += 1
+                load.tries += 1
+                urls = self.gateways()
+                url = urls[load.tries % len(urls)] + path
+                try:
+                    async with self.client.post(url, json=body, headers=headers) as response:
+                        status, answer = response.status, await response.json(content_type=None)
+                except (aiohttp.ClientConnectionError, TimeoutError) as error:
+                    load.refusals[type(error).__name__] += 1
+                else:
+                    if status == 202:
+                        return Accepted(answer["sessionId"], time.monotonic() - began, tries)
+                    assert status in {409, 503}, answer
+                    load.refusals[f"{status} {answer['code']}"] += 1
+                await asyncio.sleep(0.5)

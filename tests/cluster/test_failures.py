@@ -64,7 +64,7 @@ async def under_load(system: Up, show: Show, title: str) -> AsyncIterator[Run]:
     async with watching(stack["opsUrls"]) as watch:
         try:
             await watch.until_calm()
-            async with steady_load(stack["gatewayUrl"], stack["userToken"]) as load:
+            async with steady_load(lambda: [stack["gatewayUrl"]], stack["userToken"]) as load:
                 run = Run(stack, load, watch)
                 await asyncio.sleep(QUIET_SECONDS)
                 yield run

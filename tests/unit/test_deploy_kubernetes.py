@@ -274,3 +274,11 @@ def test_what_the_migration_needs_can_be_applied_before_the_rest() -> None:
     early = [*of_kind("Namespace").values(), *of_kind("NetworkPolicy").values()]
     assert {manifest["metadata"]["labels"][COMPONENT] for manifest in early} == {"shared"}
     assert of_kind("Job")["migrate"]["metadata"]["labels"][COMPONENT] == "migrate"
+
+
+def test_a_release_can_be_rolled_out_process_by_process() -> None:
+    (listed,) = re.findall(r"^for component in (.+); do$", (KUBERNETES / "README.md").read_text(), re.MULTILINE)
+    # Who reads an event before who writes it.
+    assert listed.split() == ["tracker", "dispatcher", "sweeper", "gateway"]
+    components = {manifest["metadata"]["labels"][COMPONENT] for manifest in manifests()}
+    assert components == {*listed.split(), "shared", "migrate"}

@@ -65,6 +65,7 @@ class BatchConsumer:
         *,
         group_id: str,
         topics: Sequence[str],
+        followed: Sequence[str] = (),
         settings: KafkaSettings,
         shutdown: Shutdown,
         metrics: ConsumerMetrics,
@@ -86,7 +87,7 @@ class BatchConsumer:
         self._fault: str | None = None
         self._backoff = FIRST_BACKOFF_SECONDS
         self._committed: dict[TopicPartition, int] = {}
-        self._lags = Lags()
+        self._lags = Lags(followed)
         self._settings = settings
         self._tasks: list[asyncio.Task[None]] = []
         self._subscriber = broker.subscriber(

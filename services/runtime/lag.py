@@ -11,19 +11,21 @@ _Record = ConsumerRecord[bytes | None, bytes | None]
 
 
 class Lags:
-    """What is left of each partition that a consumer has."""
+    """What is left of each partition that a consumer has; not of topics that it only follows, and never finishes."""
 
-    def __init__(self) -> None:
+    def __init__(self, followed: Iterable[str] = ()) -> None:
+        self._followed = frozenset(followed)
         self._lags: dict[TopicPartition, Lag] = {}
 
     def begin(self, partitions: Iterable[TopicPartition], now: float) -> None:
         """These are the consumer's partitions from now on."""
-        self._lags = {partition: Lag(now) for partition in partitions}
+        self._lags = {partition: Lag(now) for partition in partitions if partition.topic not in self._followed}
 
     def read(self, records: Sequence[_Record]) -> None:
         """Note a batch as it was read."""
         for (topic, number), own in groupby(records, key=lambda record: (record.topic, record.partition)):
-            self._lags[TopicPartition(topic, number)].read(list(own))
+            if (lag := self._lags.get(TopicPartition(topic, number))) is not None:
+                lag.read(list(own))
 
     def measure(
         self, reached: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], now: float

@@ -22,7 +22,7 @@ from services.runtime.shutdown import Shutdown, run
 from services.runtime.tracer import build_tracer, close_tracer
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.deltas import Deltas
-from services.webhook_dispatcher.engine import TOPICS, Engine
+from services.webhook_dispatcher.engine import FOLLOWED, TOPICS, Engine
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.n8n import N8n
 from services.webhook_dispatcher.n8n_api import N8nApi
@@ -75,6 +75,7 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
         [engine.take],
         group_id=DISPATCHER_GROUP,
         topics=TOPICS,
+        followed=FOLLOWED,
         settings=settings,
         shutdown=shutdown,
         metrics=consumer_metrics,

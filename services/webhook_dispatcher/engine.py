@@ -20,7 +20,8 @@ from services.webhook_dispatcher.window import Bounds
 
 logger = logging.getLogger(__name__)
 
-TOPICS = (MESSAGES.name, RESULTS.name, CONTROL.name)
+FOLLOWED = (RESULTS.name, CONTROL.name)
+TOPICS = (MESSAGES.name, *FOLLOWED)
 """Equally partitioned, so that the Range assignor brings partition i of all three to one process."""
 
 

@@ -4,11 +4,14 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
+from services.contracts.topics import MESSAGES
 from services.local.reaper import Reaper
 from tests.integration.dispatching import (
+    Dispatcher,
     add_persona,
     dispatcher,
     dispatcher_process,
@@ -48,9 +51,16 @@ async def test_nothing_known_is_called_again_when_the_offsets_are_lost(bootstrap
             await ended(bootstrap, late.session_id)
             await until_all_committed(bootstrap)
             known = await running.metric('chat_dispatcher_finished_messages_total{end="known"}')
+            await until(partial(nothing_left, running), "messages alone were told to lag, and none did")
     assert known == 208
     assert len(webhook.calls) == 208 + 1
     assert len(await results(bootstrap)) == before + 1
+
+
+async def nothing_left(running: Dispatcher) -> bool:
+    """Whether the lag is 0, of messages alone: results are read to learn from them, and never finished."""
+    lags = await running.metrics("chat_consumer_lag_records{")
+    return bool(lags) and all(f'topic="{MESSAGES.name}"' in line and line.endswith(" 0.0") for line in lags)
 
 
 async def test_an_older_id_makes_the_partition_learn_from_further_back(bootstrap: str, postgres_url: str) -> None:

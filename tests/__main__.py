@@ -12,7 +12,7 @@ from tests.engine import apache_kafka_is_here
 
 PYTEST = (sys.executable, "-u", "-m", "pytest", "--no-loadscope-reorder")
 EMBEDDED = ("-n", "3")
-ON_KAFKA = ("-n", "2", "tests/e2e", "tests/integration")
+ON_KAFKA = ("-n", "3", "tests/e2e", "tests/integration")
 
 
 def run(engine: str, arguments: tuple[str, ...]) -> int:

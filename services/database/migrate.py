@@ -1,6 +1,7 @@
 """Applies the Alembic migrations."""
 
 import asyncio
+import logging
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from services.database.audit_partitions import create_audit_partition
 from services.database.engine import build_engine
 from services.database.partitions import months_ahead
+
+logger = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PATIENCE_SECONDS = 600.0
@@ -33,7 +36,7 @@ class _TableInUse(Exception):
     def __init__(self, told: str) -> None:
         super().__init__(
             f"A table stays in use ({told}): pg_stat_activity tells whose transaction is open for long, such as a "
-            "dump's. Migrate again after it."
+            "dump's."
         )
 
 
@@ -52,7 +55,8 @@ async def migrate(database_url: str, *, patience_seconds: float = PATIENCE_SECON
             return await _migrate_once(database_url)
         except _TableInUse as error:
             if time.monotonic() > give_up:
-                raise NotMigrated(str(error)) from error
+                raise NotMigrated(f"{error} Migrate again after it.") from error
+            logger.warning("%s Trying again.", error)
         await asyncio.sleep(_REST_SECONDS)
 
 

@@ -11,13 +11,17 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from pydantic import SecretStr
 from sqlalchemy import Connection, inspect, text
 
+from services.commands.checkup.findings import Level
+from services.commands.checkup.postgres import check_postgres
 from services.database.engine import build_engine
 from services.database.migrate import NotMigrated, alembic_config, migrate
 from services.database.partitions import create_partitions
 from services.database.tables import metadata
 from services.local.postgres import EmbeddedPostgres
+from services.runtime.settings import PostgresSettings
 from tests.integration.tracker_process import connected, until_value
 
 
@@ -148,6 +152,8 @@ async def test_a_schema_of_a_later_release_is_left_as_it_is(empty_url: str) -> N
         full = await catalogue(empty_url)
         assert await migrate(empty_url) == "9999"
         assert await catalogue(empty_url) == full
+        found = await check_postgres(PostgresSettings(database_url=SecretStr(empty_url)))
+        assert {finding.check: finding.level for finding in found}["postgres.schema"] is Level.WELL
         await rows.execute("UPDATE alembic_version SET version_num = '0000'")
         with pytest.raises(NotMigrated, match="The schema 0000 is none of this release's"):
             await migrate(empty_url)

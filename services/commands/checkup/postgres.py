@@ -79,6 +79,9 @@ async def _schema(connection: AsyncConnection, url: str) -> Finding:
     applied = await connection.scalar(text("SELECT version_num FROM alembic_version")) if there else None
     if applied == head:
         return well(check, f"it is {head}, the newest.", applied=applied)
+    if applied is not None and head is not None and applied > head:
+        told = f"it is {applied}, of a later release: it has all that this one, whose newest is {head}, needs."
+        return well(check, told, applied=applied, needed=head)
     told = f"it is {applied or 'empty'}, and this version of the program needs {head}."
     return wrong(check, told, "run `chat-sessions migrate` of the newest version.", applied=applied, needed=head)
 

@@ -55,8 +55,10 @@ class DeadLetters:
             await asyncio.gather(*waiting)
         except KafkaError as error:
             raise NotAcknowledged(f"Kafka did not acknowledge a dead letter: {error!r}") from error
+        for letter in letters:
+            self._tell(letter)
 
-    async def _send(self, letter: DeadLetter) -> "asyncio.Future[object]":
+    def _tell(self, letter: DeadLetter) -> None:
         record, cause = letter.record, letter.cause
         logger.warning(
             "Dead letter from %s partition %d offset %d: %s (%s)",
@@ -68,6 +70,9 @@ class DeadLetters:
             extra={**about_record(record), "fault": cause.reason},
         )
         self._metrics.dead_letters.labels(self._group_id, record.topic, cause.reason).inc()
+
+    async def _send(self, letter: DeadLetter) -> "asyncio.Future[object]":
+        record, cause = letter.record, letter.cause
         origin = [
             (TOPIC_HEADER, record.topic),
             (PARTITION_HEADER, str(record.partition)),

@@ -1,4 +1,4 @@
-"""The program of the publishing guide, as it stands there, publishes a message that every service reads."""
+"""The README's program, as it stands there, publishes a message that every service reads."""
 
 import asyncio
 import os
@@ -15,19 +15,19 @@ from services.contracts.topics import MESSAGES, PARTITIONS
 from services.runtime.topics import create_topics
 from tests.integration.kafka_log import read_all, settings_for
 
-GUIDE = Path(__file__).parents[2] / "docs" / "publishing.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
-def first_program(guide: str) -> str:
-    found = re.search(r"^```python\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
-    assert found, "the guide has no Python program"
+def first_program(text: str) -> str:
+    found = re.search(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert found, "the README has no Python program"
     return found.group(1)
 
 
-async def test_the_guides_program_publishes_a_message(broker: str, tmp_path: Path) -> None:
+async def test_the_readmes_program_publishes_a_message(broker: str, tmp_path: Path) -> None:
     await create_topics(settings_for(broker))
     program = tmp_path / "program.py"
-    program.write_text(first_program(GUIDE.read_text()))
+    program.write_text(first_program(README.read_text()))
 
     started = datetime.now(UTC)
     process = await asyncio.create_subprocess_exec(
@@ -55,6 +55,6 @@ async def test_the_guides_program_publishes_a_message(broker: str, tmp_path: Pat
     assert record.partition == (murmur2(record.key) & 0x7FFFFFFF) % PARTITIONS
 
 
-def test_the_guides_program_is_short() -> None:
-    lines = [line for line in first_program(GUIDE.read_text()).splitlines() if line.strip()]
+def test_the_readmes_program_is_short() -> None:
+    lines = [line for line in first_program(README.read_text()).splitlines() if line.strip()]
     assert len(lines) <= 13

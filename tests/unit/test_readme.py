@@ -1,4 +1,4 @@
-"""The README says what is true of the code."""
+"""The README says what is true of the code, and no document leads nowhere."""
 
 import re
 from pathlib import Path
@@ -16,6 +16,7 @@ from tests.metrics_list import declared
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]
 PROCESSES = {
     "gateway": GatewaySettings,
     "dispatcher": DispatcherSettings,
@@ -69,9 +70,18 @@ def test_every_secret_that_a_file_may_hold_is_named() -> None:
     assert set(re.findall(r"`(\w+)`", told)) == secrets
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
-def test_every_link_leads_somewhere(path: str) -> None:
-    assert (ROOT / path).exists()
+def anchors(document: Path) -> set[str]:
+    """Return what links may name after # in the document."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for path, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", document.read_text()):
+        target = document.parent / path if path else document
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
 @pytest.mark.parametrize("path", re.findall(r"`(services/[\w/]+\.py)`", README))

@@ -47,7 +47,7 @@ CAUSES: Mapping[FailureKind, tuple[str, str]] = {
     ),
     FailureKind.BAD_REPLY: (
         "the reply could not be read",
-        "see which reply formats the README lists",
+        "see which replies docs/personas.md lists",
     ),
     FailureKind.TOO_LARGE: (
         "the reply was larger than allowed",

@@ -1,14 +1,33 @@
 """`chat-sessions doctor` beside a real Kafka and a real PostgreSQL in which nothing runs."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
+from uuid import UUID
 
+import pytest
+
+from services.commands.checkup import locks
+from services.commands.checkup.findings import Finding, Level
+from services.commands.checkup.postgres import check_postgres
+from services.contracts.events import TrackedEvent
+from services.contracts.session import FailureKind
+from services.database.engine import build_engine
+from services.database.partitions import id_at
 from services.local.postgres import EmbeddedPostgres
 from services.local.processes import free_port
+from services.runtime.settings import PostgresSettings
+from services.session_tracker.fold import Arrival
+from services.session_tracker.months import Months
+from services.session_tracker.store import SessionStore
 from tests.integration.kafka_log import settings_for
+from tests.integration.tracker_process import connected, until
+from tests.sample_events import SessionEvents
 
 
 def test_it_says_what_does_not_run_and_shows_no_secret(
@@ -48,10 +67,66 @@ def test_it_says_what_does_not_run_and_shows_no_secret(
         "personas": "notice",
         "postgres.fold": "wrong",
         "postgres.indexes": "wrong",
+        "postgres.locks": "well",
         "postgres.partitions": "wrong",
         "postgres.rollups": "well",
         "postgres.schema": "well",
         "postgres.sweeps": "notice",
         "processes.gateway": "wrong",
+        "sessions.response": "well",
+        "sessions.success": "well",
         "settings": "well",
     }
+
+
+async def test_it_names_the_personas_that_fail_and_are_slow_and_who_holds_a_lock(
+    any_broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "LONG_SECONDS", 0.1)
+    await fold(postgres_url, [event for _ in range(14) for event in failed("down")])
+    await fold(postgres_url, [event for n in range(6) for event in replied_late("slow", n)])
+    async with connected(postgres_url) as holder, connected(postgres_url) as waiting:
+        pid = await holder.fetchval("SELECT pg_backend_pid()")
+        await holder.execute("BEGIN; LOCK TABLE fold_progress")
+        waits = asyncio.create_task(waiting.execute("DELETE FROM fold_progress WHERE topic = 'a secret'"))
+
+        async def held_up() -> bool:
+            return (await look(postgres_url))["postgres.locks"].level is Level.WRONG
+
+        await until(held_up, "the lock was told")
+        found = await look(postgres_url)
+        await holder.execute("COMMIT")
+        await waits
+    assert found["postgres.locks"].figures["pid"] == pid
+    assert "DELETE FROM fold_progress" in found["postgres.locks"].told
+    assert found["postgres.fold"].told == "it cannot be read: another session of PostgreSQL holds a lock on it."
+    assert "a secret" not in str(found)
+    success, response = found["sessions.success"], found["sessions.response"]
+    assert (success.level, success.told[-26:]) == (Level.WRONG, " badly: down 14 (connect).")
+    assert response.figures == {"replies": 6, "slow": 6, "webhooksShare": pytest.approx(0.001, rel=0.2)}
+
+
+async def look(postgres_url: str) -> dict[str, Finding]:
+    """What is found in PostgreSQL, by check."""
+    settings = PostgresSettings(database_url=postgres_url)
+    return {finding.check: finding for finding in await check_postgres(settings)}
+
+
+async def fold(postgres_url: str, events: Sequence[TrackedEvent]) -> None:
+    engine = build_engine(postgres_url)
+    await Months(engine).ensure(events[0].session_id)
+    await SessionStore(engine).fold([Arrival(e, e.occurred_at, 0, n) for n, e in enumerate(events)], {})
+    await engine.dispose()
+
+
+def failed(persona: str) -> list[TrackedEvent]:
+    """A session that could not reach its webhook."""
+    events = SessionEvents(persona=persona)
+    return [events.sent(), events.failed(FailureKind.CONNECT)]
+
+
+def replied_late(persona: str, number: int) -> list[TrackedEvent]:
+    """A session, one of some, whose webhook answered in 12 ms, 12 s after the message."""
+    began = datetime.now(UTC) - timedelta(seconds=12)
+    events = SessionEvents(session_id=UUID(int=id_at(began).int + number), persona=persona)
+    return [events.sent(), events.succeeded(at=began + timedelta(seconds=12))]

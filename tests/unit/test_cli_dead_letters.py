@@ -61,8 +61,9 @@ def test_a_letter_is_open_until_somebody_decides() -> None:
     assert [letter.state for letter in with_dispositions([STORED], decided)] == [State.DROPPED]
     assert Letter(replace(STORED, replayed=True)).state is State.REPLAYED
     assert Letter(STORED, Disposition(State.REPLAYING, "ann", NOW)).is_open
-    assert letters([Letter(STORED)]).told == "1 letter undecided: 1 malformed."
-    assert letters([]).level is Level.WELL
+    told = "1 letter undecided: 1 malformed for session-tracker; the newest 3 min ago."
+    assert letters([Letter(STORED)], NOW + timedelta(minutes=3)).told == told
+    assert letters([], NOW).level is Level.WELL
 
 
 def test_details_show_what_a_user_wrote_only_when_asked() -> None:

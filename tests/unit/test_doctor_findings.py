@@ -7,11 +7,14 @@ import httpx
 import pytest
 from aiokafka import TopicPartition
 
-from services.commands.checkup import kafka, personas, postgres, processes
+from services.commands.checkup import kafka, locks, measured, objectives, personas, postgres, processes
 from services.commands.checkup.findings import Finding, Level, all_well, document, line, notice, well, wrong
+from services.commands.checkup.locks import Blocker
+from services.commands.checkup.objectives import Outcomes
 from services.commands.checkup.personas import PersonaState
 from services.commands.groups import Group, Place
 from services.contracts.topics import DEAD_LETTER_TOPICS, DISPATCHER_GROUP, MESSAGES, TOPICS, TRACKER_GROUP
+from tests.monitoring import ALERTS
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 KEPT = {topic.name: int(topic.retention.total_seconds() * 1000) for topic in (*TOPICS, *DEAD_LETTER_TOPICS)}
@@ -108,6 +111,7 @@ def test_retention(kept: dict[str, int], level: Level) -> None:
         (postgres.sweeps(None, timedelta(hours=6)), Level.NOTICE),
         (postgres.sweeps(6 * 3600.0, timedelta(hours=6)), Level.WELL),
         (postgres.sweeps(7 * 3600.0, timedelta(hours=6)), Level.WRONG),
+        (postgres.sweeps(100.0, timedelta(seconds=60)), Level.WRONG),
         (postgres.room(["a_2026_11", "a_2026_12"], {"a_2026_11", "a_2026_12"}, this_month=["a_2026_11"]), Level.WELL),
         (postgres.room(["a_2026_11", "a_2026_12"], {"a_2026_11"}, this_month=["a_2026_11"]), Level.NOTICE),
         (postgres.room(["a_2026_11", "a_2026_12"], {"a_2026_12"}, this_month=["a_2026_11"]), Level.WRONG),
@@ -148,4 +152,63 @@ def test_a_process_tells_its_own_reasons_and_breakers() -> None:
     assert "no answer of this system" in processes.health("processes.x", "http://x", httpx.Response(404)).told
     metrics = 'chat_webhook_breaker_state{persona="a"} 2.0\nchat_webhook_breaker_state{persona="b"} 0.0\n'
     header = "# HELP chat_webhook_breaker_state x\n# TYPE chat_webhook_breaker_state gauge\n"
-    assert [finding.check for finding in processes.breakers(header + metrics)] == ["personas.a.breaker"]
+    assert [finding.check for finding in measured.measured("x", header + metrics, NOW)] == ["personas.a.breaker"]
+
+
+def test_a_process_tells_what_will_keep_it_from_kafka_and_from_verifying() -> None:
+    def ends(**days: float) -> Finding:
+        at = [(setting, (NOW + timedelta(days=left)).timestamp()) for setting, left in days.items()]
+        (finding,) = measured.certificates("x", at, NOW)
+        return finding
+
+    assert list(measured.certificates("x", [], NOW)) == []
+    assert (ends(CA=15, CERT=90).level, ends(CA=15, CERT=90).figures["setting"]) == (Level.WELL, "CA")
+    soon = ends(CA=90, CERT=3)
+    told = "the certificate of CERT ends in 3 days, and Kafka cannot be reached with it then."
+    assert (soon.check, soon.level, soon.told) == ("certificates.x", Level.NOTICE, told)
+    assert (ends(CERT=-1).level, ends(CERT=-1).told[:38]) == (Level.WRONG, "the certificate of CERT ended 24 h ago")
+    assert [finding.level for finding in measured.signing_keys("x", [("", 0.0)])] == [Level.NOTICE]
+    assert list(measured.signing_keys("x", [("", 1.0)])) == []
+    heard = list(measured.silence("x", [("a", 1.0), ("b", 31.0)]))
+    assert [(finding.check, finding.figures["group"]) for finding in heard] == [("processes.x.kafka", "b")]
+
+
+def test_the_personas_that_fail_and_are_slow_are_named() -> None:
+    failing = [Outcomes("persona:a", failed=14, kinds=["connect", "timeout"]), Outcomes("persona:b b", failed=1)]
+    found = objectives.success(Outcomes("global", completed=84, failed=15), failing, timed_out=1)
+    told = "a 14 (connect, timeout), 'b b' 1 (of unknown kind), 1 timed out."
+    assert found.told == f"of 100 sessions within an hour 16 (16%) ended badly: {told}"
+    assert found.level is Level.WRONG
+    assert found.next_step == "check that n8n runs and that the URL is right."
+    assert objectives.success(Outcomes("global", completed=90, failed=10), failing, 0).level is Level.NOTICE
+    assert objectives.success(Outcomes("global", completed=99, failed=1), failing, 0).level is Level.WELL
+    assert objectives.success(Outcomes("global", failed=10), failing, 0).level is Level.WELL, "too few to tell"
+    assert "nothing came back" in str(objectives.success(Outcomes("global", completed=9), [], 9).next_step)
+    slow = [Outcomes("persona:a", slow=6)]
+    found = objectives.response(Outcomes("global", completed=100, slow=6), slow, 0.97)
+    told = "of 100 replies within an hour 6 took longer than 10 s: a 6; 97% of the first one's time was its webhook's."
+    assert (found.level, found.told) == (Level.NOTICE, told)
+    held = objectives.response(Outcomes("global", completed=100, slow=80), slow, 0.2)
+    assert (held.level, str(held.next_step)[:19]) == (Level.WRONG, "messages wait befor")
+    assert objectives.response(Outcomes("global", completed=100, slow=5), slow, None).level is Level.WELL
+    alerting = ALERTS.read_text()
+    for limit in (
+        f'le="{objectives.SLOW_MS / 1000}"',
+        f"> {objectives.FAST} * {objectives.MAY_FAIL} ",
+        f"> {objectives.FAST} * {objectives.MAY_BE_SLOW} ",
+    ):
+        assert limit in alerting, "doctor and the alerts have other objectives"
+
+
+def test_who_holds_a_lock_is_told_without_values() -> None:
+    holder = Blocker(7, "idle in transaction", 20.0, "LOCK TABLE fold_progress IN x", 2, 12.0, 'UPDATE  "t" SET a=1')
+    found = locks.locks([holder, holder])
+    assert found.told == (
+        "process 7 of PostgreSQL (idle in transaction, its transaction open for 20 s, last LOCK TABLE fold_progress) "
+        'holds up 2 others, for 12 s (UPDATE "t"). Beside it: 1 more.'
+    )
+    assert (found.level, found.figures["pid"]) == (Level.WRONG, 7)
+    assert locks.locks([Blocker(7, None, None, None, 1, 1.9, None)]).level is Level.WELL
+    statements = ["SELECT 'secret'", "insert into a.b values ('secret')", "/* secret */ SELECT 1", "", None]
+    kinds = ["SELECT", "insert into a", "a statement that is not shown"]
+    assert [locks.kind(statement) for statement in statements] == [*kinds, kinds[-1], kinds[-1]]

@@ -1,5 +1,6 @@
 """Looks at Kafka: its topics and how they are kept, and how far the consumer groups are."""
 
+import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -28,6 +29,8 @@ _ALL_TOPICS = (*TOPICS, *DEAD_LETTER_TOPICS)
 _PROCESS = {DISPATCHER_GROUP: "dispatcher", TRACKER_GROUP: "tracker", SWEEPS_GROUP: "tracker"}
 PATIENCE_SECONDS = {DISPATCHER_GROUP: 120.0, TRACKER_GROUP: 30.0, SWEEPS_GROUP: 600.0}
 """How old a group's oldest unfinished record may be: calls are tried again, and sweeps wait for the fold."""
+_CONNECT_SECONDS = 3.0
+"""After that it is asked what is in the way, which takes 5 s of one broker that is silent."""
 _RETENTION, _DURABLE = "retention.ms", "min.insync.replicas"
 
 
@@ -35,9 +38,10 @@ async def check_kafka(settings: KafkaSettings) -> list[Finding]:
     """Return what is found of the brokers, topics and groups; of an unreachable Kafka that alone."""
     admin = build_admin(settings)
     try:
-        await admin.start()
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            await admin.start()
         return [*await _topics(admin), *await _retention(settings), *await _groups(settings, admin)]
-    except KafkaConnectionError:
+    except (KafkaConnectionError, TimeoutError):
         return [wrong("kafka", await why_unreachable(settings), "start it, or correct what the sentence names.")]
     except KafkaError as error:
         told = f"{settings.kafka_bootstrap_servers} answers with an error ({error!r})."

@@ -1,5 +1,6 @@
 """Looks at PostgreSQL: its schema and room, what the tracker keeps there, and its clock."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
@@ -10,6 +11,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.commands.checkup.findings import Finding, notice, well, wrong
+from services.commands.checkup.locks import CHECK as LOCKS
+from services.commands.checkup.locks import check_locks
+from services.commands.checkup.objectives import check_objectives
 from services.commands.checkup.personas import check_personas
 from services.commands.wording import counted, duration, listed
 from services.contracts.ids import id_time
@@ -33,7 +37,14 @@ _CHECKED_SECONDS = 300.0
 """How long ago the rollups may have been compared: it is done every 15 s."""
 
 _SWEEP_SECONDS = 900.0
-"""How long a sweep may take, with its waiting for the fold."""
+"""How long a sweep may take, with its waiting for the fold; where sweeps are many, half the time between two."""
+
+_WAIT = text("SET lock_timeout = '1s'")
+_KEPT_WAITING = {
+    "55P03": "it cannot be read: another session of PostgreSQL holds a lock on it.",
+    "57014": f"it could not be read within {_STATEMENT_MS // 1000} s.",
+}
+"""By SQLSTATE."""
 
 _INVALID_INDEXES = text(
     "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
@@ -54,15 +65,30 @@ async def check_postgres(settings: PostgresSettings) -> list[Finding]:
     try:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
-            schema = await _schema(connection, url)
-            if schema.next_step is not None:
-                return [await _clock(connection), schema]
-            checks = (_clock, _partitions, _indexes, _fold, _drift, _sweeps)
-            return [schema, *[await check(connection) for check in checks], *await check_personas(connection)]
+            findings = [await check_locks(connection), await _schema(connection, url)]
+            await connection.execute(_WAIT)
+            current = findings[-1].next_step is None
+            checks = _CHECKS if current else {"clocks.postgres": _clock}
+            for check, look in checks.items():
+                findings += await _seen(check, look(connection))
+            return findings
     except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, DBAPIError) as error:
         return [_out_of_reach(error)]
     finally:
         await engine.dispose()
+
+
+async def _seen(check: str, looking: Awaitable[Finding | list[Finding]]) -> list[Finding]:
+    """Return what a look finds; where PostgreSQL keeps it waiting, that: the other looks may tell why."""
+    try:
+        found = await looking
+    except DBAPIError as error:
+        state = getattr(error.orig, "sqlstate", None)
+        if state not in _KEPT_WAITING:
+            raise
+        step = f"see {LOCKS} for who holds the lock, and PostgreSQL's load; end or mend that."
+        return [wrong(check, _KEPT_WAITING[state], step)]
+    return [found] if isinstance(found, Finding) else found
 
 
 def _out_of_reach(error: BaseException) -> Finding:
@@ -161,20 +187,24 @@ def fold(partitions: int, age_seconds: float | None) -> Finding:
 
 async def _drift(connection: AsyncConnection) -> Finding:
     log, since = t.audit_log.c, datetime.now(UTC) - timedelta(hours=_DRIFT_HOURS)
-    repairs = select(log.details).where(log.action == "rollups.repair", log.at >= since)
-    found = sum(int(details.get("drift", 0)) for details in await connection.scalars(repairs))
+    repairs = select(log.target, log.details).where(log.action == "rollups.repair", log.at >= since).order_by(log.at)
+    repaired = (await connection.execute(repairs)).all()
+    found = sum(int(details.get("drift", 0)) for _, details in repaired)
     checked = await connection.scalar(select(func.max(t.rollup_checks.c.checked_at)))
     session = t.chat_sessions.c.session_id
     first = await connection.scalar(select(session).order_by(session).limit(1))
-    return drift(found, _age(checked), _age(None if first is None else id_time(first)))
+    last = repaired[-1].target if repaired else None
+    return drift(found, _age(checked), _age(None if first is None else id_time(first)), last)
 
 
-def drift(found: int, checked_seconds_ago: float | None, first_session_seconds_ago: float | None) -> Finding:
-    """Return what was repaired in the statistics within a day, and whether they are looked after at all."""
+def drift(
+    found: int, checked_seconds_ago: float | None, first_session_seconds_ago: float | None, last: str | None = None
+) -> Finding:
+    """Return what was repaired in the statistics within a day, `last` of all where, and whether they are compared."""
     check, figures = "postgres.rollups", {"driftOfDay": found, "checkedSecondsAgo": checked_seconds_ago}
     if found:
-        told = f"statistics were wrong by {found} and were repaired within {_DRIFT_HOURS} h."
-        step = "it is a bug: keep the audit log's entries of the action rollups.repair, which say where."
+        told = f"statistics were wrong by {found} and were repaired within {_DRIFT_HOURS} h, last the {last}."
+        step = "find out who wrote to the database; if nobody did, report the audit log's rollups.repair as a bug."
         return wrong(check, told, step, **figures)
     unchecked = first_session_seconds_ago if checked_seconds_ago is None else checked_seconds_ago
     if unchecked is not None and unchecked > _CHECKED_SECONDS:
@@ -196,7 +226,7 @@ def sweeps(last_seconds_ago: float | None, interval: timedelta) -> Finding:
     step = "see the sweeper's health and log, then the group session-sweeps and the fold, which a sweep waits for."
     if last_seconds_ago is None:
         return notice(check, f"no scheduled sweep has run yet; one is due every {every}.", step, **figures)
-    if last_seconds_ago > interval.total_seconds() + _SWEEP_SECONDS:
+    if last_seconds_ago > interval.total_seconds() + min(_SWEEP_SECONDS, interval.total_seconds() / 2):
         told = f"the last scheduled sweep was of {duration(last_seconds_ago)} ago, and one is due every {every}."
         return wrong(check, told, step, **figures)
     return well(check, f"the last scheduled one was of {duration(last_seconds_ago)} ago.", **figures)
@@ -211,3 +241,16 @@ def _sweep_interval() -> timedelta:
 
 def _age(moment: datetime | None) -> float | None:
     return None if moment is None else (datetime.now(UTC) - moment).total_seconds()
+
+
+_CHECKS: Mapping[str, Callable[[AsyncConnection], Awaitable[Finding | list[Finding]]]] = {
+    "clocks.postgres": _clock,
+    "postgres.partitions": _partitions,
+    "postgres.indexes": _indexes,
+    "postgres.fold": _fold,
+    "postgres.rollups": _drift,
+    "postgres.sweeps": _sweeps,
+    "personas": check_personas,
+    "sessions": check_objectives,
+}
+"""By the name that stands for each where it cannot be looked at."""

@@ -1,19 +1,17 @@
 """Looks at the processes themselves: ready or why not, their clocks, and what only they can tell."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
-from services.commands.checkup.findings import Finding, notice, well, wrong
+from services.commands.checkup.findings import Finding, well, wrong
+from services.commands.checkup.measured import measured
 from services.commands.checkup.postgres import clock
-from services.commands.wording import shown
 
 _SECONDS = 5.0
-_BREAKER, _CLOSED = "chat_webhook_breaker_state", 0.0
 _RESOLUTION_SECONDS = 1.0
 """Of the Date header."""
 
@@ -39,7 +37,7 @@ async def _process(client: httpx.AsyncClient, name: str, url: str) -> list[Findi
         theirs = parsedate_to_datetime(ready.headers["date"])
         findings.append(clock(name, theirs, before, after, _RESOLUTION_SECONDS))
     if metrics.status_code == 200:
-        findings += breakers(metrics.text)
+        findings += measured(name, metrics.text, datetime.now(UTC))
     return findings
 
 
@@ -52,18 +50,3 @@ def health(check: str, url: str, ready: httpx.Response) -> Finding:
     except (ValueError, KeyError, TypeError, AttributeError):
         reasons = f"it answers {ready.status_code}, which is no answer of this system."
     return wrong(check, f"{url} is not ready: {reasons}", "see to what it names; it recovers by itself then.")
-
-
-def breakers(metrics: str) -> Iterator[Finding]:
-    """Yield a finding for each persona whose circuit breaker a dispatcher's metrics show as not closed."""
-    for family in text_string_to_metric_families(metrics):
-        if family.name != _BREAKER:
-            continue
-        for sample in family.samples:
-            if sample.value != _CLOSED:
-                persona = shown(sample.labels.get("persona", ""), 128)
-                yield notice(
-                    f"personas.{persona}.breaker",
-                    "a dispatcher holds its calls back, since too many in a row found no n8n.",
-                    "see to its n8n; the breaker closes with the first call that gets through.",
-                )

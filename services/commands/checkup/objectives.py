@@ -1,0 +1,168 @@
+"""Looks at what users got within an hour, beside what is promised to them: a reply, and soon."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Column, Select, TableValuedAlias, func, or_, select, true
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.commands.checkup.findings import Finding, notice, well, wrong
+from services.commands.diagnosis.causes import CAUSES
+from services.commands.wording import duration, shown
+from services.contracts.session import FailureKind, SessionStatus
+from services.database import tables as t
+from services.database.partitions import id_at
+from services.database.rollups import (
+    GLOBAL,
+    PERSONA_PREFIX,
+    Granularity,
+    bucket_of,
+    response_bucket,
+)
+
+MAY_FAIL, MAY_BE_SLOW = 0.01, 0.05
+"""The shares of sessions and of replies that the objectives in deploy/prometheus/alerts.yml allow."""
+SLOW_MS = 10_000
+FAST = 14.4
+"""So many times what is allowed, and a month's budget is gone within two days."""
+ENOUGH = 10
+"""Sessions; a share of fewer says nothing."""
+RECENT = timedelta(hours=1)
+_MOST_NAMED = 3
+_LOOKED_AT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What became of the sessions that started within the hour, by rollup scope."""
+
+    scope: str
+    completed: int = 0
+    failed: int = 0
+    slow: int = 0
+    kinds: Sequence[str] = ()
+    """The kinds of failure among them, the most frequent first, where they were looked for."""
+
+    @property
+    def persona(self) -> str:
+        """The persona's id, fit to be shown."""
+        return shown(self.scope.removeprefix(PERSONA_PREFIX), 128)
+
+
+async def check_objectives(connection: AsyncConnection) -> list[Finding]:
+    """Return whether sessions end well and replies come soon, and which personas they wait for where not."""
+    since = datetime.now(UTC) - RECENT
+    outcomes = [
+        Outcomes(scope, int(completed), int(failed), int(slow))
+        for scope, completed, failed, slow in await connection.execute(_outcomes(since))
+    ]
+    everyone = next((one for one in outcomes if one.scope == GLOBAL), Outcomes(GLOBAL))
+    personas = [one for one in outcomes if one.scope != GLOBAL]
+    failing = sorted((one for one in personas if one.failed), key=lambda one: -one.failed)[:_MOST_NAMED]
+    kinds = (await connection.execute(_kinds(since, failing))).all() if failing else []
+    failing = [replace(one, kinds=[kind for scope, kind in kinds if scope == one.scope]) for one in failing]
+    slow = sorted((one for one in personas if one.slow), key=lambda one: -one.slow)[:_MOST_NAMED]
+    share = await connection.scalar(_webhooks_share(since, slow[0])) if slow else None
+    timed_out = int(await connection.scalar(_timed_out(since)) or 0)
+    return [success(everyone, failing, timed_out), response(everyone, slow, None if share is None else float(share))]
+
+
+def success(everyone: Outcomes, failing: Sequence[Outcomes], timed_out: int) -> Finding:
+    """Return whether few enough sessions ended badly; `failing` are the personas of most failures, the worst first.
+
+    `timed_out` is how many were ended by sweeps: they started long before.
+    """
+    check, bad = "sessions.success", everyone.failed + timed_out
+    ended = everyone.completed + bad
+    figures = {"ended": ended, "failed": everyone.failed, "timedOut": timed_out}
+    if ended <= ENOUGH or bad <= MAY_FAIL * ended:
+        return well(check, f"of {ended} sessions within an hour {bad} ended badly.", **figures)
+    parts = [f"{one.persona} {one.failed} ({', '.join(one.kinds) or 'of unknown kind'})" for one in failing]
+    parts += [f"{timed_out} timed out"] if timed_out else []
+    told = f"of {ended} sessions within an hour {bad} ({bad / ended:.0%}) ended badly: {', '.join(parts)}."
+    if failing and failing[0].kinds and timed_out <= everyone.failed:
+        step = f"{CAUSES[FailureKind(failing[0].kinds[0])][1]}."
+    else:
+        step = "see the groups, and the executions in n8n: for a long time nothing came back."
+    return (wrong if bad > FAST * MAY_FAIL * ended else notice)(check, told, step, **figures)
+
+
+def response(everyone: Outcomes, slow: Sequence[Outcomes], webhooks_share: float | None) -> Finding:
+    """Return whether few enough replies took long; `slow` are the personas of most such replies, the worst first.
+
+    `webhooks_share` is how much of the worst one's time went by in its webhook; None where that is not known.
+    """
+    check, limit = "sessions.response", duration(SLOW_MS / 1000)
+    figures = {"replies": everyone.completed, "slow": everyone.slow, "webhooksShare": webhooks_share}
+    told = f"of {everyone.completed} replies within an hour {everyone.slow} took longer than {limit}"
+    if everyone.completed <= ENOUGH or everyone.slow <= MAY_BE_SLOW * everyone.completed:
+        return well(check, f"{told}.", **figures)
+    told += f": {', '.join(f'{one.persona} {one.slow}' for one in slow)}"
+    step = "see in n8n which node of its executions takes so long."
+    if webhooks_share is not None:
+        told += f"; {webhooks_share:.0%} of the first one's time was its webhook's"
+        if webhooks_share < 0.5:
+            step = "messages wait before their calls: see the group webhook-dispatcher, and start another dispatcher."
+    is_fast = everyone.slow > FAST * MAY_BE_SLOW * everyone.completed
+    return (wrong if is_fast else notice)(check, f"{told}.", step, **figures)
+
+
+def _outcomes(since: datetime) -> Select[Any]:
+    """Return the query of everyone's outcomes, and of those of each persona."""
+    rollup = t.session_rollups.c
+    pair = _pairs(rollup.response_buckets, rollup.response_counts)
+    slow = select(func.coalesce(func.sum(pair.c.count), 0)).where(pair.c.of > response_bucket(SLOW_MS))
+    sums = [func.sum(of) for of in (rollup.completed, rollup.failed, slow.scalar_subquery())]
+    theirs = or_(rollup.scope == GLOBAL, rollup.scope.startswith(PERSONA_PREFIX, autoescape=True))
+    return select(rollup.scope, *sums).where(*_within(since), theirs).group_by(rollup.scope)
+
+
+def _kinds(since: datetime, of: Sequence[Outcomes]) -> Select[Any]:
+    """Return the query of their kinds of failure, the most frequent first."""
+    rollup = t.session_rollups.c
+    pair = _pairs(rollup.failure_kinds, rollup.failure_counts)
+    theirs = rollup.scope.in_([one.scope for one in of])
+    return (
+        select(rollup.scope, pair.c.of)
+        .select_from(t.session_rollups.join(pair, true()))
+        .where(*_within(since), theirs)
+        .group_by(rollup.scope, pair.c.of)
+        .order_by(func.sum(pair.c.count).desc())
+    )
+
+
+def _pairs(keys: Column[Any], counts: Column[Any]) -> TableValuedAlias:
+    """Return what two arrays of a rollup hold, side by side: `of` and `count`."""
+    return func.unnest(keys, counts).table_valued("of", "count").render_derived()
+
+
+def _within(since: datetime) -> tuple[Any, ...]:
+    rollup = t.session_rollups.c
+    return rollup.granularity == Granularity.MINUTE, rollup.bucket >= bucket_of(since, Granularity.MINUTE)
+
+
+def _webhooks_share(since: datetime, of: Outcomes) -> Select[Any]:
+    """Return the query of how much of the time of a persona's newest slow sessions went by in its webhook."""
+    session, event = t.chat_sessions.c, t.session_events.c
+    newest = (
+        select(session.session_id, session.response_ms)
+        .where(
+            session.persona_id == of.scope.removeprefix(PERSONA_PREFIX),
+            session.status == SessionStatus.COMPLETED,
+            session.session_id >= id_at(since),
+            session.response_ms > SLOW_MS,
+        )
+        .order_by(session.session_id.desc())
+        .limit(_LOOKED_AT)
+        .subquery()
+    )
+    ended = (event.session_id == newest.c.session_id) & (event.type == "WebhookSucceeded")
+    took = event.body["durationMs"].as_integer()
+    return select(func.sum(took) / func.sum(newest.c.response_ms)).select_from(newest.join(t.session_events, ended))
+
+
+def _timed_out(since: datetime) -> Select[Any]:
+    sweep = t.sweeps.c
+    return select(func.sum(sweep.timed_out)).where(sweep.as_of >= since, sweep.dry_run.is_(False))

@@ -42,7 +42,7 @@ test-ledger: setup ## 20,000 messages while dispatchers join, leave and die, as 
 test-upgrade: setup ## A rolling upgrade under load, from UPGRADE_FROM (the commit before the newest migration) to this code
 	@UPGRADE_FROM=$(UPGRADE_FROM) $(BIN)/python -m pytest -s tests/upgrade
 
-test-operations: setup ## Alerts fired for real, and every panel's query, against a real Prometheus (about 5 minutes)
+test-operations: setup ## Alerts fired for real, explained by doctor, ended by the runbook; every panel's query (5 minutes)
 	@command -v promtool prometheus >/dev/null || echo "prometheus and promtool are not installed: apt-get install prometheus"
 	@$(BIN)/python -m pytest -s tests/operations
 

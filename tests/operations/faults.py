@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import jwt
 import psutil
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,6 +24,9 @@ from services.runtime.ops import http_server
 from tests.certificates import Authority
 from tests.freezing import freeze, thaw
 from tests.integration.kafka_log import Sent, send
+from tests.integration.tracker_process import connected
+from tests.integration.webhook_server import Call, echo
+from tests.operations.runbook import CommandFailed
 from tests.operations.system import System
 
 INTERVAL_HOURS = "0.006"
@@ -29,11 +35,14 @@ INTERVAL_HOURS = "0.006"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault, by what was done, and the alerts that it is to raise."""
+    """A fault, by what was done. Its block ends with what the runbook says."""
 
     what: str
-    alerts: tuple[str, ...]
+    told: Mapping[str, tuple[str, str]]
+    """The alerts that it is to raise, each with doctor's finding of its cause and words of it."""
     hold: Callable[[System], AbstractAsyncContextManager[None]]
+    outside: str = ""
+    """What ends it beside commands."""
 
 
 @asynccontextmanager
@@ -55,22 +64,39 @@ async def repeating(action: Callable[[], Awaitable[object]], seconds: float) -> 
 
 
 @asynccontextmanager
-async def slow_replies(system: System) -> AsyncIterator[None]:
-    async with repeating(lambda: system.send("slow"), 0.4):
+async def late_replies(system: System) -> AsyncIterator[None]:
+    async def late(call: Call) -> bytes:
+        if call.path.endswith("/late"):
+            await asyncio.sleep(11)
+        return await echo(call)
+
+    system.webhook.answer = late
+    await system.set_persona("late", system.webhook.url("late"), timeoutSeconds=20)
+    async with repeating(lambda: system.send("late"), 0.5):
         yield
+    system.webhook.answer = echo
 
 
 @asynccontextmanager
 async def unreachable_webhook(system: System) -> AsyncIterator[None]:
-    echo = (await system.admin.get("/api/personas/echo")).json()
-    told = {"maxAttempts": 1, "deadlineSeconds": 5, "timeoutSeconds": 2}
+    began = datetime.now(UTC)
     nowhere = f"http://127.0.0.1:{free_port()}/webhook/down"
-    answer = await system.admin.put("/api/personas/down", json={"webhookUrl": nowhere, **told})
-    assert answer.is_success, answer.text
+    await system.set_persona("down", nowhere, maxAttempts=1, deadlineSeconds=5, timeoutSeconds=2)
     async with repeating(lambda: system.send("down"), 0.4):
         yield
-    answer = await system.admin.put("/api/personas/down", json={"webhookUrl": echo["webhookUrl"], **told})
-    assert answer.is_success, answer.text
+        shell = partial(system.runbook.shell, "SuccessRateBurnsFast")
+        session = json.loads(await shell("status=FAILED"))["items"][0]["sessionId"]
+        assert "check that n8n runs" in await shell("doctor", SESSION=session)
+    shell = partial(system.runbook.shell, "BreakerOpen")
+    await shell("/pause", PERSONA="down")
+    assert nowhere in await shell("persona get", PERSONA="down")
+    await shell("persona set", PERSONA="down", URL=system.webhook.url("down"))
+    await shell("/resume", PERSONA="down")
+    while True:
+        with contextlib.suppress(CommandFailed):  # dispatchers do not know of it yet
+            assert "You said" in await shell("chat-sessions send", PERSONA="down")
+            break
+    await system.runbook.shell("SuccessRateBurnsFast", "/bulk", PERSONA="down", FROM=f"{began:%FT%TZ}")
 
 
 @asynccontextmanager
@@ -78,6 +104,13 @@ async def unusable_record(system: System) -> AsyncIterator[None]:
     unusable = Sent(b"{", key=b"c", headers=[("ce_type", b"chat.MessageSent.v1")])
     await send(system.stack.settings["KAFKA_BOOTSTRAP_SERVERS"], MESSAGES.name, [unusable])
     yield
+    shell = partial(system.runbook.shell, "DeadLetters")
+    letter = (await shell("list")).split()[0]
+    assert "malformed" in await shell("show", ID=letter)
+    await shell("replay")
+    while "failed again after a replay" not in await shell("list"):
+        await asyncio.sleep(0.5)
+    await shell("drop", WHY="it is no JSON")
 
 
 @asynccontextmanager
@@ -86,8 +119,12 @@ async def frozen_sweeper(system: System) -> AsyncIterator[None]:
     freeze(pid)
     try:
         yield
+        assert await system.runbook.sql("SweepOverdue", "FROM sweeps")
+        await system.runbook.shell("SweepOverdue", "/cleanup")
+        await system.runbook.shell("NoProcess", "kill", PID=str(pid))
     finally:
-        thaw(pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            thaw(pid)
 
 
 @asynccontextmanager
@@ -102,26 +139,31 @@ async def frozen_broker(system: System) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def wrong_counts(system: System) -> AsyncIterator[None]:
-    async with system.database() as rows:
+    async with connected(system.stack.settings["DATABASE_URL"]) as rows:
         await rows.execute("UPDATE session_rollups SET completed = completed + 3 WHERE granularity = 'hour'")
         await rows.execute("DELETE FROM rollup_checks")  # the newest hour is looked at next
     yield
+    assert await system.runbook.sql("RollupDrift", "rollups.repair")
 
 
 @asynccontextmanager
 async def dropped_partitions(system: System) -> AsyncIterator[None]:
     _, following, *_ = months_ahead(datetime.now(UTC))
-    async with system.database() as rows:
+    async with connected(system.stack.settings["DATABASE_URL"]) as rows:
         await rows.execute(f"DROP TABLE {partition_name('session_events', following)}")
     yield
-    psutil.Process(system.pid("tracker")).terminate()  # `up` starts it anew
+    await system.runbook.shell("PartitionsRunOut", "kill", PID=str(system.pid("tracker")))
 
 
 @asynccontextmanager
 async def locked_progress(system: System) -> AsyncIterator[None]:
-    async with system.database() as rows, rows.transaction():
+    async with connected(system.stack.settings["DATABASE_URL"]) as rows:
+        await rows.execute("BEGIN")
         await rows.execute("LOCK TABLE fold_progress IN ACCESS EXCLUSIVE MODE")
         yield
+        seen = await system.runbook.sql("NoFoldProgress", "pg_stat_activity")
+        (pid,) = [row["pid"] for row in seen if "LOCK TABLE" in row["query"]]
+        await system.runbook.sql("NoFoldProgress", "pg_terminate_backend", PID=str(pid))
 
 
 @asynccontextmanager
@@ -138,6 +180,7 @@ async def ending_certificate(system: System) -> AsyncIterator[None]:
     port = free_port()
     with system.process("sweeper", port, **settings):
         yield
+        assert "notAfter" in await system.runbook.shell("CertificateEnds", "openssl", FILE=str(certificate))
     authority.sign("client", lasts=timedelta(days=90))
     with system.process("sweeper", port, **settings):
         await asyncio.sleep(10)  # long enough to be scraped: the alert must end, not only its process
@@ -150,11 +193,12 @@ async def provider_away(system: System) -> AsyncIterator[None]:
     async def keys(_: Request) -> Response:
         return Response("away", 500) if away else JSONResponse({"keys": []})
 
-    server = http_server(Starlette(routes=[Route("/keys", keys)]), "127.0.0.1", keys_port := free_port())
+    port, keys_port = free_port(), free_port()
+    url = f"http://127.0.0.1:{keys_port}/keys"
+    server = http_server(Starlette(routes=[Route("/keys", keys)]), "127.0.0.1", keys_port)
     serving = asyncio.create_task(server.serve())
     settings = {name: value for name, value in system.stack.settings.items() if name != "JWT_SECRET"}
-    settings |= {"JWT_ISSUER": "provider", "JWT_AUDIENCE": "chat-sessions"}
-    port = free_port()
+    settings |= {"JWT_ISSUER": "provider", "JWT_AUDIENCE": "chat-sessions", "JWT_JWKS_URL": url}
     token = jwt.encode({"sub": "ada"}, "k" * 32, headers={"kid": "k"})
 
     async def ask() -> None:
@@ -163,37 +207,87 @@ async def provider_away(system: System) -> AsyncIterator[None]:
                 f"http://127.0.0.1:{port}/api/chat-sessions", headers={"authorization": f"Bearer {token}"}
             )
 
-    with system.process("gateway", port, **settings, JWT_JWKS_URL=f"http://127.0.0.1:{keys_port}/keys"):
-        async with repeating(ask, 1):
-            yield
-            away = False
-            while "SigningKeysAway" in await system.prometheus.firing():
-                await asyncio.sleep(0.5)
-    server.should_exit = True
-    await serving
+    fetch = partial(system.runbook.shell, "SigningKeysAway", "curl", JWT_JWKS_URL=url)
+    try:
+        with system.process("gateway", port, **settings):
+            async with repeating(ask, 1):
+                yield
+                with pytest.raises(CommandFailed, match="500"):
+                    await fetch()
+                away = False
+                assert "keys" in await fetch()
+                while "SigningKeysAway" in await system.prometheus.firing():
+                    await asyncio.sleep(0.5)
+    finally:
+        server.should_exit = True
+        await serving
 
+
+_DOWN = ("processes.sweeper", "is out of reach")
+_LATE = ("sessions.response", "of the first one's time was its webhook's")
+_FAILS = ("sessions.success", "down")
+_LOCKED = ("postgres.locks", "last LOCK TABLE fold_progress")
 
 ASIDE = (
-    Fault("a record of chat.messages.v1 that is no JSON", ("DeadLetters",), unusable_record),
-    Fault("the sweeper stands still", ("NoProcess", "ProcessDown", "SweepOverdue"), frozen_sweeper),
-    Fault("rollups changed by hand", ("RollupDrift",), wrong_counts),
-    Fault("next month's partition of events dropped", ("PartitionsRunOut",), dropped_partitions),
-    Fault("a client's certificate that ends in 3 days", ("CertificateEnds",), ending_certificate),
-    Fault("the identity provider answers 500", ("SigningKeysAway",), provider_away),
+    Fault(
+        "a record of chat.messages.v1 that is no JSON", {"DeadLetters": ("dead-letters", "malformed")}, unusable_record
+    ),
+    Fault(
+        "the sweeper stands still",
+        {"NoProcess": _DOWN, "ProcessDown": _DOWN, "SweepOverdue": ("postgres.sweeps", "the last scheduled sweep was")},
+        frozen_sweeper,
+    ),
+    Fault(
+        "rollups changed by hand",
+        {"RollupDrift": ("postgres.rollups", "statistics were wrong by")},
+        wrong_counts,
+        "the upkeep has repaired them",
+    ),
+    Fault(
+        "next month's partition of events dropped",
+        {"PartitionsRunOut": ("postgres.partitions", "missing")},
+        dropped_partitions,
+    ),
+    Fault(
+        "a client's certificate that ends in 3 days",
+        {"CertificateEnds": ("certificates.sweeper-beside", "KAFKA_SSL_CERTFILE ends in 3 days")},
+        ending_certificate,
+        "another certificate, and the process started anew",
+    ),
+    Fault(
+        "the identity provider answers 500",
+        {"SigningKeysAway": ("signing-keys.gateway-beside", "JWT_JWKS_URL")},
+        provider_away,
+        "the identity provider is back",
+    ),
 )
 """Faults that do not disturb one another."""
 
 BUDGETS = (
-    Fault("all replies take 3 s (limit 2.5 s)", ("ResponseTimeBurnsFast", "ResponseTimeBurnsSlowly"), slow_replies),
+    Fault(
+        "a webhook that takes 11 s",
+        {"ResponseTimeBurnsFast": _LATE, "ResponseTimeBurnsSlowly": _LATE},
+        late_replies,
+        "the webhook is quick again",
+    ),
     Fault(
         "a persona's webhook that nobody listens on",
-        ("SuccessRateBurnsFast", "SuccessRateBurnsSlowly", "BreakerOpen"),
+        {
+            "SuccessRateBurnsFast": _FAILS,
+            "SuccessRateBurnsSlowly": _FAILS,
+            "BreakerOpen": ("personas.down.breaker", "holds its calls back"),
+        },
         unreachable_webhook,
     ),
 )
 """Faults that burn budgets: what goes well afterwards makes up for them."""
 
 ONE_BY_ONE = (
-    Fault("a lock on fold_progress", ("NoFoldProgress", "ConsumerLags"), locked_progress),
-    Fault("the broker stands still", ("KafkaSilent",), frozen_broker),
+    Fault("a lock on fold_progress", {"NoFoldProgress": _LOCKED, "ConsumerLags": _LOCKED}, locked_progress),
+    Fault(
+        "the broker stands still",
+        {"KafkaSilent": ("kafka", "did not answer")},
+        frozen_broker,
+        "the broker goes on",
+    ),
 )

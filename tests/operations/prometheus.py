@@ -26,8 +26,6 @@ _LITERALS = {
     '{group="session-tracker"}) > 60': '{group="session-tracker"}) > 2',
     '{group!="session-tracker"}) > 600': '{group!="session-tracker"}) > 20',
     "chat_consumer_last_poll_age_seconds) > 30": "chat_consumer_last_poll_age_seconds) > 3",
-    # The stub's `slow` takes 3 s.
-    'le="10.0"': 'le="2.5"',
 }
 """Limits in seconds, which are made shorter, too; each must be there."""
 

@@ -1,22 +1,28 @@
-"""Each alert fires for its fault and ends with it, and every panel shows something, on the running system."""
+"""Each alert fires for its fault, of which doctor names the cause and the runbook's commands end it; every panel shows
+something. On the running system.
+"""
 
 import asyncio
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.local.data_directory import read_stack
 from tests.e2e.local_stack import NO_LIMITS, start_up
+from tests.integration.webhook_server import webhook_server
 from tests.metrics_list import declared
 from tests.monitoring import ALERTS, RULE_TESTS, alerts, dashboard_queries
 from tests.operations.faults import ASIDE, BUDGETS, INTERVAL_HOURS, ONE_BY_ONE, Fault, repeating
 from tests.operations.prometheus import running_prometheus, sped_up, until_ready
+from tests.operations.runbook import COMMANDS, Runbook
 from tests.operations.system import System
 
 pytestmark = pytest.mark.skipif(
@@ -33,6 +39,8 @@ SETTLES_SECONDS = 15
 PERSONAS = ("down", "flaky", "echo")
 """For whom the panels of one persona are asked for."""
 
+_SIGNED = '-H "Authorization: Bearer $TOKEN" '
+
 SILENT = {"Server errors by route", "How late watchers are told"}
 """Panels that may have nothing to show: what they count does not come of these faults for certain."""
 
@@ -48,11 +56,18 @@ async def system(tmp_path: Path) -> AsyncIterator[System]:
     environment = {**NO_LIMITS, "CHAT_SESSION_CLEANUP_INTERVAL": INTERVAL_HOURS}
     up = start_up(tmp_path / "stack", environment=environment)
     stack = up.stack()
+    url = stack["gatewayUrl"]
     try:
         with running_prometheus(tmp_path, sped_up(ALERTS.read_text())) as prometheus:
             await until_ready(prometheus)
-            async with _client(stack, "adminToken") as admin, _client(stack, "userToken") as user:
-                yield System(up, prometheus, admin, user, tmp_path)
+            runbook = Runbook({**environment, **read_stack(up.data_directory).settings, "CHAT_SESSIONS_URL": url})
+            await runbook.sign_in()
+            async with (
+                _client(stack, "adminToken") as admin,
+                _client(stack, "userToken") as user,
+                webhook_server() as webhook,
+            ):
+                yield System(up, prometheus, runbook, webhook, admin, user, tmp_path)
     finally:
         assert up.stop() == 0
 
@@ -63,7 +78,7 @@ def _client(stack: dict[str, str], token: str) -> httpx.AsyncClient:
 
 
 @pytest.mark.timeout(900)
-async def test_every_alert_fires_for_its_fault_and_every_panel_shows_something(system: System) -> None:
+async def test_every_alert_fires_and_is_explained_and_ended_and_every_panel_shows_something(system: System) -> None:
     began = time.time()
     system.scrape()
     async with system.user.stream("GET", "/api/chat-sessions/live") as watched:
@@ -80,27 +95,50 @@ async def test_every_alert_fires_for_its_fault_and_every_panel_shows_something(s
     told += await _cause(system, BUDGETS, lambda: repeating(lambda: system.send("echo", messages=40), 0.5))
     for fault in ONE_BY_ONE:
         told += await _cause(system, [fault], lambda: repeating(lambda: system.send("echo", messages=10), 0.5))
-    _print_table(("alert", "fault", "fired after s", "over after s"), told)
+    _print_table(("alert", "fault caused", "fired after s", "doctor said", "what ended it", "over after s"), told)
     assert {row[0] for row in told} == {alert["alert"] for alert in alerts()}
-    assert all(float(row[2]) >= 0 and float(row[3]) >= 0 for row in told)
+    assert {*COMMANDS} == {*system.runbook.tried}, "the runbook has commands that are not tried"
     await _check_panels(system, began)
 
 
 async def _cause(
     system: System, faults: Sequence[Fault], afterwards: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
-) -> list[tuple[str, str, str, str]]:
+) -> list[tuple[str, ...]]:
     """Cause the faults until their alerts fire, end them, and wait until they do not. Return a row for each alert."""
-    names = [name for fault in faults for name in fault.alerts]
-    await _until(system, names, False, time.monotonic())  # a fault before this one may have raised them, too
+    told = {alert: expected for fault in faults for alert, expected in fault.told.items()}
+    await _until(system, told, False, time.monotonic())  # a fault before this one may have raised them, too
     began = time.monotonic()
     async with AsyncExitStack() as held:
         for fault in faults:
             await held.enter_async_context(fault.hold(system))
-        fired = await _until(system, names, True, began)
+        fired = await _until(system, told, True, began)
+        findings = await system.doctor()
+        said = {alert: _said(findings, *expected) for alert, expected in told.items()}
         ended = time.monotonic()
     async with afterwards():
-        over = await _until(system, names, False, ended)
-    return [(name, fault.what, f"{fired[name]:.0f}", f"{over[name]:.0f}") for fault in faults for name in fault.alerts]
+        over = await _until(system, told, False, ended)
+    return [
+        (alert, fault.what, f"{fired[alert]:.0f}", said[alert], _what_ended(system, fault), f"{over[alert]:.0f}")
+        for fault in faults
+        for alert in fault.told
+    ]
+
+
+def _said(findings: Mapping[str, Mapping[str, Any]], check: str, words: str) -> str:
+    """Return what doctor said of a fault; it must have these words, and a next step."""
+    finding = findings.get(check)
+    assert finding is not None, f"doctor does not say {check}: {findings}"
+    assert finding["level"] != "well", finding
+    assert words in finding["told"], finding
+    assert finding["next"], finding
+    return f"{check}: {finding['told']}"
+
+
+def _what_ended(system: System, fault: Fault) -> str:
+    """Return what was done to end a fault, the runbook's commands as they stand there."""
+    commands = [command for command in system.runbook.tried if command.alert in fault.told and command.ends_it]
+    texts = [f"`{command.text.replace(_SIGNED, '')}`" for command in dict.fromkeys(commands)]
+    return "; ".join([*([fault.outside] if fault.outside else []), *texts])
 
 
 async def _until(system: System, names: Iterable[str], firing: bool, since: float) -> dict[str, float]:

@@ -132,7 +132,8 @@ async def frozen_broker(system: System) -> AsyncIterator[None]:
     pid = system.pid("broker")
     freeze(pid)
     try:
-        yield
+        async with repeating(lambda: system.send("echo"), 0.5):  # each is refused after 5 s
+            yield
     finally:
         thaw(pid)
 

@@ -90,8 +90,8 @@ bench-latency: setup ## What the dispatcher adds to a call, beside a bare loop, 
 bench-neighbours: setup ## A persona's throughput beside one that hangs, and alone
 	@$(BIN)/python -m tests.benchmarks.neighbours
 
-bench-queries: setup ## Reads on 100 thousand and on SESSIONS sessions (1 million; 10 million takes 15 minutes and 25 GB)
-	@$(BIN)/python -m tests.benchmarks.queries --large $(or $(SESSIONS),1000000)
+bench-queries: setup ## Reads on 100 thousand and on SESSIONS sessions (1 million; 10 million takes 15 minutes and 25 GB), kept in DATA
+	@$(BIN)/python -m tests.benchmarks.queries --large $(or $(SESSIONS),1000000) $(if $(DATA),--data $(DATA))
 
 bench-sweep: setup ## The fold's rate while a sweep times out 200 thousand sessions
 	@$(BIN)/python -m tests.benchmarks.sweeping

@@ -1,6 +1,7 @@
 """Large databases, for the benchmarks that read them or drop parts of them."""
 
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,17 @@ from services.local.postgres import EmbeddedPostgres, start_postgres
 from services.local.processes import free_port
 from services.local.reaper import Reaper, start_reaper
 from tests.benchmarks.seeding import Seed, seed
+
+
+@contextmanager
+def lent_directory(kept: Path | None) -> Iterator[Path]:
+    """Lend this directory, which stays, or one that goes."""
+    if kept is None:
+        with tempfile.TemporaryDirectory(prefix="chat-sessions-bench-") as name:
+            yield Path(name)
+    else:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
 
 
 @contextmanager
@@ -30,15 +42,18 @@ def running(directory: Path) -> Iterator[tuple[EmbeddedPostgres, str, Reaper]]:
 
 
 async def seeded(postgres: EmbeddedPostgres, name: str, sessions: int, *, rollups: bool = True) -> str:
-    """Fill a new database and return its address."""
+    """Return the address of a database of so many sessions: the one of an earlier run here, or a new one."""
     began = time.monotonic()
-    postgres.run_sql(f"CREATE DATABASE {name}")
-    url = postgres.url(name)
-    await migrate(url)
-    await seed(url, Seed(sessions, datetime.now(UTC), rollups=rollups))
-    size = postgres.run_sql(f"SELECT pg_size_pretty(pg_database_size('{name}'))")
-    say(f"Seeded {sessions:,} sessions in {time.monotonic() - began:.0f} s: {size}")
-    return url
+    if name not in postgres.run_sql("SELECT datname FROM pg_database").splitlines():
+        postgres.run_sql(f"DROP DATABASE IF EXISTS {name}_unfinished")
+        postgres.run_sql(f"CREATE DATABASE {name}_unfinished")
+        unfinished = postgres.url(f"{name}_unfinished")
+        await migrate(unfinished)
+        await seed(unfinished, Seed(sessions, datetime.now(UTC), rollups=rollups))
+        postgres.run_sql(f"ALTER DATABASE {name}_unfinished RENAME TO {name}")
+        size = postgres.run_sql(f"SELECT pg_size_pretty(pg_database_size('{name}'))")
+        say(f"Seeded {sessions:,} sessions in {time.monotonic() - began:.0f} s: {size}")
+    return postgres.url(name)
 
 
 def say(text: str) -> None:

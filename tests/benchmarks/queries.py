@@ -9,7 +9,6 @@ import asyncio
 import os
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from services.session_tracker.endings import START
 from services.session_tracker.store import SessionStore
 from services.session_tracker.sweep_store import SweepStore
 from services.session_tracker.timeouts import Timeouts
-from tests.benchmarks.databases import running, seeded
+from tests.benchmarks.databases import lent_directory, running, seeded
 from tests.benchmarks.retention import report_retention
 from tests.integration.gateway import SECRET, token
 from tests.sample_events import sweep
@@ -65,22 +64,21 @@ async def main() -> int:
     parser.add_argument("--large", type=int, default=1_000_000, help="of the large one; 10000000 takes some 15 minutes")
     parser.add_argument("--requests", type=int, default=500, help="of each kind on each database")
     parser.add_argument("--retention", action="store_true", help="then drop a month of the large one beside a writer")
+    parser.add_argument("--data", type=Path, help="where the databases stay, and are found by the next run")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="chat-sessions-bench-") as name:
-        directory = Path(name)
-        with running(directory) as (postgres, bootstrap, reaper):
-            await create_topics(KafkaSettings(kafka_bootstrap_servers=bootstrap, kafka_replication_factor=1))
-            async with ClientBuilder().no_proxy().build() as client:
-                sides = []
-                for side, sessions in (("small", options.small), ("large", options.large)):
-                    url = await seeded(postgres, side, sessions)
-                    gateway, _ = start_gateway(directory, bootstrap, url, reaper)
-                    sides.append(await opened(side, client, gateway, url, sessions))
-                postgres.run_sql("CHECKPOINT")  # what seeding wrote is not to be written while reads are timed
-                code = report(options, await measured(sides, options.requests))
-            if options.retention:
-                await report_retention(postgres.url("large"))
-            return code
+    with lent_directory(options.data) as directory, running(directory) as (postgres, bootstrap, reaper):
+        await create_topics(KafkaSettings(kafka_bootstrap_servers=bootstrap, kafka_replication_factor=1))
+        async with ClientBuilder().no_proxy().build() as client:
+            sides = []
+            for side, sessions in (("small", options.small), ("large", options.large)):
+                url = await seeded(postgres, f"sessions_{sessions}", sessions)
+                gateway, _ = start_gateway(directory, bootstrap, url, reaper)
+                sides.append(await opened(side, client, gateway, url, sessions))
+            postgres.run_sql("CHECKPOINT")  # what seeding wrote is not to be written while reads are timed
+            code = report(options, await measured(sides, options.requests))
+        if options.retention:
+            await report_retention(postgres.url(f"sessions_{options.large}"))
+        return code
 
 
 def start_gateway(directory: Path, bootstrap: str, url: str, reaper: Reaper) -> tuple[str, ChildProcess]:

@@ -86,14 +86,6 @@ class Database:
                 yield connection
 
     @contextlib.asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection whose statements all see the same moment; raise DatabaseAway where there is none."""
-        with _faults():
-            async with self._turn(), self._engine.connect() as connection:
-                await connection.execution_options(isolation_level="REPEATABLE READ")
-                yield connection
-
-    @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """Wait for one's turn, first come, first served; raise TimeoutError where it does not come in time."""
         async with asyncio.timeout(TURN_SECONDS):

@@ -61,8 +61,10 @@ def random_session(dice: random.Random, start: datetime) -> Session:
 def recounted(sessions: list[Session]) -> dict[str, Any]:
     tally = Tally()
     for session in sessions:
-        response = None if session.response_ms is None else response_bucket(session.response_ms)
-        tally.add_sessions(session.status, session.failure_kind, response, 1, session.response_ms)
+        failures = [] if session.failure_kind is None else [(session.failure_kind, 1)]
+        responses = [] if session.response_ms is None else [(response_bucket(session.response_ms), 1)]
+        by_status = [int(status is session.status) for status in SessionStatus]
+        tally.add_rollup(by_status, session.response_ms or 0, failures, responses)
     return summary(tally)
 
 

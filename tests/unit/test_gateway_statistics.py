@@ -1,9 +1,7 @@
 """How a range of time is counted."""
 
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +17,6 @@ from services.api_gateway.statistics import (
     series,
     summary,
 )
-from services.contracts import SessionStatus
 from services.database.rollups import (
     CLOCK_MARGIN,
     KEPT,
@@ -96,24 +93,25 @@ def test_the_largest_groups_come_first_and_empty_ones_not_at_all() -> None:
     groups = persona_groups(tallies)
     assert [group["key"] for group in groups] == [f"p{number:03}" for number in range(MAX_GROUPS + 4, 4, -1)]
     assert groups[0] == {"key": "p104", **summary(tallies["p104"])}
-    assert count_groups(Counter({"timeout": 2, "tls": 0, "connect": 2, "expired": 5})) == [
+    assert count_groups({"timeout": 2, "tls": 0, "connect": 2, "expired": 5}.items()) == [
         {"key": "expired", "total": 5},
         {"key": "connect", "total": 2},
         {"key": "timeout", "total": 2},
     ]
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_rollups_and_sessions_count_alike(count: int) -> None:
-    of_sessions, of_rollups = Tally(), Tally()
-    of_sessions.add_sessions(SessionStatus.COMPLETED, None, 100, count, 54 * count)
-    of_sessions.add_sessions(SessionStatus.FAILED, "tls", None, count, None)
-    of_rollups.add_rollup([0, count, count, 0, 0], 54 * count, [("tls", count)], [(100, count)])
-    assert summary(of_sessions) == summary(of_rollups)
+def test_tallies_add_up() -> None:
+    one, other, both = Tally(), Tally(), Tally()
+    one.add_rollup([0, 3, 1, 0, 0], 162, [("tls", 1)], [(100, 2), (7, 1)])
+    other.add_rollup([1, 1, 2, 0, 0], 54, [("tls", 1), ("timeout", 1)], [(100, 1)])
+    one.add(other)
+    both.add_rollup([1, 4, 3, 0, 0], 216, [("timeout", 1), ("tls", 2)], [(7, 1), (100, 3)])
+    assert one == both
+    assert summary(one)["failures"] == {"timeout": 1, "tls": 2}
 
 
 def _tally(total: int) -> Tally:
-    return Tally(by_status=Counter({SessionStatus.ACTIVE: total}))
+    return Tally(by_status=[total, 0, 0, 0, 0])
 
 
 def _inside(span: Span, at: datetime) -> bool:

@@ -35,6 +35,7 @@ from services.api_gateway.statistics import (
     total,
 )
 from services.api_gateway.statistics_reads import Place, Question, tallies
+from services.contracts.session import SessionStatus
 from services.database.rollups import Granularity
 
 GROUPS = ("persona", "status", "failureKind")
@@ -104,7 +105,9 @@ def _bounded(bounds: Bounds, span: Span, interval: Granularity) -> Span:
 def _groups(group_by: str, counts: Mapping[Place, Tally], whole: Tally) -> list[dict[str, Any]]:
     if group_by == "persona":
         return persona_groups(_joined(counts, 0))
-    return count_groups(whole.by_status if group_by == "status" else whole.failures)
+    if group_by == "status":
+        return count_groups(zip(SessionStatus, whole.by_status, strict=True))
+    return count_groups(whole.failures.items())
 
 
 def _joined(counts: Mapping[Place, Tally], part: int) -> dict[Any, Tally]:

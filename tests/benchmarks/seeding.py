@@ -4,7 +4,7 @@ Sessions, messages, events and rollups are consistent with one another, as if th
 """
 
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -63,6 +63,11 @@ class Seed:
     def users(self) -> int:
         """A user has 100 sessions on average; the first few have many more."""
         return max(20, self.sessions // 100)
+
+    @property
+    def busiest(self) -> Sequence[str]:
+        """The thousandth of the users that has three in a hundred sessions; the others have 1,600 at most."""
+        return [f"user-{number}" for number in range(max(1, self.users // 1_000))]
 
     def user(self, chance: random.Random) -> str:
         return f"user-{int(self.users * chance.random() ** 2)}"

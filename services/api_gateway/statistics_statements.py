@@ -14,6 +14,7 @@ from sqlalchemy import (
     CompoundSelect,
     Integer,
     Select,
+    Subquery,
     Text,
     and_,
     bindparam,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     literal_column,
     null,
     select,
+    true,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -66,7 +68,9 @@ def counts(form: Form) -> Statement:
         sessions.append(_those(form, _within(form.edges), chat_sessions.c.status == SessionStatus.ACTIVE))
     if sessions:
         parts.append(_as_rollups(form, union_all(*sessions)))
-    return compiled(union_all(*parts))
+    rows = union_all(*parts)
+    together = form.rollups and not form.by_persona and form.interval is None
+    return compiled(_summed(rows) if together else rows)
 
 
 def _rollups(form: Form) -> Select[Any]:
@@ -147,6 +151,30 @@ def _as_rollups(form: Form, those: Select[Any] | CompoundSelect[Any]) -> Select[
         *(_listed(column, alike.kind) for column in (alike.kind, alike.sessions)),
         *(_listed(column, alike.response) for column in (alike.response, alike.sessions)),
     ).group_by(alike.persona, alike.at)
+
+
+def _summed(rollups: CompoundSelect[Any]) -> Select[Any]:
+    """Return the query of what such rows come to: one row, where many with thousands of counts would be told."""
+    rows = rollups.cte("counted")
+    place, counters = (
+        list(rows.c)[:2],
+        [rows.c[column.key] for column in (*_STATUS_COLUMNS, session_rollups.c.response_ms_sum)],
+    )
+    totals = select(*(_whole(func.sum(column)).label(column.key) for column in counters)).subquery()
+    failures = _pairs_summed(rows.c.failure_kinds, rows.c.failure_counts)
+    responses = _pairs_summed(rows.c.response_buckets, rows.c.response_counts)
+    nowhere = (cast(null(), column.type) for column in place)
+    return select(*nowhere, *totals.c, *failures.c, *responses.c).select_from(
+        totals.join(failures, true()).join(responses, true())
+    )
+
+
+def _pairs_summed(keys: ColumnElement[Any], counts: ColumnElement[Any]) -> Subquery:
+    """Return the query of the sum for each key, of pairs of arrays of keys and counts."""
+    # Side by side, not in FROM: so PostgreSQL keeps no copy of them.
+    pairs = select(func.unnest(keys).label("key"), func.unnest(counts).label("count")).subquery().c
+    sums = select(pairs.key, _whole(func.sum(pairs["count"])).label("total")).group_by(pairs.key).subquery().c
+    return select(_listed(sums.key, sums.key), _listed(sums.total, sums.key)).subquery()
 
 
 def _whole(total: ColumnElement[Any]) -> ColumnElement[int]:

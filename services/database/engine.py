@@ -19,7 +19,14 @@ def build_engine(
         settings["statement_timeout"] = str(statement_timeout_ms)
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(asyncpg_url(database_url), server_settings=settings, timeout=_CONNECT_SECONDS)
+        return await asyncpg.connect(
+            asyncpg_url(database_url),
+            server_settings=settings,
+            timeout=_CONNECT_SECONDS,
+            # What is prepared stays, however long: to prepare it again takes PostgreSQL several milliseconds.
+            max_cached_statement_lifetime=0,
+            max_cacheable_statement_size=0,
+        )
 
     # The driver reads the URL itself: SQLAlchemy knows neither `sslmode` nor several hosts.
     return create_async_engine(

@@ -80,7 +80,7 @@ class Authenticator:
             return known[0]
         claims = await self._verified(token, now)
         caller = _caller_of(claims)
-        self._known.put(token, (caller, min(float(claims["exp"]), now + LONGEST_CACHED_SECONDS)))
+        self._known.put(token, (caller, min(caller.expires_at, now + LONGEST_CACHED_SECONDS)))
         return caller
 
     async def _verified(self, token: str, now: float) -> dict[str, Any]:
@@ -97,9 +97,10 @@ class Authenticator:
                 audience=self._audience,
                 options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
             )
+            claims["exp"] = float(claims["exp"])
         except jwt.ExpiredSignatureError:
             raise _refused("The token has expired; get a new one.") from None
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             raise _refused("The token is not valid here.") from None
         return claims
 
@@ -133,7 +134,7 @@ def _caller_of(claims: Mapping[str, Any]) -> Caller:
         raise _refused("The token is not valid here: its `sub` is what stands for a user whose data was erased.")
     roles = claims.get("roles", [])
     return Caller(
-        claims["sub"], isinstance(roles, list) and "ADMIN" in roles, service, scopes, expires_at=float(claims["exp"])
+        claims["sub"], isinstance(roles, list) and "ADMIN" in roles, service, scopes, expires_at=claims["exp"]
     )
 
 

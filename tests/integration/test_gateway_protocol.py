@@ -37,6 +37,7 @@ def refused_tokens() -> dict[str, str]:
         "long sub": token("u" * 129),
         "sub with U+0000": token("u\0"),
         "not yet": token(nbf=time.time() + 60),
+        "exp beyond numbers": token(exp=10**400),
         "nonsense": "nonsense",
         "huge": "x" * 10_000,
     }

@@ -140,10 +140,10 @@ def _content(session_id: ColumnElement[UUID], role: MessageRole, name: str) -> C
 
 
 def _said(session_id: ColumnElement[UUID]) -> ColumnElement[Any]:
-    """Return the session's messages as a JSON array, in order."""
+    """Return the session's messages as a JSON array: the user's before the reply, whatever clocks told their times."""
     column = messages.c
     rows = select(column.role, column.content, column.created_at).where(column.chat_session_id == session_id)
-    return _json_array(rows.order_by(column.created_at, column.role), "said")
+    return _json_array(rows.order_by(column.role, column.created_at), "said")
 
 
 def _json_array(rows: Select[Any], name: str) -> ColumnElement[Any]:

@@ -41,8 +41,9 @@ async def test_a_session_is_told_with_its_messages_and_timeline(gateway: Gateway
         session_id, SessionStatus.COMPLETED, ended_at=started + timedelta(milliseconds=1250), response_ms=1250
     )
     said = {"chat_session_id": session_id, "created_at": started}
+    behind = {**said, "created_at": started - timedelta(seconds=1)}  # by the dispatcher's clock
     await gateway.execute(insert(messages).values(id=new_id(), role="user", content="hello", **said))
-    await gateway.execute(insert(messages).values(id=new_id(), role="persona", content="hi", **said))
+    await gateway.execute(insert(messages).values(id=new_id(), role="persona", content="hi", **behind))
     for number, (kind, body) in enumerate(
         [("MessageSent", {"message": "hello", "userId": "ada"}), ("WebhookSucceeded", {"reply": "hi", "attempt": 1})]
     ):

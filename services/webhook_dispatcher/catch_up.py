@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from services.contracts import BadRecord, CancelRequested, WebhookAttempted, WebhookFailed, WebhookSucceeded, admit
 from services.contracts.admission import CLOCK_SKEW
-from services.contracts.codec import decode, header
+from services.contracts.codec import decode, header, session_id_of
 from services.contracts.session import AttemptOutcome
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS
 from services.runtime.consumer import RawRecord
@@ -128,17 +128,24 @@ class CatchUp:
 def ended_session(record: RawRecord) -> UUID | None:
     """Return the session that a record of results says needs no more call, None for all other records.
 
-    Of an event that ends its session the headers are enough: a partition may hold a week of them.
+    Of an event that ends its session the headers are enough: a partition may hold a week of them. Only `ce_type` must
+    be there, so without a subject the body says whose it is.
     """
     ce_type = header(record.headers, "ce_type")
     if ce_type in _TERMINAL:
-        with contextlib.suppress(ValueError):
-            return UUID(header(record.headers, "ce_subject") or "")
-    elif ce_type == WebhookAttempted.ce_type and b'"accepted"' in (record.value or b""):
-        with contextlib.suppress(BadRecord):
-            event = decode(record.topic, record.headers, record.value)
-            if isinstance(event, WebhookAttempted) and event.outcome is AttemptOutcome.ACCEPTED:
-                return event.session_id
+        return session_id_of(record.headers) or _session_told(record)
+    if ce_type == WebhookAttempted.ce_type and b'"accepted"' in (record.value or b""):
+        return _session_told(record)
+    return None
+
+
+def _session_told(record: RawRecord) -> UUID | None:
+    with contextlib.suppress(BadRecord):
+        event = decode(record.topic, record.headers, record.value)
+        if isinstance(event, WebhookSucceeded | WebhookFailed):
+            return event.session_id
+        if isinstance(event, WebhookAttempted) and event.outcome is AttemptOutcome.ACCEPTED:
+            return event.session_id
     return None
 
 

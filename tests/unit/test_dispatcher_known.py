@@ -42,6 +42,13 @@ def test_what_ends_a_session_or_accepts_it_says_which() -> None:
         assert ended_session(record(event)) is None
 
 
+@pytest.mark.parametrize("event", [succeeded(), failed()])
+def test_the_body_says_whose_result_it_is_where_the_headers_do_not(event: Event) -> None:
+    topic, value, _, headers = encode(event, source=SOURCE)
+    type_alone = [(name, text) for name, text in headers if name == "ce_type"]
+    assert ended_session(raw(topic, value, type_alone)) == SESSION_ID
+
+
 @pytest.mark.parametrize("subject", [None, b"", b"\xff", b"session-1"])
 def test_a_result_that_does_not_say_whose_it_is_tells_nothing(subject: bytes | None) -> None:
     ce_type = ("ce_type", WebhookSucceeded.ce_type.encode())

@@ -184,7 +184,6 @@ def build_app(
         reads=reads,
         per_user=Limiter(RateLimit("messages", settings.rate_limit_messages), shared),
         per_persona=Limiter(RateLimit("messages to one persona", settings.rate_limit_persona), shared),
-        proxies=settings.proxies,
         metrics=metrics,
     )
     downloads = Downloads(metrics)

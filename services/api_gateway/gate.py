@@ -69,8 +69,8 @@ class Gate:
 
     async def _authenticated(self, request: Request) -> Caller:
         caller = await self.authenticator.caller(request.headers.get("authorization"), time.time())
-        peer = None if request.client is None else request.client.host
-        address = client_address(peer, request.headers.getlist("x-forwarded-for"), self.proxies)
+        peer = request.scope["client"]
+        address = client_address(peer and peer[0], request.headers.getlist("x-forwarded-for"), self.proxies)
         return Caller(caller.user_id, caller.is_admin, caller.service, caller.scopes, address, caller.expires_at)
 
     async def _require_scope(self, caller: Caller, scope: Scope, action: str, target: str) -> None:

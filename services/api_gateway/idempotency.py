@@ -18,7 +18,6 @@ from services.api_gateway.database import Database, DatabaseAway
 from services.api_gateway.gathering import Gathered
 from services.api_gateway.parameters import identifier
 from services.api_gateway.problems import Problem
-from services.contracts.ids import new_id
 from services.database.driver import Statement, compiled, unnested
 from services.database.tables import idempotency_keys
 
@@ -57,9 +56,6 @@ class KeyedRequest:
         return hashlib.sha256(self.body).digest()
 
 
-_Dated = tuple[KeyedRequest, datetime]
-
-
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """The ids under which a keyed request is published, and whether it is still to be.
@@ -70,7 +66,10 @@ class Ticket:
     session_id: UUID
     event_id: UUID
     created_at: datetime
-    published: bool
+    published: bool = False
+
+
+_Proposed = tuple[KeyedRequest, Ticket]
 
 
 def keyed_request(request: Request, user_id: str, body: bytes) -> KeyedRequest | None:
@@ -91,15 +90,15 @@ class IdempotencyKeys:
         self._unmarked: dict[_Place, datetime] = {}
         self._due = asyncio.Event()
 
-    async def ticket(self, request: KeyedRequest, now: datetime) -> Ticket:
-        """Return the ticket of the request, written before it is published.
+    async def ticket(self, request: KeyedRequest, proposed: Ticket) -> Ticket:
+        """Return the ticket of the request, written before it is published: `proposed` itself where it comes first.
 
         Raises Problem 422 for a key that belongs to another request, and 409 for a repeat of one that was sent within
         the last 5 s and is not known to be published. Of several repeats at once after that, one is let through.
         """
-        fresh = await self._fresh.do((request, now))
-        if fresh is not None:
-            return fresh
+        if await self._fresh.do((request, proposed)):
+            return proposed
+        now = proposed.created_at
         async with self._database.statements() as connection:
             mine = _KEYS.user_id == request.user_id, _KEYS.key == request.key
             row = (await connection.execute(select(idempotency_keys).where(*mine))).one_or_none()
@@ -158,17 +157,15 @@ class IdempotencyKeys:
                 delete(idempotency_keys).where(_KEYS.user_id == user_id, _KEYS.created_at < before)
             )
 
-    async def _insert(self, requests: Sequence[_Dated]) -> Sequence[Ticket | None]:
-        """Write the keys that are new, or have expired; return a ticket to the first request with each of these."""
-        tickets: dict[_Place, Ticket] = {}
-        rows: list[tuple[Any, ...]] = []
-        for request, now in requests:
-            if request.place not in tickets:
-                ticket = tickets[request.place] = Ticket(new_id(), new_id(), now, published=False)
-                rows.append((*request.place, request.route, request.body_hash, ticket.session_id, ticket.event_id, now))
-        written = await self._database.fetch(_INSERT, **_arrays(_INSERTED, rows))
-        fresh = {place: tickets[place] for place in map(tuple, written)}
-        return [fresh.pop(request.place, None) for request, _ in requests]
+    async def _insert(self, requests: Sequence[_Proposed]) -> Sequence[bool]:
+        """Write the keys that are new, or have expired; tell the first request with each of these that it is."""
+        rows: dict[_Place, tuple[Any, ...]] = {}
+        for request, its in requests:
+            place = request.place
+            if place not in rows:
+                rows[place] = *place, request.route, request.body_hash, its.session_id, its.event_id, its.created_at
+        fresh = set(map(tuple, await self._database.fetch(_INSERT, **_arrays(_INSERTED, rows.values()))))
+        return [_taken(fresh, request.place) for request, _ in requests]
 
     async def _mark(self) -> None:
         self._due.clear()
@@ -188,6 +185,13 @@ async def asked_at(connection: AsyncConnection, request: KeyedRequest, now: date
     """Return when a keyed request came first, None for one that comes first now."""
     mine = _KEYS.user_id == request.user_id, _KEYS.key == request.key, _KEYS.created_at >= now - KEPT
     return await connection.scalar(select(_KEYS.created_at).where(*mine))
+
+
+def _taken(places: set[_Place], place: _Place) -> bool:
+    if place not in places:
+        return False
+    places.remove(place)
+    return True
 
 
 _INSERTED = ("user_id", "key", "route", "body_hash", "session_id", "event_id", "created_at")

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from services.api_gateway.problems import Problem
-from services.api_gateway.rates import RateLimit, Verdict
+from services.api_gateway.rates import RateLimit, Verdict, told_in_headers
 from services.api_gateway.shared_counts import SharedCounts
 
 _VERDICTS = "chat_sessions.verdicts"
@@ -46,10 +46,6 @@ class Limiter:
 
 
 def verdict_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """Return the header fields that tell of the limits that the request has met, each a list of all of them."""
-    verdicts: list[Verdict] = scope.get(_VERDICTS, [])
-    told: dict[str, list[str]] = {}
-    for verdict in verdicts:
-        for name, value in verdict.headers.items():
-            told.setdefault(name, []).append(value)
-    return [(name.encode(), ", ".join(values).encode()) for name, values in told.items()]
+    """Return the header fields that tell of the limits that the request has met."""
+    verdicts: list[Verdict] | None = scope.get(_VERDICTS)
+    return told_in_headers(verdicts) if verdicts else []

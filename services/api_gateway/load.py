@@ -7,12 +7,17 @@ hand. It says so by itself: with `resting()`.
 import asyncio
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextvars import ContextVar
 from enum import Enum
 from types import TracebackType
+from typing import TypeVar
 
 from prometheus_client import Gauge
+
+from services.runtime.at_once import Begun
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 0.25
 """A request that has no more time for its work is ended so much later, at most."""
@@ -131,6 +136,14 @@ class Place:
             if self._is_resting():
                 self._become(_State.WORKING)
                 self._ends += self._clock() - began
+
+    async def rest_for(self, awaitable: Awaitable[T]) -> T:
+        """Return what comes of it; while that has to wait, this counts as resting."""
+        begun = Begun(awaitable)
+        if not begun.has_ended:
+            with self.resting():
+                await begun
+        return begun.result
 
     def _is_resting(self) -> bool:
         return self._state is _State.RESTING

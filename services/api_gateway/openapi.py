@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Receive, Scope, Send
 
 from services.api_gateway.documentation.parts import REF, SHOWN_MODELS, TAKEN_MODELS
 from services.api_gateway.scopes import ABOUT
@@ -47,7 +48,13 @@ class Calls(Route):
                 raise HTTPException(405, headers={"Allow": ", ".join(endpoints)})
             return await call(request)
 
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await endpoint(Request(scope, receive, send))
+            await response(scope, receive, send)
+
         super().__init__(path, endpoint)
+        # Starlette's own would look for handlers of errors once more: those around all routes are the same.
+        self.app = serve
         # `{…:path}` would not take an id with a newline in it.
         self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
         self.methods = None

@@ -1,7 +1,7 @@
 """Where a message came from, as its metadata tells it. No I/O."""
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic_core import to_json
 
@@ -31,16 +31,15 @@ def client_address(peer: str | None, forwarded_for: Sequence[str], proxies: Sequ
     return address
 
 
-def device_info(headers: Mapping[str, str]) -> str | None:
+def device_info(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return what the client hints (`sec-ch-ua…`) tell of the device: the brands, then each further hint by name."""
-    hints = {name: value for name, value in headers.items() if name.startswith("sec-ch-ua") and value}
+    hints = {name: value for name, value in headers if name.startswith(b"sec-ch-ua") and value}
     if not hints:
         return None
-    brands = hints.pop("sec-ch-ua", None)
-    parts = ([brands] if brands else []) + [
-        f"{name.removeprefix('sec-ch-ua-')}={hints[name]}" for name in sorted(hints)
-    ]
-    return "; ".join(parts)
+    brands = hints.pop(b"sec-ch-ua", None)
+    parts = [brands] if brands else []
+    parts += [name.removeprefix(b"sec-ch-ua-") + b"=" + hints[name] for name in sorted(hints)]
+    return b"; ".join(parts).decode("latin-1")
 
 
 def with_origin(metadata: Metadata, *, user_agent: str | None, address: str | None, device: str | None) -> Metadata:

@@ -10,11 +10,13 @@ from uuid import UUID
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from services.api_gateway.filters import values
 from services.api_gateway.problems import Problem, invalid_parameter
 from services.contracts import NotAdmitted
 from services.contracts.admission import admit_id, admit_text
+from services.runtime.at_once import Begun
 
 E = TypeVar("E", bound=StrEnum)
 B = TypeVar("B", bound=BaseModel)
@@ -28,6 +30,8 @@ class Query:
 
     def __init__(self, request: Request, *names: str) -> None:
         self._values: dict[str, str] = {}
+        if not request.scope["query_string"]:
+            return
         for name, value in request.query_params.multi_items():
             if name not in names:
                 allowed = ", ".join(names) or "none"
@@ -121,15 +125,12 @@ async def read_body(request: Request, *, most: int = MAX_BODY_BYTES) -> bytes:
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length[:20]) > most:
         raise _too_large(most)
-    parts: list[bytes] = []
-    size = 0
+    reading = Begun(_read_all(request, most))
+    if reading.has_ended:
+        return reading.result
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise _too_large(most)
-                parts.append(part)
+            return await reading
     except TimeoutError:
         raise Problem(
             408,
@@ -137,7 +138,19 @@ async def read_body(request: Request, *, most: int = MAX_BODY_BYTES) -> bytes:
             f"The body did not arrive within {BODY_SECONDS:.0f} s.",
             headers={"connection": "close"},
         ) from None
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _read_all(request: Request, most: int) -> bytes:
+    body, is_over = bytearray(), False
+    while not is_over:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise _too_large(most)
+        is_over = not message.get("more_body")
+    return bytes(body)
 
 
 def parse_body(model: type[B], body: bytes, *, optional: bool = False) -> B:

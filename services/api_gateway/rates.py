@@ -4,16 +4,18 @@
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.api_gateway.cache import BoundedCache
 
 WINDOW_SECONDS = 60.0
 KEPT_WINDOWS = 100_000
+_WINDOW = round(WINDOW_SECONDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a limit says to one request."""
 
     name: str
@@ -23,13 +25,12 @@ class Verdict:
     reset_seconds: int
     """Until the window is over; for a refused request, until one is allowed again."""
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The RateLimit header fields (draft-ietf-httpapi-ratelimit-headers)."""
-        return {
-            "ratelimit-policy": f'"{self.name}";q={self.limit};w={WINDOW_SECONDS:.0f}',
-            "ratelimit": f'"{self.name}";r={self.remaining};t={self.reset_seconds}',
-        }
+
+def told_in_headers(verdicts: Sequence[Verdict]) -> list[tuple[bytes, bytes]]:
+    """Return the RateLimit header fields (draft-ietf-httpapi-ratelimit-headers), each a list of all limits."""
+    policies = [f'"{verdict.name}";q={verdict.limit};w={_WINDOW}' for verdict in verdicts]
+    left = [f'"{verdict.name}";r={verdict.remaining};t={verdict.reset_seconds}' for verdict in verdicts]
+    return [(b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(left).encode())]
 
 
 def verdict_of(name: str, limit: int, *, allowed: bool, count: int, before: int, left: float) -> Verdict:

@@ -1,7 +1,6 @@
 """How a message gets to Kafka and back to its sender: limits, keys, the acknowledgement, the wait for its end."""
 
 import logging
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,11 +11,11 @@ from fastapi import Request, Response
 from services.api_gateway.answers import answer, session_location
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import DatabaseAway
-from services.api_gateway.idempotency import IdempotencyKeys, KeyedRequest, keyed_request
+from services.api_gateway.idempotency import IdempotencyKeys, KeyedRequest, Ticket, keyed_request
 from services.api_gateway.limiting import Limiter
 from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.metrics import GatewayMetrics
-from services.api_gateway.origin import client_address, device_info, with_origin
+from services.api_gateway.origin import device_info, with_origin
 from services.api_gateway.problems import not_acknowledged
 from services.api_gateway.publishing import Publisher
 from services.api_gateway.reads import SessionReads
@@ -25,7 +24,6 @@ from services.api_gateway.waits import until_told
 from services.contracts import MessageSent, SessionStatus
 from services.contracts.events import Metadata
 from services.contracts.ids import id_time
-from services.runtime.egress import Network
 from services.runtime.kafka import NotAcknowledged
 from services.runtime.logs import about
 
@@ -42,7 +40,6 @@ class Sending:
     reads: SessionReads
     per_user: Limiter
     per_persona: Limiter
-    proxies: Sequence[Network]
     metrics: GatewayMetrics
 
     async def count(self, request: Request, caller: Caller) -> None:
@@ -53,16 +50,6 @@ class Sending:
         """Count a message of the caller's to this persona, as `count` does."""
         await self.per_persona.count(request, f"{caller.user_id}\0{persona_id}")
 
-    def with_origin(self, request: Request, metadata: Metadata) -> Metadata:
-        """Return the metadata with where the request came from."""
-        peer = None if request.client is None else request.client.host
-        return with_origin(
-            metadata,
-            user_agent=request.headers.get("user-agent"),
-            address=client_address(peer, request.headers.getlist("x-forwarded-for"), self.proxies),
-            device=device_info(request.headers),
-        )
-
     async def send(self, request: Request, caller: Caller, event: MessageSent, body: bytes, *, wait: float) -> Response:
         """Publish an admitted event, once for each Idempotency-Key, and answer with its session.
 
@@ -70,9 +57,7 @@ class Sending:
         """
         keyed, is_due = keyed_request(request, caller.user_id, body), True
         if keyed is not None:
-            ticket = await self.keys.ticket(keyed, event.occurred_at)
-            ids = {"session_id": ticket.session_id, "event_id": ticket.event_id, "occurred_at": ticket.created_at}
-            event, is_due = event.model_copy(update=ids), not ticket.published
+            event, is_due = await self._first(keyed, event)
         ended = None
         with self.changes.waiter(event.session_id) if wait else nullcontext() as waiter:
             if is_due:
@@ -82,6 +67,15 @@ class Sending:
                     lambda: self._ended(event, caller), waiter.nap, lambda: self.changes.stopping, seconds=wait
                 )
         return _answer(event, ended)
+
+    async def _first(self, keyed: KeyedRequest, event: MessageSent) -> tuple[MessageSent, bool]:
+        """Return the event as it was when its key came first, and whether it is still to be published."""
+        proposed = Ticket(event.session_id, event.event_id, event.occurred_at)
+        ticket = await self.keys.ticket(keyed, proposed)
+        if ticket is proposed:
+            return event, True
+        ids = {"session_id": ticket.session_id, "event_id": ticket.event_id, "occurred_at": ticket.created_at}
+        return event.model_copy(update=ids), not ticket.published
 
     async def _publish(self, event: MessageSent, keyed: KeyedRequest | None, traceparent: str) -> None:
         try:
@@ -101,6 +95,16 @@ class Sending:
         except DatabaseAway:
             # The message is accepted whatever becomes of the wait.
             return None
+
+
+def with_origin_of(request: Request, caller: Caller, metadata: Metadata) -> Metadata:
+    """Return the metadata with where the request came from."""
+    return with_origin(
+        metadata,
+        user_agent=request.headers.get("user-agent"),
+        address=caller.address,
+        device=device_info(request.scope["headers"]),
+    )
 
 
 def _answer(event: MessageSent, ended: dict[str, Any] | None) -> Response:

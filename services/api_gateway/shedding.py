@@ -39,12 +39,10 @@ class Shedding:
             if message.get("more_body"):
                 place.leave()
             # Until a client that reads slowly has made room.
-            with place.resting():
-                await send(message)
+            await place.rest_for(send(message))
 
         async def rest_and_receive() -> Message:
-            with place.resting():
-                return await receive()
+            return await place.rest_for(receive())
 
         place = Place(self._load, WORK_SECONDS)
         try:

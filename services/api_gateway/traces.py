@@ -9,7 +9,10 @@ _KEY = "chat-sessions.traceparent"
 
 def given_traceparent(scope: Scope) -> str | None:
     """Return the header as it was sent."""
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None)
+    for name, value in scope["headers"]:
+        if name == b"traceparent":
+            return str(value, "latin-1")
+    return None
 
 
 def join_trace(scope: Scope, traceparent: str) -> None:

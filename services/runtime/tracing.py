@@ -19,8 +19,10 @@ Attributes = Mapping[str, str | int]
 def continued(traceparent: str | None) -> str:
     """Return a traceparent with a new span of the given trace, of a new trace where none is given or it is invalid."""
     parent = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
-    trace_id, flags = parent.group(1, 3) if parent else (secrets.token_hex(16), "01")
-    return f"00-{trace_id}-{secrets.token_hex(8)}-{flags}"
+    if parent:
+        return f"00-{parent.group(1)}-{secrets.token_hex(8)}-{parent.group(3)}"
+    digits = secrets.token_hex(24)
+    return f"00-{digits[:32]}-{digits[32:]}-01"
 
 
 def trace_id_of(traceparent: str | None) -> str | None:

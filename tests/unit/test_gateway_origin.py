@@ -34,9 +34,9 @@ def test_only_what_trusted_proxies_added_is_believed(
 
 
 def test_client_hints_are_told_as_one_text() -> None:
-    assert device_info({"accept": "*/*"}) is None
-    assert device_info({"sec-ch-ua": '"A";v="1"'}) == '"A";v="1"'
-    hints = {"sec-ch-ua-platform": '"Linux"', "sec-ch-ua": '"A"', "sec-ch-ua-mobile": "?0"}
+    assert device_info([(b"accept", b"*/*")]) is None
+    assert device_info([(b"sec-ch-ua", b'"A";v="1"')]) == '"A";v="1"'
+    hints = [(b"sec-ch-ua-platform", b'"Linux"'), (b"sec-ch-ua", b'"A"'), (b"sec-ch-ua-mobile", b"?0")]
     assert device_info(hints) == '"A"; mobile=?0; platform="Linux"'
 
 

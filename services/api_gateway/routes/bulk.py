@@ -17,7 +17,7 @@ from services.api_gateway.filters.errors import InvalidFilter
 from services.api_gateway.filters.grammar import parse
 from services.api_gateway.filters.meaning import understood, users_named
 from services.api_gateway.gate import Gate
-from services.api_gateway.idempotency import IdempotencyKeys, keyed_request
+from services.api_gateway.idempotency import IdempotencyKeys, Ticket, keyed_request
 from services.api_gateway.jobs import Jobs
 from services.api_gateway.parameters import Query, parse_body, read_body
 from services.api_gateway.problems import Problem, invalid_cursor
@@ -56,7 +56,7 @@ class BulkRoutes:
         body, now, job_id = _checked(parse_body(BulkBody, raw)), datetime.now(UTC), new_id()
         keyed = keyed_request(request, caller.user_id, raw)
         if keyed is not None:
-            ticket = await self.keys.ticket(keyed, now)
+            ticket = await self.keys.ticket(keyed, Ticket(job_id, job_id, now))
             job_id, now = ticket.session_id, ticket.created_at
         if await self.jobs.add(job_id, caller.user_id, body, now):
             await self._record(caller, ACTION, job_id, self._details(body))

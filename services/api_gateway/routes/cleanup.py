@@ -16,7 +16,7 @@ from services.api_gateway.bodies import CleanupBody
 from services.api_gateway.database import Database
 from services.api_gateway.documentation.administration import CLEAN_UP, GET_CLEANUP
 from services.api_gateway.gate import Gate
-from services.api_gateway.idempotency import IdempotencyKeys, keyed_request
+from services.api_gateway.idempotency import IdempotencyKeys, Ticket, keyed_request
 from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.parameters import Query, parse_body, read_body
 from services.api_gateway.problems import Problem
@@ -62,7 +62,7 @@ class CleanupRoutes:
         keyed = keyed_request(request, caller.user_id, raw)
         is_due = True
         if keyed is not None:
-            ticket = await self.keys.ticket(keyed, event.occurred_at)
+            ticket = await self.keys.ticket(keyed, Ticket(event.sweep_id, event.event_id, event.occurred_at))
             ids = {"sweep_id": ticket.event_id, "event_id": ticket.event_id}
             times = {"as_of": ticket.created_at, "occurred_at": ticket.created_at}
             event, is_due = event.model_copy(update=ids | times), not ticket.published

@@ -15,7 +15,7 @@ from services.api_gateway.idempotency import asked_at, keyed_request
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body
 from services.api_gateway.problems import Problem, no_such_template
 from services.api_gateway.scopes import Scope
-from services.api_gateway.sending import Sending
+from services.api_gateway.sending import Sending, with_origin_of
 from services.api_gateway.template_bodies import Template
 from services.api_gateway.templates import usable_template
 from services.api_gateway.waits import MAX_WAIT_SECONDS
@@ -86,7 +86,7 @@ class MessageRoutes:
             persona_id=persona_id or "",
             user_id=caller.user_id,
             message=body.message,
-            metadata=self.sending.with_origin(request, metadata),
+            metadata=with_origin_of(request, caller, metadata),
             template_id=body.template_id,
             template_version=None if template is None else template.version,
             call_policy=None if template is None else template.call_policy,

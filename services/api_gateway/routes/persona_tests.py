@@ -16,7 +16,7 @@ from services.api_gateway.persona_bodies import PersonaTestBody
 from services.api_gateway.personas import read_persona
 from services.api_gateway.problems import no_such_persona
 from services.api_gateway.scopes import Scope
-from services.api_gateway.sending import Sending
+from services.api_gateway.sending import Sending, with_origin_of
 from services.api_gateway.waits import MAX_WAIT_SECONDS
 from services.contracts import MessageSent, admit, new_id
 
@@ -62,7 +62,7 @@ class PersonaTestRoutes:
             persona_id=persona_id,
             user_id=caller.user_id,
             message=body.message,
-            metadata=self.sending.with_origin(request, {**body.metadata, "test": True}),
+            metadata=with_origin_of(request, caller, {**body.metadata, "test": True}),
         )
         admit(event, now)
         return event

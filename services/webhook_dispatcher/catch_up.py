@@ -16,6 +16,8 @@ from services.contracts.codec import decode, header, session_id_of
 from services.contracts.session import AttemptOutcome
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS
 from services.runtime.consumer import RawRecord
+from services.webhook_dispatcher.results import SOURCE
+from services.webhook_dispatcher.tracking import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -125,27 +127,24 @@ class CatchUp:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-def ended_session(record: RawRecord) -> UUID | None:
+def ended_session(record: RawRecord, now: datetime) -> tuple[UUID, Identity | None] | None:
     """Return the session that a record of results says needs no more call, None for all other records.
 
-    Of an event that ends its session the headers are enough: a partition may hold a week of them. Only `ce_type` must
-    be there, so without a subject the body says whose it is.
+    With it whose it must be, unless a dispatcher wrote the record: then the headers are enough, and a partition may
+    hold a week of them. What may not be admitted the tracker dead-letters, so that session goes on.
     """
-    ce_type = header(record.headers, "ce_type")
-    if ce_type in _TERMINAL:
-        return session_id_of(record.headers) or _session_told(record)
-    if ce_type == WebhookAttempted.ce_type and b'"accepted"' in (record.value or b""):
-        return _session_told(record)
-    return None
-
-
-def _session_told(record: RawRecord) -> UUID | None:
+    ce_type, subject = header(record.headers, "ce_type"), session_id_of(record.headers)
+    if ce_type in _TERMINAL and subject is not None and header(record.headers, "ce_source") == SOURCE:
+        return subject, None
+    if ce_type == WebhookAttempted.ce_type and b'"accepted"' not in (record.value or b""):
+        return None
     with contextlib.suppress(BadRecord):
         event = decode(record.topic, record.headers, record.value)
-        if isinstance(event, WebhookSucceeded | WebhookFailed):
-            return event.session_id
-        if isinstance(event, WebhookAttempted) and event.outcome is AttemptOutcome.ACCEPTED:
-            return event.session_id
+        if isinstance(event, WebhookSucceeded | WebhookFailed) or (
+            isinstance(event, WebhookAttempted) and event.outcome is AttemptOutcome.ACCEPTED
+        ):
+            admit(event, now)
+            return event.session_id, (event.conversation_id, event.persona_id, event.user_id)
     return None
 
 

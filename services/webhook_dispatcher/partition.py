@@ -116,8 +116,8 @@ class Partition:
 
     def take_result(self, record: RawRecord) -> None:
         """Learn from a record of `chat.results.v1`."""
-        if (session_id := ended_session(record)) is not None:
-            self._known.add(session_id, None)
+        if (ended := ended_session(record, datetime.now(UTC))) is not None:
+            self._known.add(*ended)
         self._reader.handled(record)
 
     def take_control(self, record: RawRecord) -> None:

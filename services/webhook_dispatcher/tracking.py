@@ -20,6 +20,7 @@ MOST_KNOWN = 50_000
 
 Identity = tuple[str, str, str]
 """Conversation, persona and user of a session."""
+_NOBODY: frozenset[Identity] = frozenset()
 
 
 class Phase(Enum):
@@ -129,7 +130,7 @@ class KnownSessions:
 
     def __init__(self, most: int = MOST_KNOWN) -> None:
         self._most = most
-        self._ended: dict[UUID, Identity | None] = {}
+        self._ended: dict[UUID, frozenset[Identity] | None] = {}
         self._from_ms = 0
         self._until_ms: int | None = 0
         self._target_ms: int | None = None
@@ -158,15 +159,15 @@ class KnownSessions:
         """Remember that the session needs no call; with an identity, only if it is the session's own."""
         if not self.covers(id_milliseconds(session_id)):
             return
-        if identity is None or self._ended.get(session_id, identity) is not None:
-            self._ended[session_id] = identity
+        known = self._ended.get(session_id, _NOBODY)
+        self._ended[session_id] = None if identity is None or known is None else known | {identity}
         if len(self._ended) > self._most:
             self._shrink()
 
     def needs_no_call(self, session_id: UUID, identity: Identity) -> bool:
         """Tell whether the session is known to have ended, been accepted or been cancelled."""
-        known = self._ended.get(session_id, ())
-        return known is None or known == identity
+        known = self._ended.get(session_id, _NOBODY)
+        return known is None or identity in known
 
     def _shrink(self) -> None:
         times = sorted(id_milliseconds(session_id) for session_id in self._ended)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
+from services.contracts import encode
 from services.contracts.topics import MESSAGES
 from services.local.reaper import Reaper
 from tests.integration.dispatching import (
@@ -22,7 +23,7 @@ from tests.integration.dispatching import (
     until_all_committed,
     until_ended,
 )
-from tests.integration.kafka_log import eventually
+from tests.integration.kafka_log import Sent, eventually, send
 from tests.integration.tracker_process import publish_events, until
 from tests.integration.webhook_server import Call, echo, never, webhook_server
 from tests.sample_events import SessionEvents
@@ -76,6 +77,19 @@ async def test_an_older_id_makes_the_partition_learn_from_further_back(bootstrap
         await until_all_committed(bootstrap)
         assert await running.metric('chat_dispatcher_finished_messages_total{end="known"}') == 1
     assert webhook.sessions() == [fresh.session_id, old.session_id]
+
+
+async def test_a_result_that_the_tracker_refuses_keeps_no_message_from_its_call(
+    bootstrap: str, postgres_url: str
+) -> None:
+    session = SessionEvents(conversation="c", user="anna")
+    of_another = SessionEvents(conversation="c", user="bert", session_id=session.session_id)
+    topic, _, key, headers = encode(session.succeeded(), source="/another-service")
+    await send(bootstrap, topic, [Sent(b"{}", key=key, headers=headers)])
+    await publish_events(bootstrap, [of_another.succeeded(), session.sent()])
+    async with webhook_server() as webhook, dispatcher(bootstrap, postgres_url):
+        await add_persona(postgres_url, "p1", webhook.url("p1"))
+        await eventually(lambda: webhook.sessions() == [session.session_id], "the message was called")
 
 
 async def test_a_stop_lets_running_calls_end_and_commits_them(bootstrap: str, postgres_url: str) -> None:

@@ -173,6 +173,8 @@ def token(
     """Print a token for the HTTP API, signed with JWT_SECRET."""
     if service is not None and not scope:
         raise CommandError("A service may do nothing without a scope: give --scope.")
+    if not user:
+        raise CommandError("A token stands for a user: give --user their id.")
     with chosen_target(data_dir) as target:
         lifetime = timedelta(seconds=ttl)
         typer.echo(target.token(user, admin=admin, lifetime=lifetime, scopes=scope or (), service=service))

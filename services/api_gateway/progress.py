@@ -18,7 +18,7 @@ from services.database.tables import fold_progress
 
 T = TypeVar("T")
 
-FRESH_SECONDS = 3.0
+FRESH_SECONDS = 5.0
 """Folding passes a moment 1 s (its margin for clocks), a fetch of up to 0.5 s and a write a second later."""
 LOOK_AGAIN_SECONDS = 0.2
 PUBLISHED_WITHIN = timedelta(seconds=30)

@@ -20,7 +20,7 @@ from services.runtime.settings import (
 class GatewaySettings(KafkaSettings, PostgresSettings, PersonaSettings, PseudonymSettings, OpsSettings):
     """Settings of the gateway; exactly one of JWT_SECRET and JWT_JWKS_URL is needed."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     gateway_host: str = Field("127.0.0.1", description="Address to listen on")
     gateway_port: int = Field(3000, ge=0, le=65_535, description="Port to listen on")

@@ -65,6 +65,8 @@ def check_url(url: str) -> tuple[str, int]:
         raise UrlRefused("The webhook URL's host must be written without % signs.")
     if parts.username is not None or parts.password is not None:
         raise UrlRefused("The webhook URL must not carry credentials; set the persona's auth instead.")
+    if port == 0:
+        raise UrlRefused("The webhook URL names the port 0, on which nothing can listen.")
     return parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 

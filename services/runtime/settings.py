@@ -79,7 +79,7 @@ class PostgresSettings(BaseSettings):
 class PseudonymSettings(BaseSettings):
     """What the gateway and the tracker, which both name end users where their ids must not stay, must agree on."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     user_hash_key: SecretStr | None = Field(
         None,
@@ -196,12 +196,15 @@ def load(settings: type[SettingsType]) -> SettingsType:
 
 
 def read_settings(settings: type[SettingsType]) -> SettingsType:
-    """Read `settings` from the environment, secrets also from the files that it names, or raise WrongSettings."""
+    """Read `settings` from the environment, secrets also from the files that it names, or raise WrongSettings.
+
+    An empty variable is as one that is not set: so orchestrators pass on what they were not given.
+    """
     secrets, unusable = from_files(settings, os.environ)
     if unusable:
         raise WrongSettings(unusable)
     try:
-        return settings(**secrets)  # type: ignore[arg-type]  # fields of its own, none of BaseSettings
+        return settings(_env_ignore_empty=True, **secrets)  # type: ignore[arg-type]  # these are fields of its own
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False)
         raise WrongSettings([_line(problem["loc"], problem["msg"]) for problem in problems]) from None

@@ -143,6 +143,7 @@ def test_a_webhook_url_has_a_host_and_a_port(url: str, host: str, port: int) -> 
         "http://@n8n.example/",
         "http://n8n.example:port/",
         "http://n8n.example:99999/",
+        "http://n8n.example:0/",
         "http://[::1/",
         "http://n8n.example\\@internal/",
         "http://internal\\.n8n.example/",

@@ -78,7 +78,7 @@ CONTRADICTIONS = {
     ),
     "an empty password": (
         {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", **SCRAM, "KAFKA_SASL_PASSWORD": ""},
-        "KAFKA_SASL_PASSWORD is wrong",
+        "SASL_SSL needs KAFKA_SASL_PASSWORD",
     ),
     "a key without its certificate": (
         {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_KEYFILE": "key"},

@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings
 from services.api_gateway.settings import GatewaySettings
 from services.runtime.settings import KafkaSettings, OpsSettings, PostgresSettings, load
 from services.runtime.shown_settings import shown
+from services.session_tracker.settings import SweeperSettings, TrackerSettings
+from services.webhook_dispatcher.settings import DispatcherSettings
 
 
 class StrictSettings(BaseSettings):
@@ -50,6 +52,17 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert (kafka.kafka_bootstrap_servers, kafka.kafka_idempotence) == ("one:9092,two:9092", False)
     assert load(OpsSettings).log_level == "WARNING"
     assert "secret" not in repr(load(PostgresSettings))
+
+
+@pytest.mark.parametrize("process", [GatewaySettings, DispatcherSettings, TrackerSettings, SweeperSettings])
+def test_an_empty_variable_is_as_one_that_is_not_set(
+    process: type[BaseSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JWT_SECRET", "s" * 32)
+    unset = load(process)
+    for name in process.model_fields.keys() - {"jwt_secret"}:
+        monkeypatch.setenv(name.upper(), "")
+    assert load(process) == unset
 
 
 @pytest.mark.parametrize(

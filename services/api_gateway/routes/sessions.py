@@ -35,6 +35,7 @@ from services.api_gateway.traces import traceparent_of
 from services.api_gateway.versions import entity_tag, is_current, is_known
 from services.api_gateway.waits import MAX_WAIT_SECONDS, until_told
 from services.contracts import CancelRequested, SessionStatus, admit, new_id
+from services.contracts.admission import MAX_TEXT_BYTES, admit_text
 from services.runtime.kafka import NotAcknowledged
 
 CANCEL_SECONDS = 5.0
@@ -119,6 +120,7 @@ class SessionRoutes:
         Query(request)
         session_id = _session_id(request)
         body = parse_body(CancelBody, await read_body(request), optional=True)
+        admit_text("reason", body.reason or "", MAX_TEXT_BYTES)
         session = await self._cancellable(session_id, caller)
         as_seen = is_current(_field(request, "if-match"), session["version"])
         if session["status"] is SessionStatus.CANCELLED:

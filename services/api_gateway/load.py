@@ -16,26 +16,20 @@ from typing import TypeVar
 from prometheus_client import Gauge
 
 from services.runtime.at_once import Begun
+from services.runtime.time_limits import TimeLimit, TimeLimits
 
 T = TypeVar("T")
 
-LOOK_SECONDS = 0.25
-"""A request that has no more time for its work is ended so much later, at most."""
-
 
 class Load:
-    """Counts the requests that are worked on, at most `most` (0: no limit), and those that rest.
-
-    Ends those whose time is over: one timer looks at them all, for one each took a tenth of a request's CPU.
-    """
+    """Counts the requests that are worked on, at most `most` (0: no limit), and those that rest."""
 
     def __init__(self, most: int, most_resting: int, gauge: Gauge) -> None:
         self._most = most
         self._most_resting = most_resting
         self._working = 0
         self._resting = 0
-        self._places: set[Place] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self.limits = TimeLimits()
         gauge.set_function(lambda: self._working)
 
     @property
@@ -52,24 +46,6 @@ class Load:
         """Count so many more, or less, of each."""
         self._working += working
         self._resting += resting
-
-    def watch(self, place: "Place") -> None:
-        """Look at this one from now on."""
-        self._places.add(place)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
-
-    def forget(self, place: "Place") -> None:
-        """Look at this one no more."""
-        self._places.discard(place)
-
-    def _look(self) -> None:
-        self._timer = None
-        loop = asyncio.get_running_loop()
-        for place in self._places:
-            place.look(loop.time())
-        if self._places:
-            self._timer = loop.call_later(LOOK_SECONDS, self._look)
 
 
 class _State(Enum):
@@ -88,39 +64,29 @@ class Place:
     def __init__(self, load: Load, seconds: float) -> None:
         self.load = load
         self._clock = asyncio.get_running_loop().time
-        self._ends = self._clock() + seconds
-        self._timeout = asyncio.timeout(None)
+        self._limit = TimeLimit(load.limits, seconds)
         self._state = _State.LEFT
 
-    async def __aenter__(self) -> "Place":
-        await self._timeout.__aenter__()
+    def __enter__(self) -> "Place":
+        self._limit.__enter__()
         self._become(_State.WORKING)
-        self.load.watch(self)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.leave()
-        await self._timeout.__aexit__(kind, error, traceback)
+        self._become(_State.LEFT)
+        self._limit.__exit__(kind, error, traceback)
 
     @property
     def is_over(self) -> bool:
         """Whether its time was over before its work was."""
-        return self._timeout.expired()
+        return self._limit.is_over
 
     def leave(self) -> None:
         """Give the place up for good: what follows is no work, and may take its time."""
         self._become(_State.LEFT)
-        self.load.forget(self)
-        if not self._timeout.expired():
-            self._timeout.reschedule(None)
-
-    def look(self, now: float) -> None:
-        """End the work if its time is over at `now`, by the loop's clock."""
-        if self._state is _State.WORKING and self._ends <= now:
-            self._timeout.reschedule(now)
-            self._ends = math.inf
+        self._limit.lift()
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
@@ -128,14 +94,15 @@ class Place:
         if self._state is not _State.WORKING:
             yield
             return
-        began = self._clock()
+        began, ends = self._clock(), self._limit.ends
         self._become(_State.RESTING)
+        self._limit.ends = math.inf
         try:
             yield
         finally:
             if self._is_resting():
                 self._become(_State.WORKING)
-                self._ends += self._clock() - began
+                self._limit.ends = ends + self._clock() - began
 
     async def rest_for(self, awaitable: Awaitable[T]) -> T:
         """Return what comes of it; while that has to wait, this counts as resting."""

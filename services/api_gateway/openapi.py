@@ -42,23 +42,20 @@ class Calls(Route):
     """All calls of one path: another method is 405 here, and is not looked for at paths that this one may match."""
 
     def __init__(self, path: str, endpoints: Mapping[str, Endpoint]) -> None:
-        async def endpoint(request: Request) -> Response:
-            call = endpoints.get("GET" if request.method == "HEAD" else request.method)
-            if call is None:
-                raise HTTPException(405, headers={"Allow": ", ".join(endpoints)})
-            return await call(request)
-
-        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            response = await endpoint(Request(scope, receive, send))
-            await response(scope, receive, send)
-
-        super().__init__(path, endpoint)
-        # Starlette's own would look for handlers of errors once more: those around all routes are the same.
-        self.app = serve
+        super().__init__(path, self.handle)
         # `{…:path}` would not take an id with a newline in it.
         self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
         self.methods = None
         self.endpoints = endpoints
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the call; errors are for those to handle who handle them for all routes."""
+        method = scope["method"]
+        call = self.endpoints.get("GET" if method == "HEAD" else method)
+        if call is None:
+            raise HTTPException(405, headers={"Allow": ", ".join(self.endpoints)})
+        response = await call(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 def served_routes(routers: Sequence[APIRouter]) -> list[Calls]:

@@ -9,9 +9,12 @@ from aiokafka.errors import KafkaError
 
 from services.api_gateway.metrics import GatewayMetrics
 from services.contracts import Event, encode
+from services.contracts.events import SessionEvent
 from services.runtime.connection import disconnect
 from services.runtime.kafka import NotAcknowledged, publish
+from services.runtime.placement import partition_of
 from services.runtime.spans import sending
+from services.runtime.time_limits import TimeLimit, TimeLimits
 from services.runtime.tracing import Tracer, continued
 
 logger = logging.getLogger(__name__)
@@ -31,6 +34,7 @@ class Publisher:
         self._metrics = metrics
         self._tracer = tracer
         self._reached = asyncio.Event()
+        self._limits = TimeLimits()
         self._trouble: str | None = "The gateway has not reached Kafka yet."
 
     async def run(self) -> None:
@@ -53,9 +57,10 @@ class Publisher:
         began = time.perf_counter()
         span = sending(self._tracer, event, parent or continued(None))
         try:
-            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+            with TimeLimit(self._limits, ACKNOWLEDGE_SECONDS):
                 await self._reached.wait()
-                await publish(self._producer, encode(event, source=SOURCE, traceparent=span.traceparent))
+                record = encode(event, source=SOURCE, traceparent=span.traceparent)
+                await publish(self._producer, record, _partition(event))
         except (NotAcknowledged, TimeoutError) as error:
             self._metrics.not_acknowledged.inc()
             span.fail("not-acknowledged")
@@ -86,3 +91,8 @@ class Publisher:
         if self._trouble is None:
             logger.warning("%s Trying again until it passes.", trouble)
         self._trouble = trouble
+
+
+def _partition(event: Event) -> int | None:
+    """Return the partition of a conversation's event, which is remembered; of others the producer finds it."""
+    return partition_of(event.conversation_id) if isinstance(event, SessionEvent) else None

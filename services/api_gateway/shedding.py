@@ -46,7 +46,7 @@ class Shedding:
 
         place = Place(self._load, WORK_SECONDS)
         try:
-            async with place:
+            with place:
                 token = PLACE.set(place)
                 try:
                     await self._app(scope, rest_and_receive, send_and_see)

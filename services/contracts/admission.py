@@ -118,6 +118,8 @@ def admit(event: Event, now: datetime) -> None:
 
 def admit_id(name: str, value: str) -> None:
     """Raise NotAdmitted unless `value` is 1 to 128 characters of storable text."""
+    if 1 <= len(value) <= MAX_ID_CHARACTERS and value.isascii() and "\0" not in value:
+        return  # as most are
     if not 1 <= len(value) <= MAX_ID_CHARACTERS:
         raise NotAdmitted("id-size", f"{name} has {len(value)} characters; 1 to {MAX_ID_CHARACTERS} are allowed.")
     _admit_characters(name, value)

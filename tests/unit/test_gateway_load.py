@@ -16,7 +16,7 @@ def load() -> Load:
 
 @pytest.fixture
 async def place(load: Load) -> AsyncIterator[Place]:
-    async with Place(load, 60) as place:
+    with Place(load, 60) as place:
         token = PLACE.set(place)
         yield place
         PLACE.reset(token)
@@ -48,7 +48,7 @@ async def test_a_stream_counts_as_nothing_once_it_has_begun(load: Load, place: P
 
 async def test_rest_is_added_to_the_time_for_work(load: Load) -> None:
     async def rest_and_work() -> None:
-        async with Place(load, 0.2) as place:
+        with Place(load, 0.2) as place:
             with place.resting():
                 await asyncio.sleep(0.8)
             rested.set()

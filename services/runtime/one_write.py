@@ -39,6 +39,6 @@ class OneWrite:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._held:
+        if self._held and not self._transport.is_closing():
             data, self._held = self._held, b""
             self._transport.write(data)

@@ -45,6 +45,7 @@ class Calls(Route):
         super().__init__(path, self.handle)
         # `{…:path}` would not take an id with a newline in it.
         self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
+        self.path = self.path_format  # as metrics and the audit log name it
         self.methods = None
         self.endpoints = endpoints
 

@@ -35,7 +35,7 @@ class MessageRoutes:
     def router(self) -> APIRouter:
         """Return the route."""
         router = APIRouter()
-        path = "/api/conversations/{conversationId}/messages"
+        path = "/api/conversations/{conversationId:path}/messages"
         router.add_api_route(path, self.send, methods=["POST"], **SEND_MESSAGE)
         return router
 

@@ -59,7 +59,7 @@ class SessionRoutes:
         router.add_api_route(session, self.detail, methods=["GET"], **GET_SESSION)
         router.add_api_route(f"{session}/events", self.history, methods=["GET"], **GET_HISTORY)
         router.add_api_route(f"{session}/cancel", self.cancel, methods=["PATCH"], **CANCEL_SESSION)
-        conversation = "/api/conversations/{conversationId}/chat-sessions"
+        conversation = "/api/conversations/{conversationId:path}/chat-sessions"
         router.add_api_route(conversation, self.list_conversation, methods=["GET"], **LIST_CONVERSATION)
         return router
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ from services.runtime.dead_letter_tools import Replay
 from services.runtime.dead_letters import REPLAY_GROUP_HEADER, DeadLetter, DeadLetters
 from services.runtime.kafka import build_producer
 from services.runtime.settings import KafkaSettings, PostgresSettings
+from tests.command_line import Done, run_command
 from tests.integration.kafka_log import settings_for
 from tests.integration.tracker_process import connected
 
@@ -48,7 +47,7 @@ def system(bootstrap: str, postgres_url: str) -> System:
     return System(settings_for(bootstrap), postgres_url)
 
 
-def run(system: System, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(system: System, *arguments: str) -> Done:
     environment = {
         "PATH": os.defpath,
         "KAFKA_BOOTSTRAP_SERVERS": system.kafka.kafka_bootstrap_servers,
@@ -56,8 +55,7 @@ def run(system: System, *arguments: str) -> subprocess.CompletedProcess[str]:
         "DATABASE_URL": system.database_url,
         "LOGNAME": "ann",
     }
-    command = [sys.executable, "-m", "services.cli", "dead-letters", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    return run_command("dead-letters", *arguments, environment=environment)
 
 
 async def bury(

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from services.api_gateway.persona_bodies import BasicAuth, HeaderAuth, JwtAuth, PersonaBody
+from tests.command_line import Done, run_command
 
 PAGES: dict[str | None, dict[str, object]] = {
     None: {"items": [{"personaId": "a"}, {"personaId": "b"}], "nextCursor": "b"},
@@ -57,19 +56,12 @@ def gateway() -> Iterator[Gateway]:
         thread.join(10)
 
 
-def persona(gateway: Gateway, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "services.cli", "persona", *arguments],
-        env={"PATH": os.defpath, "CHAT_SESSIONS_URL": gateway.url, "CHAT_SESSIONS_TOKEN": "t", **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+def persona(gateway: Gateway, *arguments: str, **environment: str) -> Done:
+    told = {"PATH": os.defpath, "CHAT_SESSIONS_URL": gateway.url, "CHAT_SESSIONS_TOKEN": "t", **environment}
+    return run_command("persona", *arguments, environment=told)
 
 
-def put(gateway: Gateway, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def put(gateway: Gateway, *options: str, **environment: str) -> Done:
     return persona(gateway, "set", "p", "--webhook-url", "http://n8n/webhook/p", *options, **environment)
 
 

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -25,6 +23,7 @@ from services.runtime.settings import PostgresSettings
 from services.session_tracker.fold import Arrival
 from services.session_tracker.months import Months
 from services.session_tracker.store import SessionStore
+from tests.command_line import run_command
 from tests.integration.kafka_log import settings_for
 from tests.integration.tracker_process import connected, until
 from tests.sample_events import SessionEvents
@@ -46,10 +45,7 @@ def test_it_says_what_does_not_run_and_shows_no_secret(
         "JWT_SECRET": "a secret that is never shown, of more than 32 bytes",
         "GATEWAY_PORT": str(free_port()),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "services.cli", "doctor", "--json"],
-        env=environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_command("doctor", "--json", environment=environment)
     assert done.returncode == 1, done.stderr
     assert "a secret" not in done.stdout + done.stderr
     document = json.loads(done.stdout)

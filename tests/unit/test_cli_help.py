@@ -10,20 +10,14 @@ import pytest
 from services.commands import personas
 from services.commands.checkup.settings import PROCESSES, settings_problems
 from services.local.data_directory import default_data_directory
+from tests.command_line import run_command
 
 ROOT = Path(__file__).parents[2]
 
 
 def help_of(*command: str, columns: int = 200) -> str:
-    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "dumb"}
-    done = subprocess.run(
-        [sys.executable, "-m", "services.cli", *command, "--help"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
+    done = run_command(*command, "--help", environment={**os.environ, "COLUMNS": str(columns), "TERM": "dumb"})
+    assert done.returncode == 0
     return done.stdout
 
 
@@ -86,13 +80,7 @@ def test_a_wrong_setting_names_the_processes_that_would_not_start(monkeypatch: p
     [(("--n8n", "localhost:5678"), "--n8n must be a URL"), (("--broker", "kafka", "--kafka", "x:1"), "Give either")],
 )
 def test_options_of_up_that_cannot_be_are_one_line(options: tuple[str, ...], told: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "services.cli", "up", "--data-dir", str(tmp_path / "none"), *options],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = run_command("up", "--data-dir", str(tmp_path / "none"), *options, environment=os.environ)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(f"Error: {told}")
     assert not (tmp_path / "none").exists()
@@ -107,6 +95,6 @@ def test_check_tells_problems_a_line_each_and_connects_to_nothing(tmp_path: Path
     done = subprocess.run(command, env=well, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (0, "The gateway can start with these settings.\n"), done.stderr
     wrong = {**well, "LOG_LEVEL": "loud", "GATEWAY_PORT": "many", "KAFKA_SSL_CAFILE": str(tmp_path / "none")}
-    done = subprocess.run(command, env=wrong, capture_output=True, text=True, timeout=30, check=False)
+    done = run_command("gateway", "--check", environment=wrong)
     assert (done.returncode, done.stdout) == (1, "")
     assert {line.split()[0] for line in done.stderr.splitlines()} == {"LOG_LEVEL", "GATEWAY_PORT", "KAFKA_SSL_CAFILE"}

@@ -9,6 +9,7 @@ from uuid import UUID
 import httpx
 import jwt
 import pytest
+import pytest_asyncio
 from cryptography.fernet import Fernet
 from starlette.routing import Mount, Route
 
@@ -30,20 +31,33 @@ NO_SCOPE = "insufficient-scope"
 ALL_SCOPES = " ".join(Scope)
 
 
-@pytest.fixture
-async def gateway(any_broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
-    monkeypatch.setattr(cleanup, "SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr(open_streams, "LONGEST_SECONDS", 0.1)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
     settings = {
         "egress_allow_cidrs": "192.0.2.0/24",
         "callback_base_url": BASE_URL,
         "persona_secrets_key": KEY.decode(),
+        "rate_limit_messages": 0,
+        "rate_limit_reads": 0,
     }
-    async with running_gateway(any_broker, postgres_url, **settings) as running:
-        await ready(running)
-        await until_current(running)
-        await running.folded(datetime.now(UTC) + timedelta(days=1))
-        yield running
+    async with running_gateway(any_broker, module_postgres_url, **settings) as gateway:
+        await ready(gateway)
+        await until_current(gateway)
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gateway(running: Gateway, monkeypatch: pytest.MonkeyPatch) -> Gateway:
+    """It, with nothing in its database, everything folded and little patience."""
+    monkeypatch.setattr(cleanup, "SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(open_streams, "LONGEST_SECONDS", 0.1)
+    await running.empty()
+    await running.folded(datetime.now(UTC) + timedelta(days=1))
+    return running
 
 
 def bad_tokens() -> dict[str, str | None]:
@@ -209,14 +223,20 @@ async def test_a_token_does_not_widen_the_rights_of_its_user(gateway: Gateway) -
         assert (answer.status_code, answer.json()["code"]) == (403, "admin-only")
 
 
-async def test_services_and_admins_stand_in_the_audit_log_by_name_and_users_do_not(gateway: Gateway) -> None:
-    world = World(gateway)
-    await world.call("GET", "/api/personas", token("ada"))
-    await world.call("GET", "/api/personas", service("ada", ALL_SCOPES))
-    await world.call("GET", "/api/audit", token("root", admin=True, scope="stats:read"))
+async def test_services_and_admins_stand_in_the_audit_log_by_name_and_users_do_not(
+    any_broker: str, postgres_url: str
+) -> None:
+    # One of its own: of refusals that are alike only the first has an entry.
+    async with running_gateway(any_broker, postgres_url) as gateway:
+        await ready(gateway)
+        world = World(gateway)
+        await world.call("GET", "/api/personas", token("ada"))
+        await world.call("GET", "/api/personas", service("ada", ALL_SCOPES))
+        await world.call("GET", "/api/audit", token("root", admin=True, scope="stats:read"))
+        rows = await gateway.rows(audit_log)
     told = [
         (row.actorKind, row.actor, row.action, row.outcome, row.address, row.details)
-        for row in sorted(await gateway.rows(audit_log), key=lambda row: row.at)
+        for row in sorted(rows, key=lambda row: row.at)
     ]
     assert told == [
         ("user", named("ada"), "persona.list", "refused", None, {"why": "admin-only"}),

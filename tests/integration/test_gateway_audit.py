@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import insert
 
 from services.api_gateway.answer_models import AuditList
@@ -17,15 +18,18 @@ from services.database.partitions import months_ahead
 from services.database.tables import audit_log
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway, named, ready, running_gateway, token
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 NOW = datetime.now(UTC)
 NEXT_MONTH = list(months_ahead(NOW))[1]
 
 
-@pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with running_gateway(broker, postgres_url) as running:
-        await ready(running)
-        yield running
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with running_gateway(broker, module_postgres_url) as gateway:
+        await ready(gateway)
+        yield gateway
 
 
 async def pages(gateway: Gateway, **query: object) -> list[dict[str, Any]]:

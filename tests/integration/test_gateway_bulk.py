@@ -8,6 +8,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+import pytest_asyncio
 from sqlalchemy import insert, update
 
 from services.api_gateway import jobs as jobs_module
@@ -18,15 +19,27 @@ from services.contracts import CancelRequested, MessageSent, SessionStatus, new_
 from services.contracts.ids import id_time
 from services.contracts.topics import CONTROL, MESSAGES
 from services.database.tables import audit_log, job_items, jobs, messages
-from tests.integration.gateway import ADA, ROOT, Gateway, caught_up_gateway, old_id, until
+from tests.integration.gateway import ADA, ROOT, Gateway, caught_up_gateway, old_id, ready, running_gateway, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATH = "/api/chat-sessions/bulk"
 
 
-@pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with caught_up_gateway(broker, postgres_url) as running:
-        yield running
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with running_gateway(broker, module_postgres_url) as gateway:
+        await ready(gateway)
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gateway(running: Gateway) -> Gateway:
+    """It, with nothing in its database and everything folded."""
+    await running.empty()
+    await running.caught_up()
+    return running
 
 
 async def start(gateway: Gateway, headers: dict[str, str] = ROOT, **body: Any) -> httpx.Response:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import pytest_asyncio
 from sqlalchemy import text
 
 from services.api_gateway import shedding
@@ -16,6 +17,8 @@ from services.contracts import SessionStatus
 from services.runtime import http_protocol
 from services.runtime.http_protocol import MAX_HEAD_BYTES
 from tests.integration.gateway import ADA, Gateway, ready, running_gateway, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SAFE = {
     "cache-control": "no-store",
@@ -27,11 +30,12 @@ SAFE = {
 LISTING = "/api/chat-sessions"
 
 
-@pytest.fixture
-async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with running_gateway(any_broker, postgres_url) as running:
-        await ready(running)
-        yield running
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with running_gateway(any_broker, module_postgres_url) as gateway:
+        await ready(gateway)
+        yield gateway
 
 
 async def raw(gateway: Gateway, *parts: bytes) -> bytes:

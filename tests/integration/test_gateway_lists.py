@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 
 from services.api_gateway.answer_models import ProblemDetails, SessionList
 from services.api_gateway.auth import Caller
@@ -17,11 +18,14 @@ from services.contracts.ids import id_time
 from services.database.tables import audit_log
 from tests.integration.gateway import BOB, ROOT, Gateway, named, old_id, running_gateway
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
-async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with running_gateway(any_broker, postgres_url, topics=False) as running:
-        yield running
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with running_gateway(any_broker, module_postgres_url, topics=False) as gateway:
+        yield gateway
 
 
 async def collect(gateway: Gateway, **query: object) -> list[str]:

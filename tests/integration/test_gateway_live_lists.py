@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 
 from services.api_gateway.answer_models import Session
 from services.api_gateway.live import lists, recent
@@ -16,14 +18,17 @@ from services.local.postgres import EmbeddedPostgres
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway
 from tests.integration.live import LIVE, Tells, listening_to_list, live_gateway, telling
 
-
-@pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with live_gateway(broker, postgres_url) as running:
-        yield running
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with live_gateway(broker, module_postgres_url) as gateway:
+        yield gateway
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def tells(broker: str) -> AsyncIterator[Tells]:
     async with telling(broker) as running:
         yield running
@@ -240,14 +245,18 @@ async def test_wrong_questions_are_refused(gateway: Gateway) -> None:
 
 
 async def test_a_filter_that_postgresql_cannot_decide_ends_with_a_hint(
-    gateway: Gateway, tells: Tells, postgres_server: EmbeddedPostgres
+    broker: str, postgres_url: str, tells: Tells, postgres_server: EmbeddedPostgres
 ) -> None:
-    name = gateway.engine.url.database
+    name = urlsplit(postgres_url).path[1:]
 
     async def ask(statement: str) -> None:
         await asyncio.to_thread(postgres_server.run_sql, statement)
 
-    async with listening_to_list(gateway, q="attempts:0") as filtered, listening_to_list(gateway) as all_of_it:
+    async with (
+        live_gateway(broker, postgres_url) as gateway,
+        listening_to_list(gateway, q="attempts:0") as filtered,
+        listening_to_list(gateway) as all_of_it,
+    ):
         known = filtered.last_id
         await ask(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await ask(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'")

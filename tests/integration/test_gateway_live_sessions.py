@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import update
 
 from services.api_gateway.answer_models import EndedSession, Session
@@ -14,15 +15,25 @@ from services.database.tables import chat_sessions, messages
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway
 from tests.integration.live import Event, Tells, listening, listening_to_list, live_gateway, telling
 
-
-@pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with live_gateway(broker, postgres_url) as running:
-        await running.folded(datetime(9000, 1, 1, tzinfo=UTC))
-        yield running
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with live_gateway(broker, module_postgres_url) as gateway:
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gateway(running: Gateway) -> Gateway:
+    """It, with nothing in its database and everything folded."""
+    await running.empty()
+    await running.folded(datetime(9000, 1, 1, tzinfo=UTC))
+    return running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def tells(broker: str) -> AsyncIterator[Tells]:
     async with telling(broker) as running:
         yield running
@@ -122,12 +133,12 @@ async def test_who_comes_late_or_back_is_told_the_pieces_he_has_not(gateway: Gat
 
 
 async def test_pieces_are_told_on_by_a_gateway_that_started_later(
-    broker: str, postgres_url: str, gateway: Gateway, tells: Tells
+    broker: str, module_postgres_url: str, gateway: Gateway, tells: Tells
 ) -> None:
     session_id = await gateway.add_session()
     await tells.delta(session_id, 0, "before ")
     async with (
-        live_gateway(broker, postgres_url) as another,
+        live_gateway(broker, module_postgres_url) as another,
         listening(another, live(session_id)) as late,
     ):
         await late.expect("session")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import insert, update
 
 from services.api_gateway.database import Database
@@ -18,12 +19,15 @@ from services.database.engine import build_engine
 from services.database.tables import conversations, idempotency_keys, messages
 from tests.integration.gateway import ADA, BOB, Gateway, ready, running_gateway, until
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with running_gateway(broker, postgres_url) as running:
-        await ready(running)
-        yield running
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with running_gateway(broker, module_postgres_url, rate_limit_messages=0, rate_limit_persona=0) as gateway:
+        await ready(gateway)
+        yield gateway
 
 
 async def test_a_message_is_published_as_it_was_sent_and_answered_202(gateway: Gateway) -> None:
@@ -77,8 +81,6 @@ async def test_a_client_cannot_choose_its_address(gateway: Gateway) -> None:
 
 
 FITS = "x" * (32 * 1024)
-
-
 OUT_OF_BOUNDS: list[tuple[dict[str, object], str, str]] = [
     ({"message": FITS + "x"}, "too-large", "message"),
     ({"message": "\u00e9" * (16 * 1024 + 1)}, "too-large", "message"),
@@ -256,7 +258,7 @@ async def test_a_key_is_free_again_after_a_day(gateway: Gateway) -> None:
     assert other.json()["sessionId"] != first.json()["sessionId"]
 
 
-async def test_old_keys_are_purged_however_many(gateway: Gateway, postgres_url: str) -> None:
+async def test_old_keys_are_purged_however_many(gateway: Gateway, module_postgres_url: str) -> None:
     now, old = datetime.now(UTC), PURGED_AT_ONCE + 1
     ids = {"body_hash": b"", "session_id": new_id(), "event_id": new_id(), "sent_at": now}
     ages = [*([timedelta(hours=24, seconds=1)] * old), timedelta(hours=23)]
@@ -265,7 +267,7 @@ async def test_old_keys_are_purged_however_many(gateway: Gateway, postgres_url: 
         for number, age in enumerate(ages)
     ]
     await gateway.execute(insert(idempotency_keys), rows)
-    engine = build_engine(postgres_url, pre_ping=False)
+    engine = build_engine(module_postgres_url, pre_ping=False)
     keys = IdempotencyKeys(Database(engine))
     assert sum(await asyncio.gather(keys.purge(now), keys.purge(now))) == old
     await engine.dispose()

@@ -6,22 +6,35 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from sqlalchemy import insert
 
 from services.api_gateway.answer_models import Accepted, EndedSession, Persona
 from services.contracts import MessageSent, SessionStatus, new_id
 from services.contracts.topics import MESSAGES
 from services.database.tables import audit_log, messages
-from tests.integration.gateway import ADA, ROOT, Gateway, caught_up_gateway
+from tests.integration.gateway import ADA, ROOT, Gateway, ready, running_gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WEBHOOK = {"webhookUrl": "https://192.0.2.1/webhook/x"}
 
 
-@pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with caught_up_gateway(broker, postgres_url, egress_allow_cidrs="192.0.2.0/24") as running:
-        assert (await running.http.put("/api/personas/p", headers=ROOT, json=WEBHOOK)).status_code == 200
-        yield running
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with running_gateway(broker, module_postgres_url, egress_allow_cidrs="192.0.2.0/24") as gateway:
+        await ready(gateway)
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gateway(running: Gateway) -> Gateway:
+    """It, with nothing in its database and everything folded."""
+    await running.empty()
+    await running.caught_up()
+    assert (await running.http.put("/api/personas/p", headers=ROOT, json=WEBHOOK)).status_code == 200
+    return running
 
 
 async def post(

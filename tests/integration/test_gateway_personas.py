@@ -6,11 +6,14 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from cryptography.fernet import Fernet
 
 from services.api_gateway.answer_models import Persona
 from services.database.tables import audit_log, personas
 from tests.integration.gateway import ADA, ROOT, Gateway, named, running_gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KEY = Fernet.generate_key()
 PUBLIC = "https://192.0.2.1/webhook/x"
@@ -18,12 +21,13 @@ PUBLIC = "https://192.0.2.1/webhook/x"
 ALLOWED = "192.0.2.0/24, 127.7.0.0/16"
 
 
-@pytest.fixture
-async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
     async with running_gateway(
-        any_broker, postgres_url, persona_secrets_key=KEY.decode(), egress_allow_cidrs=ALLOWED
-    ) as running:
-        yield running
+        any_broker, module_postgres_url, persona_secrets_key=KEY.decode(), egress_allow_cidrs=ALLOWED
+    ) as gateway:
+        yield gateway
 
 
 async def put(gateway: Gateway, persona_id: str = "support", **body: object) -> "tuple[int, dict[str, object]]":

@@ -7,18 +7,22 @@ from pathlib import Path
 
 import jwt
 import pytest
+import pytest_asyncio
 
 from services.api_gateway.answer_models import ProblemDetails
 from services.contracts import MessageSent
 from services.contracts.topics import MESSAGES
 from tests.integration.gateway import ADA, BOB, ROOT, SECRET, Gateway, ready, running_gateway, token
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
-async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with running_gateway(any_broker, postgres_url) as running:
-        await ready(running)
-        yield running
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with running_gateway(any_broker, module_postgres_url) as gateway:
+        await ready(gateway)
+        yield gateway
 
 
 def refused_tokens() -> dict[str, str]:
@@ -144,11 +148,13 @@ async def test_the_docs_need_no_other_site(gateway: Gateway) -> None:
         assert (await gateway.http.get(f"/static-offline-docs/{asset}")).status_code == 200
 
 
-async def test_metrics_count_by_template_and_not_by_path(gateway: Gateway) -> None:
-    await gateway.get("/api/chat-sessions/nonsense")
-    await gateway.get("/some/random/path")
-    await gateway.send("c-metrics")
-    text = (await gateway.http.get("/metrics")).text
+async def test_metrics_count_by_template_and_not_by_path(any_broker: str, postgres_url: str) -> None:
+    async with running_gateway(any_broker, postgres_url) as gateway:
+        await ready(gateway)
+        await gateway.get("/api/chat-sessions/nonsense")
+        await gateway.get("/some/random/path")
+        await gateway.send("c-metrics")
+        text = (await gateway.http.get("/metrics")).text
     assert 'chat_http_requests_total{method="GET",route="/api/chat-sessions/{sessionId}",status="404"} 1.0' in text
     assert 'chat_http_requests_total{method="any",route="unknown",status="404"} 1.0' in text
     assert "chat_messages_accepted_total 1.0" in text

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+import pytest_asyncio
 from sqlalchemy import insert, update
 
 from services.api_gateway.answer_models import Accepted, EndedSession
@@ -14,13 +15,25 @@ from services.contracts import MessageSent, SessionStatus, new_id
 from services.contracts.ids import id_time
 from services.contracts.topics import MESSAGES
 from services.database.tables import audit_log, messages
-from tests.integration.gateway import ADA, BOB, ROOT, Gateway, caught_up_gateway, old_id, ready, running_gateway
+from tests.integration.gateway import ADA, BOB, ROOT, Gateway, old_id, ready, running_gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with caught_up_gateway(broker, postgres_url) as running:
-        yield running
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with running_gateway(broker, module_postgres_url) as gateway:
+        await ready(gateway)
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gateway(running: Gateway) -> Gateway:
+    """It, with nothing in its database and everything folded."""
+    await running.empty()
+    await running.caught_up()
+    return running
 
 
 @pytest.mark.parametrize("status", [SessionStatus.FAILED, SessionStatus.TIMEOUT, SessionStatus.CANCELLED])

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import insert
 
 from services.api_gateway.answer_models import SessionDetail
@@ -20,18 +21,29 @@ from tests.integration.gateway import (
     LONG_AGO,
     ROOT,
     Gateway,
-    caught_up_gateway,
     old_id,
     ready,
     running_gateway,
     until_waiters,
 )
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with caught_up_gateway(broker, postgres_url) as running:
-        yield running
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with running_gateway(broker, module_postgres_url) as gateway:
+        await ready(gateway)
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gateway(running: Gateway) -> Gateway:
+    """It, with nothing in its database and everything folded."""
+    await running.empty()
+    await running.caught_up()
+    return running
 
 
 async def test_a_session_is_told_with_its_messages_and_timeline(gateway: Gateway) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import delete
 
 from services.api_gateway import statistics_reads
@@ -24,6 +25,8 @@ from services.session_tracker.rows import columns, insertable
 from services.session_tracker.statements import INSERT_SESSIONS
 from services.session_tracker.store import SessionStore, add_counts
 from tests.integration.gateway import ADA, ROOT, Gateway, running_gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 START = datetime(2026, 10, 31, 20, 0, tzinfo=UTC)
 """The sessions of these tests begin in the eight hours after this, so in two months."""
@@ -72,10 +75,11 @@ def within(sessions: list[Session], since: datetime | None, until: datetime | No
     return [s for s in sessions if (not since or s.started_at >= since) and (not until or s.started_at < until)]
 
 
-@pytest.fixture
-async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with running_gateway(any_broker, postgres_url, rate_limit_reads=0) as running:
-        yield running
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with running_gateway(any_broker, module_postgres_url, rate_limit_reads=0) as gateway:
+        yield gateway
 
 
 async def seed(gateway: Gateway, dice: random.Random, number: int, start: datetime = START) -> list[Session]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from sqlalchemy import update
 
 from services.api_gateway.answer_models import Session
@@ -16,7 +17,9 @@ from services.contracts import MessageSent, SessionStatus
 from services.contracts.policy import CallPolicy
 from services.contracts.topics import MESSAGES
 from services.database.tables import audit_log, idempotency_keys, template_versions
-from tests.integration.gateway import ADA, BOB, ROOT, Gateway, caught_up_gateway, ready, running_gateway
+from tests.integration.gateway import ADA, BOB, ROOT, Gateway, ready, running_gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 VIP = {
     "personaId": "p",
@@ -26,13 +29,23 @@ VIP = {
 }
 
 
-@pytest.fixture
-async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with caught_up_gateway(any_broker, postgres_url, egress_allow_cidrs="192.0.2.0/24") as running:
-        for persona in ("p", "q"):
-            webhook = {"webhookUrl": "https://192.0.2.1/w"}
-            assert (await running.http.put(f"/api/personas/{persona}", headers=ROOT, json=webhook)).status_code == 200
-        yield running
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+    """One gateway for all these tests."""
+    async with running_gateway(any_broker, module_postgres_url, egress_allow_cidrs="192.0.2.0/24") as gateway:
+        await ready(gateway)
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gateway(running: Gateway) -> Gateway:
+    """It, with nothing in its database and everything folded."""
+    await running.empty()
+    await running.caught_up()
+    for persona in ("p", "q"):
+        webhook = {"webhookUrl": "https://192.0.2.1/w"}
+        assert (await running.http.put(f"/api/personas/{persona}", headers=ROOT, json=webhook)).status_code == 200
+    return running
 
 
 async def put(gateway: Gateway, template_id: str = "vip", **changes: object) -> httpx.Response:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -56,7 +57,7 @@ class Up:
 
 
 def start_up(
-    data_directory: Path, *options: str, environment: Mapping[str, str] = NO_LIMITS, seconds: float = 60
+    data_directory: Path, *options: str, environment: Mapping[str, str] = NO_LIMITS, seconds: float = 120
 ) -> Up:
     """Start it on a free port and return once stack.json says that it is ready; fail after `seconds`."""
     output = data_directory.with_suffix(".out")
@@ -64,7 +65,7 @@ def start_up(
     command += ["--port", str(free_port()), *options]
     if on_apache_kafka() and "--kafka" not in options:
         command += ["--broker", "kafka"]
-        environment = {**environment, "JDK_JAVA_OPTIONS": " ".join(BRIEF)}
+        environment = {**environment, "JAVA_HOME": str(brief_java(data_directory.with_suffix(".java")))}
     with output.open("ab") as file:
         popen = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **environment})
 
@@ -79,6 +80,18 @@ def start_up(
         popen.wait(60)
         raise
     return Up(popen, data_directory, output)
+
+
+def brief_java(home: Path) -> Path:
+    """Make `home` a JAVA_HOME of this machine's Java, whose brokers are ones that soon end."""
+    path = os.environ.get("PATH", os.defpath)
+    java = shutil.which("java", path=str(Path(os.environ["JAVA_HOME"]) / "bin") if "JAVA_HOME" in os.environ else path)
+    assert java is not None
+    program = home / "bin" / "java"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(f'#!/bin/sh\nexec {java} {" ".join(BRIEF)} "$@"\n')
+    program.chmod(0o755)
+    return home
 
 
 def left_over(pids: list[int]) -> list[int]:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from services.local.processes import free_port
+from tests.command_line import Done, run_command
 from tests.e2e.local_stack import Up, left_over, start_up, until
 from tests.engine import on_apache_kafka
 from tests.freezing import freeze, thaw
@@ -22,10 +23,14 @@ SERVICES = {"gateway", "dispatcher", "tracker", "sweeper", "n8n", "broker", "pos
 HTTP = httpx.Client(trust_env=False, verify=False)
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **environment: str) -> Done:
+    return run_command(*arguments, environment={**os.environ, **environment})
+
+
+def run_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """As `run`, in a process of its own, as a person does."""
     return subprocess.run(
         [sys.executable, "-m", "services.cli", *arguments],
-        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -50,11 +55,11 @@ def say(up: Up, text: str, persona: str = "echo", wait: int = 30) -> dict[str, o
 def test_a_message_gets_its_reply_and_the_commands_find_the_stack(running_up: Up) -> None:
     assert say(running_up, "good day")["reply"] == "You said: good day"
     directory = str(running_up.data_directory)
-    sent = run("send", "hello", "--data-dir", directory)
+    sent = run_process("send", "hello", "--data-dir", directory)
     assert (sent.returncode, sent.stdout.splitlines()[-1]) == (0, "You said: hello"), sent.stderr
     failed = run("send", "hello", "--persona", "broken", "--data-dir", directory)
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1), failed.stderr
-    well = run("doctor", "--data-dir", directory)
+    well = run_process("doctor", "--data-dir", directory)
     assert well.returncode == 0, well.stdout + well.stderr
     session_id = failed.stdout.split()[1]
     explained = run("doctor", session_id, "--data-dir", directory)
@@ -126,12 +131,12 @@ def test_stack_json_names_every_process_and_is_private(running_up: Up) -> None:
 
 
 def test_a_second_up_and_a_busy_port_are_one_clear_line(running_up: Up, session_directory: Path) -> None:
-    second = run("up", "--data-dir", str(running_up.data_directory), "--port", str(free_port()))
+    second = run_process("up", "--data-dir", str(running_up.data_directory), "--port", str(free_port()))
     assert second.returncode == 1
     assert second.stdout.count("\n") == 1
     assert f"already runs on {running_up.data_directory} (pid {running_up.popen.pid})" in second.stdout
     port = running_up.stack()["gatewayUrl"].rpartition(":")[2]
-    busy = run("up", "--data-dir", str(session_directory / "busy"), "--port", port)
+    busy = run_process("up", "--data-dir", str(session_directory / "busy"), "--port", port)
     assert (busy.returncode, busy.stdout.count("\n")) == (1, 1)
     assert f"Port {port}, wanted for the gateway (--port)" in busy.stdout
 
@@ -201,22 +206,24 @@ def test_a_killed_broker_comes_back_and_what_it_held_is_called_once(running_up: 
 
 
 @pytest.fixture
-def start_here(session_directory: Path) -> Iterator[Callable[[], Up]]:
-    """Starts `up` on one data directory, again and again; the last one does not outlive the test."""
+def start_again(running_up: Up) -> Iterator[Callable[[], Up]]:
+    """Starts `up` on the same data directory, again and again; the last one does not outlive the test."""
     started: list[Up] = []
 
     def start() -> Up:
-        started.append(start_up(session_directory / "own"))
+        started.append(start_up(running_up.data_directory))
         return started[-1]
 
     yield start
-    if started[-1].popen.poll() is None:
-        started[-1].stop()
+    for up in started:
+        if up.popen.poll() is None:
+            up.stop()
 
 
+# The last of the tests in this directory, for it ends what they share.
 @pytest.mark.timeout(240)
-def test_nothing_outlives_it_and_the_next_goes_on_where_it_was(start_here: Callable[[], Up]) -> None:
-    first = start_here()
+def test_nothing_outlives_it_and_the_next_goes_on_where_it_was(running_up: Up, start_again: Callable[[], Up]) -> None:
+    first = running_up
     completed = say(first, "remember me")
     waiting = send_to_a_dispatcher_that_stands_still(first)
     processes = first.descendants()
@@ -226,7 +233,7 @@ def test_nothing_outlives_it_and_the_next_goes_on_where_it_was(start_here: Calla
     until(lambda: not left_over(processes), 20, f"all of {processes} gone")
     assert not (first.data_directory / "stack.json").exists()
 
-    second = start_here()
+    second = start_again()
     processes = second.descendants()
     kept = session_of(second, completed["sessionId"])
     assert kept is not None
@@ -239,7 +246,7 @@ def test_nothing_outlives_it_and_the_next_goes_on_where_it_was(start_here: Calla
     assert left_over(processes) == []
     assert not (first.data_directory / "stack.json").exists()
 
-    third = start_here()
+    third = start_again()
     assert until_completed(third, slow)["attempts"] == 1
     assert calls_of(third, slow) == 0
     assert third.stop() == 0

@@ -125,7 +125,7 @@ async def test_lost_messages_are_sent_again_once_and_completed(place: Place, pos
         assert await metric(one, "chat_messages_republished_total") + await metric(
             two, "chat_messages_republished_total"
         ) == len(lost)
-        assert (await one.readiness())[0] == 200
+        await one.until_ready()
     assert set((await place.records()).values()) == {1}
     again = [event for event in await sent(place.bootstrap) if event.message == "lost"]
     assert sorted(again, key=lambda event: event.session_id) == lost

@@ -28,7 +28,7 @@ from tests.integration.tracker_process import tracker_process
 
 SECONDS = os.environ.get("FUZZ_SECONDS")
 AT_RANDOM = ["--max-time", SECONDS or "", "--workers", "2"]
-THE_SAME = ["--generation-deterministic", "--phases", "examples,coverage,fuzzing", "--max-examples", "5"]
+THE_SAME = ["--generation-deterministic", "--phases", "examples,coverage,fuzzing", "--max-examples", "3"]
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 KEY = Fernet.generate_key()
 BASE_URL = "http://gateway.example"

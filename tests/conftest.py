@@ -25,12 +25,12 @@ from services.local.processes import free_port
 from services.local.reaper import Reaper, start_reaper
 from services.runtime.settings import KafkaSettings
 from services.runtime.topics import create_topics
-from tests.engine import empty, on_apache_kafka
+from tests.engine import empty, empty_of_records, on_apache_kafka
 
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 4 * 2**30
 _YOUNG_OBJECTS = 10_000
-_BROKERS = {"broker", "empty_broker", "module_bootstrap"}
+_BROKERS = {"broker", "bootstrap", "empty_broker", "module_bootstrap"}
 
 
 def pytest_configure() -> None:
@@ -141,28 +141,43 @@ def any_broker(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def empty_broker(request: pytest.FixtureRequest, tmp_path: Path, reaper: Reaper) -> Iterator[str]:
     """The bootstrap address of a broker that has no topics and nobody else's clients."""
-    with _empty_broker(request, tmp_path, reaper) as address:
-        yield address
-
-
-@contextlib.contextmanager
-def _empty_broker(request: pytest.FixtureRequest, directory: Path, reaper: Reaper) -> Iterator[str]:
     if on_apache_kafka():
         # A new one takes seconds.
         address: str = request.getfixturevalue("broker")
         asyncio.run(empty(address))
         yield address
+        # Others expect topics of the system to be as they should.
+        asyncio.run(empty(address))
     else:
-        running = start_broker(free_port(), directory / "broker.log", reaper)
-        yield running.bootstrap
-        running.process.stop(0)  # it keeps nothing
+        with _new_broker(tmp_path, reaper) as address:
+            yield address
+
+
+@contextlib.contextmanager
+def _new_broker(directory: Path, reaper: Reaper) -> Iterator[str]:
+    running = start_broker(free_port(), directory / "broker.log", reaper)
+    yield running.bootstrap
+    running.process.stop(0)  # it keeps nothing
 
 
 @pytest.fixture
-def bootstrap(empty_broker: str) -> str:
+def bootstrap(request: pytest.FixtureRequest, tmp_path: Path, reaper: Reaper) -> Iterator[str]:
     """The bootstrap address of a broker with the system's topics and nothing in them."""
-    asyncio.run(_create_topics(empty_broker))
-    return empty_broker
+    with _with_topics(request, tmp_path, reaper) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _with_topics(request: pytest.FixtureRequest, directory: Path, reaper: Reaper) -> Iterator[str]:
+    if on_apache_kafka():
+        address: str = request.getfixturevalue("broker")
+        asyncio.run(empty_of_records(address))
+        asyncio.run(_create_topics(address))
+        yield address
+    else:
+        with _new_broker(directory, reaper) as address:
+            asyncio.run(_create_topics(address))
+            yield address
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +185,7 @@ def module_bootstrap(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, reaper: Reaper
 ) -> Iterator[str]:
     """As `bootstrap`, for all tests of a file, none of which may ask for another broker."""
-    with _empty_broker(request, tmp_path_factory.mktemp("broker"), reaper) as address:
-        asyncio.run(_create_topics(address))
+    with _with_topics(request, tmp_path_factory.mktemp("broker"), reaper) as address:
         yield address
 
 

@@ -122,10 +122,10 @@ def test_a_reply_is_watched_while_it_is_written(person) -> None:
 def test_cancelling_stops_a_running_call_and_is_final(person, stack) -> None:
     alice = person()
     session_id = alice.send("hang")["sessionId"]
-    until(lambda: calls(stack, session_id), 20, "the call runs")
+    until(lambda: calls(stack, session_id), 60, "the call runs")
     answer = alice.http.patch(f"/api/chat-sessions/{session_id}/cancel", json={"reason": "changed my mind"})
     assert (answer.status_code, answer.json()["status"]) == (200, "CANCELLED"), answer.text
-    until(lambda: "WebhookAttempted" in kinds(alice.session(session_id)), 20, "the end of the call is told")
+    until(lambda: "WebhookAttempted" in kinds(alice.session(session_id)), 60, "the end of the call is told")
     session = alice.session(session_id)
     told = next(entry for entry in session["timeline"] if entry["type"] == "WebhookAttempted")
     assert (session["status"], told["outcome"]) == ("CANCELLED", "cancelled")
@@ -143,12 +143,12 @@ def test_an_ended_session_cannot_be_cancelled(person) -> None:
 def test_a_late_reply_does_not_flip_a_swept_session(person, stack) -> None:
     alice, admin = person(), person(admin=True)
     session_id = alice.send("slow")["sessionId"]
-    until(lambda: calls(stack, session_id), 20, "the call runs")
+    until(lambda: calls(stack, session_id), 60, "the call runs")
     sweep = admin.http.post("/api/chat-sessions/cleanup", content='{"maxAgeHours": 0.0000001}')
     assert sweep.status_code in {200, 202}, sweep.text
     session = alice.session(session_id, wait=20)
     assert (session["status"], session["errorMessage"][:14]) == ("TIMEOUT", "No activity fo")
-    late = until(lambda: [e for e in alice.session(session_id)["timeline"] if e["late"]], 20, "the late reply")
+    late = until(lambda: [e for e in alice.session(session_id)["timeline"] if e["late"]], 60, "the late reply")
     assert [entry["type"] for entry in late] == ["WebhookSucceeded"]
     after = alice.session(session_id)
     assert (after["status"], after["endedAt"]) == ("TIMEOUT", session["endedAt"])
@@ -193,7 +193,7 @@ def test_a_user_is_erased_and_goes_on(person) -> None:
     path = f"/api/users/{alice.user_id}/data"
     assert "my kangaroo" in admin.http.get(path).text
     receipt = admin.http.delete(path).headers["location"]
-    until(lambda: admin.http.get(receipt).json()["state"] == "finished", 20, "the erasure is finished")
+    until(lambda: admin.http.get(receipt).json()["state"] == "finished", 60, "the erasure is finished")
     assert admin.http.get(receipt).json()["messages"] == 2
     assert alice.http.get(f"/api/chat-sessions/{before['sessionId']}").status_code == 404
     assert [said["content"] for said in admin.session(before["sessionId"])["messages"]] == [None, None]

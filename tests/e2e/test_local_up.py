@@ -69,7 +69,7 @@ def test_a_message_gets_its_reply_and_the_commands_find_the_stack(running_up: Up
     assert explained.stdout.startswith(told), explained.stdout + explained.stderr
     assert {"MessageSent", "WebhookFailed"} <= set(explained.stdout.partition("In Kafka:")[2].split())
     hanging = say(running_up, "anyone?", persona="hang", wait=0)["sessionId"]
-    until(lambda: calls_of(running_up, hanging) == 1, 10, "the call runs")
+    until(lambda: calls_of(running_up, hanging) == 1, 60, "the call runs")
     running = json.loads(run("doctor", str(hanging), "--json", "--data-dir", directory).stdout)
     assert (running["verdict"], running["status"], len(running["records"])) == ("running", "ACTIVE", 1)
     # A conversation is its first user's.
@@ -163,7 +163,7 @@ def send_to_a_dispatcher_that_stands_still(up: Up) -> str:
     """Send a message that is tracked and not called; Kafka has it."""
     freeze(up.stack()["processes"]["dispatcher"])
     waiting = str(say(up, "are you there?", wait=0)["sessionId"])
-    until(lambda: session_of(up, waiting) is not None, 20, "the session is tracked")
+    until(lambda: session_of(up, waiting) is not None, 60, "the session is tracked")
     return waiting
 
 
@@ -241,7 +241,7 @@ def test_nothing_outlives_it_and_the_next_goes_on_where_it_was(running_up: Up, s
     until_completed(second, waiting)
     assert calls_of(second, waiting) == 1
     slow = say(second, "Wait for me", persona="slow", wait=0)["sessionId"]
-    until(lambda: calls_of(second, slow) == 1, 10, "the call runs")
+    until(lambda: calls_of(second, slow) == 1, 60, "the call runs")
     assert second.stop() == 0
     assert left_over(processes) == []
     assert not (first.data_directory / "stack.json").exists()

@@ -28,10 +28,12 @@ from tests.engine import on_apache_kafka
 from tests.integration.kafka_log import read_all
 from tests.integration.ops import ask
 from tests.integration.tracker_process import connected, offsets, until
+from tests.patience import PATIENT_SECONDS
 from tests.sample_events import SessionEvents
 
 MESSAGE_PARTITIONS = [TopicPartition(MESSAGES.name, number) for number in range(MESSAGES.partitions)]
-RUN_DISPATCHER = "import sys; from services.webhook_dispatcher.app import main; sys.exit(main())"
+# As the command starts it.
+RUN_DISPATCHER = "import gc, sys; gc.disable(); from services.webhook_dispatcher.app import main; sys.exit(main())"
 
 
 async def add_persona(database_url: str, persona_id: str, webhook_url: str, **columns: object) -> None:
@@ -104,7 +106,7 @@ async def dispatcher(bootstrap: str, database_url: str, **changes: Any) -> Async
         assert shutdown.exit_code == 0
     finally:
         shutdown.request()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENT_SECONDS):
             await serving
 
 
@@ -188,7 +190,7 @@ async def results_of(bootstrap: str, session_id: UUID) -> list[ResultEvent]:
     return [event for event in await results(bootstrap) if event.session_id == session_id]
 
 
-async def ended(bootstrap: str, session_id: UUID, seconds: float = 20) -> WebhookSucceeded | WebhookFailed:
+async def ended(bootstrap: str, session_id: UUID, seconds: float = PATIENT_SECONDS) -> WebhookSucceeded | WebhookFailed:
     """The event that ends a session, as soon as it is there."""
     found: list[WebhookSucceeded | WebhookFailed] = []
 
@@ -200,7 +202,7 @@ async def ended(bootstrap: str, session_id: UUID, seconds: float = 20) -> Webhoo
     return found[0]
 
 
-async def until_ended(bootstrap: str, count: int, seconds: float = 60) -> list[ResultEvent]:
+async def until_ended(bootstrap: str, count: int, seconds: float = PATIENT_SECONDS) -> list[ResultEvent]:
     """Every result event, as soon as `count` sessions have ended."""
     found: list[ResultEvent] = []
 

@@ -30,6 +30,7 @@ from services.runtime.settings import KafkaSettings
 from services.runtime.shutdown import Shutdown
 from services.runtime.topics import create_topics
 from tests.engine import on_apache_kafka
+from tests.patience import PATIENT_SECONDS
 
 SECRET = "a-secret-that-only-tests-know-0123456789"
 HASH_KEY = "a-key-that-only-tests-hash-users-with-01"
@@ -89,7 +90,7 @@ class Gateway:
 
     async def published_keys(self, count: int) -> list[Any]:
         """Return the idempotency keys once there are so many, all marked as published."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENT_SECONDS):
             while True:
                 rows = await self.rows(idempotency_keys)
                 if len(rows) == count and None not in {row.publishedAt for row in rows}:
@@ -166,7 +167,7 @@ class Log:
         return decode(self.topic.name, record.headers, record.value)
 
     async def next_record(self) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENT_SECONDS):
             while True:
                 record = await self.consumer.getone()
                 if self._is_looked_for(record):
@@ -211,7 +212,7 @@ async def running_gateway(
                 await asyncio.sleep(0.01)
             url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
             # Never over TLS, whose certificates take long to read.
-            async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, verify=False) as http:
+            async with httpx.AsyncClient(base_url=url, timeout=PATIENT_SECONDS, trust_env=False, verify=False) as http:
                 yield Gateway(http, engine, bootstrap, url, changes, app)
         finally:
             changes.stop()
@@ -224,8 +225,8 @@ async def running_gateway(
 async def until(
     look: Callable[[], Awaitable[httpx.Response]], enough: Callable[[httpx.Response], bool]
 ) -> httpx.Response:
-    """Return the first answer that is enough; fail after 30 s."""
-    give_up = time.monotonic() + 30
+    """Return the first answer that is enough; fail after a minute."""
+    give_up = time.monotonic() + PATIENT_SECONDS
     while not enough(answer := await look()):
         assert time.monotonic() < give_up, answer.text
         await asyncio.sleep(0.02)

@@ -18,6 +18,7 @@ from services.runtime.settings import KafkaSettings
 from services.runtime.shutdown import Shutdown
 from tests.integration.group_member import Ledger
 from tests.integration.kafka_log import eventually
+from tests.patience import PATIENT_SECONDS
 
 
 def artifacts_or_skip(directory: Path, reaper: Reaper) -> KafkaArtifacts:
@@ -76,7 +77,7 @@ async def read_values(settings: KafkaSettings, topic: str) -> list[bytes | None]
         reader.assign([place])
         reader.seek(place, 0)
         values: list[bytes | None] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENT_SECONDS):
             while len(values) < end:
                 values += [r.value for records in (await reader.getmany(timeout_ms=200)).values() for r in records]
         return values

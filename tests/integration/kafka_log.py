@@ -15,6 +15,7 @@ from services.runtime.consumer import RawRecord
 from services.runtime.kafka import build_producer, build_reader
 from services.runtime.settings import KafkaSettings
 from tests.engine import on_apache_kafka
+from tests.patience import PATIENT_SECONDS
 
 
 class Sent(NamedTuple):
@@ -108,7 +109,7 @@ async def read_all(bootstrap: str, topic: str) -> list[RawRecord]:
         reader.assign(partitions)
         await reader.seek_to_beginning(*partitions)
         found: dict[TopicPartition, list[RawRecord]] = {partition: [] for partition in partitions}
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + PATIENT_SECONDS
         # What a fetch tells of the end: the embedded broker's answer to end_offsets() can be too low.
         while any(len(found[partition]) != reader.highwater(partition) for partition in partitions):
             assert time.monotonic() < give_up, f"{topic} could not be read to its end."
@@ -139,7 +140,7 @@ async def committed(bootstrap: str, group_id: str, partition: TopicPartition) ->
         await reader.stop()
 
 
-async def eventually(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+async def eventually(condition: Callable[[], bool], what: str, seconds: float = PATIENT_SECONDS) -> None:
     """Return as soon as the condition holds; fail, saying what did not happen, after `seconds`."""
     give_up = time.monotonic() + seconds
     while not condition():
@@ -148,8 +149,8 @@ async def eventually(condition: Callable[[], bool], what: str, seconds: float = 
 
 
 async def until_committed(bootstrap: str, group_id: str, partition: TopicPartition, offset: int) -> None:
-    """Return as soon as the group has committed `offset`; fail after 20 s."""
-    give_up = time.monotonic() + 20
+    """Return as soon as the group has committed `offset`; fail after a minute."""
+    give_up = time.monotonic() + PATIENT_SECONDS
     while (found := await committed(bootstrap, group_id, partition)) != offset:
         assert time.monotonic() < give_up, f"The group has committed {found}, not {offset}."
         await asyncio.sleep(0.1)

@@ -18,6 +18,7 @@ from services.runtime.kafka import build_producer, publish
 from services.runtime.settings import KafkaSettings
 from tests.engine import on_apache_kafka
 from tests.integration.gateway import ADA, Gateway, running_gateway
+from tests.patience import PATIENT_SECONDS
 
 LIVE = "/api/chat-sessions/live"
 COLUMNS = {
@@ -40,7 +41,7 @@ class Event:
 
 @dataclass
 class Listener:
-    """What one client hears. Reads as the standard says, and fails where nothing comes for 10 s."""
+    """What one client hears. Reads as the standard says, and fails where nothing comes for a minute."""
 
     answer: httpx.Response
     last_id: str = ""
@@ -55,7 +56,7 @@ class Listener:
         name, data, retry = "message", None, None
         while True:
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(PATIENT_SECONDS):
                     line = await anext(self._lines)
             except StopAsyncIteration:
                 return None
@@ -78,7 +79,7 @@ class Listener:
 
     async def expect_comment(self) -> None:
         """Return once the stream has said that it is alive; events before that are passed over unread."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENT_SECONDS):
             while not self.comments:
                 if (await anext(self._lines)).startswith(":"):
                     self.comments += 1
@@ -103,7 +104,7 @@ async def listening(
     """Lend what a client hears at `path`, which must be a stream."""
     sent = headers if known is None else {**headers, "last-event-id": known}
     async with (
-        httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as http,
+        httpx.AsyncClient(base_url=gateway.url, timeout=PATIENT_SECONDS, trust_env=False) as http,
         http.stream("GET", path, headers=sent, params=query) as answer,
     ):
         if answer.status_code != 200:
@@ -162,7 +163,7 @@ async def telling(bootstrap: str) -> AsyncIterator[Tells]:
 
 
 async def until_current(gateway: Gateway) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENT_SECONDS):
         while not gateway.changes.is_current:
             await asyncio.sleep(0.01)
 

@@ -23,6 +23,7 @@ from services.database.tables import metadata
 from services.local.postgres import EmbeddedPostgres
 from services.runtime.settings import PostgresSettings
 from tests.integration.tracker_process import connected, until_value
+from tests.patience import PATIENT_SECONDS
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ async def test_a_migration_gives_way_to_whoever_uses_its_table(empty_url: str) -
             impatient = asyncio.create_task(migrate(empty_url, patience_seconds=0))
             await until_value(empty_url, waiting, 1)
             # Whoever comes later stands behind the migration, until it gives way.
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENT_SECONDS):
                 await writer.execute("INSERT INTO conversations VALUES ('c', 'u')")
             with pytest.raises(NotMigrated, match=r"A table stays in use .*lock timeout"):
                 await impatient

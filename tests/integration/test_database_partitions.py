@@ -21,6 +21,7 @@ from services.database.partitions import (
     next_month,
 )
 from services.database.tables import chat_sessions, dropped_months, messages, session_events
+from tests.patience import PATIENT_SECONDS
 
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
@@ -112,7 +113,7 @@ async def test_two_connections_at_once_make_a_month_once(engine: AsyncEngine) ->
             await create_partitions(connection, NOVEMBER)
             await create_partitions(connection, DECEMBER)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENT_SECONDS):
         await asyncio.gather(*(make() for _ in range(5)))
     async with engine.connect() as connection:
         assert len(await tables_with_month(connection)) == 2 * len(PARTITIONED_TABLES)

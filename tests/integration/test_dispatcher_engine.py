@@ -132,7 +132,8 @@ async def test_the_deadline_ends_retries_and_runs_from_the_head_of_the_conversat
     assert [getattr(event, "failure_kind", None) for event in told] == [FailureKind.HTTP_5XX] * 2
     # The second began when the first had used up its whole deadline, and still was tried.
     assert all(webhook.calls_of(message.session_id) >= 2 for message in sent)
-    assert (told[1].occurred_at - told[0].occurred_at).total_seconds() < 1.5
+    # A hundred tries would have taken minutes.
+    assert (told[1].occurred_at - told[0].occurred_at).total_seconds() < 10
 
 
 async def test_a_call_that_hangs_ends_at_its_timeout(bootstrap: str, postgres_url: str) -> None:

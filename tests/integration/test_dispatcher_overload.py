@@ -25,6 +25,7 @@ from tests.integration.dispatching import add_persona, dispatcher, ended, result
 from tests.integration.kafka_log import eventually, read_all
 from tests.integration.tracker_process import publish_events
 from tests.integration.webhook_server import Call, echo, never, webhook_server
+from tests.patience import PATIENT_SECONDS
 from tests.sample_events import SessionEvents
 
 
@@ -126,7 +127,7 @@ async def test_a_result_is_published_until_it_is_acknowledged(tmp_path: Path, re
         await eventually(lambda: results.not_ready() is not None, "readiness told that Kafka does not acknowledge")
         assert not publishing.done()
         thaw(broker.process.pid)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENT_SECONDS):
             await publishing
         assert results.not_ready() is None
         ids = [dict(record.headers)["ce_id"].decode() for record in await read_all(broker.bootstrap, RESULTS.name)]

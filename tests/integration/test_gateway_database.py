@@ -10,6 +10,7 @@ from services.api_gateway import database as database_module
 from services.api_gateway.database import LENT_AT_ONCE, Database, DatabaseAway
 from services.database.driver import Statement
 from services.database.engine import build_engine
+from tests.patience import PATIENT_SECONDS
 
 ASKERS = 6 * LENT_AT_ONCE
 
@@ -72,14 +73,14 @@ async def test_a_statement_that_was_given_up_disturbs_nobody(postgres_url: str) 
 
     for _ in range(3):
         given_up = asyncio.create_task(database.fetch(Statement("SELECT pg_sleep(30)", (), {})))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENT_SECONDS):
             while await _scalar(asleep, found) == 0:
                 await asyncio.sleep(0.01)
         given_up.cancel()
         with pytest.raises(asyncio.CancelledError):
             await given_up
         assert [row[0] for row in await database.fetch(Statement("SELECT 1", (), {}))] == [1]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENT_SECONDS):
         while await _scalar(asleep, found):
             await asyncio.sleep(0.01)
     await asleep.dispose()
@@ -102,7 +103,7 @@ async def test_who_goes_leaves_no_connection_in_the_middle_of_a_statement(postgr
         for task in given_up:
             task.cancel()
         await asyncio.gather(*given_up, return_exceptions=True)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENT_SECONDS):
             while await _scalar(watching, unfinished):
                 await asyncio.sleep(0.01)
     await watching.dispose()

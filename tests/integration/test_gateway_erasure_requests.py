@@ -18,6 +18,7 @@ from services.contracts.topics import CONTROL
 from services.database.tables import conversations, erasure_requests, erasures, idempotency_keys, jobs
 from tests.integration.gateway import ROOT, Gateway, caught_up_gateway, named, old_id, running_gateway, until
 from tests.integration.user_data import DATA, ERASED
+from tests.patience import PATIENT_SECONDS
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
 
 async def until_request(gateway: Gateway, enough: Callable[[Any], bool]) -> Any:
     """The only request as soon as it is so far."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENT_SECONDS):
         while not enough(row := (await gateway.rows(erasure_requests))[0]):
             await asyncio.sleep(0.01)
     return row

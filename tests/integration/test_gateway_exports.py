@@ -21,6 +21,7 @@ from services.database.partitions import create_partitions, id_at
 from services.database.tables import audit_log
 from services.runtime import http_protocol
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway, named, old_id, running_gateway, until
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -185,7 +186,7 @@ async def test_exports_are_few_and_end_with_their_clients(gateway: Gateway) -> N
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chat-sessions' AND state <> 'idle'"
             " AND datname = current_database()"
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENT_SECONDS):
             while (await connection.exec_driver_sql(open_ones)).scalar_one():
                 await asyncio.sleep(0.05)
 

@@ -17,6 +17,7 @@ from services.contracts import SessionStatus
 from services.runtime import http_protocol
 from services.runtime.http_protocol import MAX_HEAD_BYTES
 from tests.integration.gateway import ADA, Gateway, ready, running_gateway, until
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -47,7 +48,7 @@ async def raw(gateway: Gateway, *parts: bytes) -> bytes:
             writer.write(part)
             await writer.drain()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENT_SECONDS):
             return await reader.read()
     finally:
         writer.close()
@@ -205,7 +206,7 @@ async def test_when_too_many_wait_others_are_answered_as_if_their_time_were_up(
         path = f"{LISTING}/{session_id}"
         waiting = asyncio.create_task(gateway.get(path, wait=30))
         await until(lambda: gateway.http.get("/metrics"), lambda answer: "chat_waiters 1.0" in answer.text)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENT_SECONDS):
             at_once = await gateway.get(path, wait=30)
             accepted = await gateway.send("c-2", wait=30)
         assert (at_once.status_code, at_once.json()["status"]) == (200, "ACTIVE")

@@ -16,6 +16,7 @@ from services.contracts import new_id
 from services.runtime import http_protocol
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway, old_id, token, until
 from tests.integration.live import LIVE, Tells, listening, listening_to_list, live_gateway, telling
+from tests.patience import PATIENT_SECONDS
 
 PADDING = {"metadata": {"pad": "x" * 8_000}}
 
@@ -76,7 +77,7 @@ async def test_a_slow_client_is_told_to_come_back_and_slows_nobody(gateway: Gate
             assert sorted(heard) == sorted(sent)
             told += heard
             assert len(told) < 20_000
-        text = (await asyncio.wait_for(slow.read(-1), 20)).decode()
+        text = (await asyncio.wait_for(slow.read(-1), PATIENT_SECONDS)).decode()
         # What was told while nobody read is there, without a gap, and then how to go on.
         lines = [line for line in text.splitlines() if line.startswith(("event: ", "data: ", "id: "))]
         assert lines[-2:] == ["event: reconnect", 'data: {"reason":"slow"}']
@@ -100,7 +101,7 @@ async def test_a_client_that_takes_nothing_at_all_is_cut_off(
         while ended("slow") not in await metrics_of(gateway):
             await flood(tells, 50)
         await until_metric(gateway, "chat_live_streams 0.0")
-        assert b"reconnect" not in await asyncio.wait_for(slow.read(-1), 10)
+        assert b"reconnect" not in await asyncio.wait_for(slow.read(-1), PATIENT_SECONDS)
 
 
 async def test_streams_are_bounded_for_each_and_for_all(gateway: Gateway) -> None:
@@ -172,7 +173,7 @@ async def test_a_silent_stream_is_kept_alive_and_moves_on(
         await of_session.expect_comment()
         began = ada.last_id
         await tells.change(new_id(), user_id="bob")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENT_SECONDS):
             while began in {ada.last_id, filtered.last_id}:
                 await ada.expect("position")
                 await filtered.expect("position")
@@ -196,7 +197,7 @@ async def test_a_gateway_that_stops_ends_its_streams_at_once(any_broker: str, po
             assert await listeners[0].sessions(1) == await listeners[1].sessions(1) == [before]
             await listeners[2].sessions(2)
             began = time.monotonic()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 5, "nothing was waited for until its limit"
         for listener in listeners:
             assert (await listener.expect("reconnect")).data == {"reason": "gateway-stopping"}
             await listener.expect_end()

@@ -12,6 +12,7 @@ import httpx
 
 from services.local.processes import free_port
 from tests.integration.gateway import ADA, SECRET, make_topics, until
+from tests.patience import PATIENT_SECONDS
 
 COMMAND = (sys.executable, "-c", "from services.api_gateway.app import main; raise SystemExit(main())")
 
@@ -54,14 +55,14 @@ async def test_it_serves_and_stops_in_order_on_sigterm(broker: str, postgres_url
         await until(lambda: http.get("/metrics"), lambda answer: "chat_waiters 1.0" in answer.text)
         gateway.send_signal(signal.SIGTERM)
         assert (await waiting).status_code == 202
-        _, said = await asyncio.wait_for(gateway.communicate(), 15)
+        _, said = await asyncio.wait_for(gateway.communicate(), PATIENT_SECONDS)
         assert gateway.returncode == 0, said.decode()
         assert b"Traceback" not in said
 
 
 async def test_wrong_settings_stop_the_start_with_a_line_each() -> None:
     async with process(JWT_SECRET="short-secret", GATEWAY_PORT="x") as gateway:
-        _, said = await asyncio.wait_for(gateway.communicate(), 30)
+        _, said = await asyncio.wait_for(gateway.communicate(), PATIENT_SECONDS)
         assert gateway.returncode == 2
         assert [line.split()[0] for line in said.decode().splitlines()] == ["GATEWAY_PORT", "JWT_SECRET"]
         assert b"short-secret" not in said

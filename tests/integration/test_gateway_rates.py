@@ -14,6 +14,7 @@ from services.api_gateway import shared_counts
 from services.local.processes import ChildProcess, free_port, start_process
 from services.local.reaper import Reaper
 from tests.integration.gateway import ADA, BOB, Gateway, ready, running_gateway
+from tests.patience import PATIENT_SECONDS
 
 SERVER = Path(valkey_package).parent / "bin" / "valkey-server"
 LISTING = "/api/chat-sessions"
@@ -32,7 +33,7 @@ class Storage:
     async def start(self) -> None:
         self._launch()
         client = valkey.asyncio.Valkey.from_url(self.url)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENT_SECONDS):
             while True:
                 with contextlib.suppress(ValkeyError):
                     await client.ping()
@@ -108,7 +109,7 @@ async def test_while_the_storage_is_away_each_counts_for_itself(
         assert (health.status_code, list(health.json()["notes"])) == (200, ["rates"])
         assert "chat_rate_limit_storage_up 0.0" in (await gateway.http.get("/metrics")).text
     await storage.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENT_SECONDS):
         while (await one.get(LISTING, ADA)).status_code != 200:
             await asyncio.sleep(0.2)
     assert "notes" not in (await one.http.get("/health/ready")).json()

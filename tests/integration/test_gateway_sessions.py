@@ -26,6 +26,7 @@ from tests.integration.gateway import (
     running_gateway,
     until_waiters,
 )
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -140,7 +141,7 @@ async def test_a_session_change_wakes_who_waits(gateway: Gateway, broker: str) -
     session_id = await gateway.add_session()
     with gateway.changes.waiter(session_id) as waiter:
         napping = asyncio.create_task(waiter.nap(60))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENT_SECONDS):
             # The gateway reads from the end, so what is told before it has begun to read is not seen.
             while not napping.done():
                 await tell_changed(broker, session_id)

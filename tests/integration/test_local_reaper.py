@@ -12,6 +12,7 @@ import psutil
 
 from services.local.processes import start_process
 from services.local.reaper import Reaper, signal_listed, started_at
+from tests.patience import PATIENT_SECONDS
 
 # Starts two children, the second deaf to SIGTERM and with a child of its own, prints their pids, and waits.
 PARENT = """
@@ -30,7 +31,7 @@ time.sleep(600)
 """
 
 
-def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+def until(condition: Callable[[], bool], seconds: float = PATIENT_SECONDS) -> None:
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, "The condition did not come true in time."

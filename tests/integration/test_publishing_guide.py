@@ -14,6 +14,7 @@ from services.contracts import MessageSent, admit, decode
 from services.contracts.topics import MESSAGES, PARTITIONS
 from services.runtime.topics import create_topics
 from tests.integration.kafka_log import read_all, settings_for
+from tests.patience import PATIENT_SECONDS
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -39,7 +40,7 @@ async def test_the_readmes_program_publishes_a_message(broker: str, tmp_path: Pa
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENT_SECONDS):
         output, errors = await process.communicate()
     assert (process.returncode, errors) == (0, b"")
 

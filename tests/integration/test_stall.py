@@ -9,6 +9,7 @@ from services.runtime.settings import KafkaSettings
 from services.runtime.shutdown import Shutdown
 from services.runtime.stall import STALLED_SECONDS, ConsumerStalled, watch_for_stall
 from tests.engine import on_apache_kafka
+from tests.patience import PATIENT_SECONDS
 
 
 def settings_for(bootstrap: str) -> KafkaSettings:
@@ -17,7 +18,7 @@ def settings_for(bootstrap: str) -> KafkaSettings:
 
 async def test_a_stalled_consumer_stops_the_process(broker: str, caplog: pytest.LogCaptureFixture) -> None:
     shutdown = Shutdown()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENT_SECONDS):
         await watch_for_stall(lambda: STALLED_SECONDS + 1, settings_for(broker), shutdown, check_seconds=0.01)
     assert shutdown.exit_code == 1
     assert ConsumerStalled.__name__ in caplog.text
@@ -39,7 +40,7 @@ async def test_rest_and_an_absent_kafka_do_not(broker: str, age: float | None, r
     watching = asyncio.create_task(
         watch_for_stall(last_poll_age, settings_for(bootstrap), shutdown, check_seconds=0.01)
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENT_SECONDS):
         await asked.wait()
     watching.cancel()
     assert not shutdown.requested

@@ -31,6 +31,7 @@ from tests.integration.erased_user import (
 )
 from tests.integration.kafka_log import producer, read_all
 from tests.integration.tracker_process import connected, publish_events, tracker, until, until_value
+from tests.patience import PATIENT_SECONDS
 from tests.recount import assert_rollups_exact, counted, recounted
 
 
@@ -81,13 +82,13 @@ async def test_an_erasure_waits_for_folds_that_have_not_heard_of_it(world: World
     folding = asyncio.create_task(Slow(world.engine, NAMES).fold(arrivals, {}))
     await written.wait()
     beginning = asyncio.create_task(world.store.begin_erasures([request()]))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENT_SECONDS):
         while not await world.rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             await asyncio.sleep(0.01)
     # Who asks now waits behind the erasure, and then knows of it.
     second = session_at(BEFORE - timedelta(minutes=2))
     asking = asyncio.create_task(world.fold(talk(second)))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENT_SECONDS):
         while await world.rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
             await asyncio.sleep(0.01)
     assert not beginning.done()

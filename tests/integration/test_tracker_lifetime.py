@@ -27,6 +27,7 @@ from services.session_tracker.retention import Retention
 from services.session_tracker.store import SessionStore
 from tests.integration.kafka_log import read_all
 from tests.integration.tracker_process import connected, publish_events, tracker, until_value
+from tests.patience import PATIENT_SECONDS
 from tests.recount import counted
 from tests.sample_events import SessionEvents
 
@@ -144,7 +145,7 @@ async def test_a_detach_that_was_broken_off_is_finished(life: Life) -> None:
 
 async def test_two_processes_drop_a_month_once(life: Life) -> None:
     await life.fold([*completed(MAY), *completed(JUNE)])
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENT_SECONDS):
         await asyncio.gather(*(life.retention.drop_due(next_month(MAY) + KEEP) for _ in range(3)))
     assert await life.months() == ["2026_06"]
     assert life.metrics.months_dropped._value.get() == 1
@@ -184,7 +185,7 @@ async def test_events_of_a_month_dropped_meanwhile_are_dead_letters_that_say_so(
         await publish_events(bootstrap, [late.sent(), late.succeeded(), first.attempted(), fresh.sent()])
         await until_value(life.url, "SELECT count(*) FROM chat_sessions WHERE status = 'ACTIVE'", 1)
         reasons: list[bytes | None] = []
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENT_SECONDS):
             while len(reasons) < 3:
                 reasons = [
                     dict(letter.headers)["dlq-reason"]

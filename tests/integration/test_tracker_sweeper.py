@@ -21,6 +21,7 @@ from services.session_tracker.settings import SweeperSettings
 from services.session_tracker.sweeper import last_due, serve, sweep_due_at
 from tests.integration.kafka_log import read_all, settings_for
 from tests.integration.tracker_process import Tracker, until
+from tests.patience import PATIENT_SECONDS
 
 SECOND, SIX_HOURS = timedelta(seconds=1), timedelta(hours=6)
 
@@ -39,7 +40,7 @@ async def sweeper(bootstrap: str, interval: timedelta) -> AsyncIterator[Tracker]
         yield Tracker(settings.ops_port)
     finally:
         shutdown.request()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENT_SECONDS):
             await serving
     assert shutdown.exit_code == 0
 

@@ -33,6 +33,7 @@ from services.session_tracker.timeouts import Timeouts
 from services.session_tracker.untold import UntoldChunks
 from tests.integration.kafka_log import producer
 from tests.integration.tracker_process import TRACKER_PARTITIONS, changes, connected
+from tests.patience import PATIENT_SECONDS
 from tests.recount import assert_rollups_exact
 from tests.sample_events import SessionEvents, sweep
 
@@ -234,7 +235,7 @@ async def test_a_sweep_waits_until_the_fold_has_passed_it(swept: Swept, monkeypa
     monkeypatch.undo()
     running = asyncio.create_task(swept.sweeps.run(one))
     await swept.store.move_progress({(behind.topic, behind.partition): one.as_of})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENT_SECONDS):
         await running
     assert set((await swept.statuses()).values()) == {"TIMEOUT"}
 

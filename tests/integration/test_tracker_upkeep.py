@@ -25,6 +25,7 @@ from services.session_tracker.months import Months
 from services.session_tracker.store import SessionStore
 from services.session_tracker.upkeep import Checked, Pace, next_hour, remove_old, run
 from tests.integration.tracker_process import connected, until
+from tests.patience import PATIENT_SECONDS
 from tests.recount import assert_rollups_exact, counted
 from tests.sample_events import SessionEvents
 
@@ -183,7 +184,7 @@ async def test_merging_waits_for_no_fold(kept: Kept) -> None:
     await folded(kept, [4.0] * 8, random.Random(8))
     async with connected(kept.database_url) as other, other.transaction():
         await other.execute("SELECT 1 FROM session_rollups WHERE shard = 1 FOR UPDATE")
-        assert await asyncio.wait_for(kept.look_at(4, count=1), 5) == 0
+        assert await asyncio.wait_for(kept.look_at(4, count=1), PATIENT_SECONDS) == 0
         hours = "granularity = 'hour' AND scope = 'global'"
         shards = await kept.rows.fetch(f"SELECT shard FROM session_rollups WHERE {hours}")
         assert {row["shard"] for row in shards} == {MERGED_SHARD, 1}

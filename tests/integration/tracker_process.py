@@ -28,10 +28,12 @@ from services.session_tracker.settings import TrackerSettings
 from tests.engine import on_apache_kafka
 from tests.integration.kafka_log import producer, read_all
 from tests.integration.ops import ask
+from tests.patience import PATIENT_SECONDS
 
 SOURCE = "/chat-sessions/test"
 TRACKER_PARTITIONS = [TopicPartition(t.name, n) for t in GROUP_TOPICS[TRACKER_GROUP] for n in range(t.partitions)]
-RUN_TRACKER = "import sys; from services.session_tracker.app import main; sys.exit(main())"
+# As the command starts it.
+RUN_TRACKER = "import gc, sys; gc.disable(); from services.session_tracker.app import main; sys.exit(main())"
 SESSION_TIMEOUT_MS = 1000
 """A group's first join takes as long, and so does noticing that a member was killed."""
 
@@ -80,7 +82,7 @@ async def tracker(
         yield Tracker(settings.ops_port)
     finally:
         shutdown.request()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENT_SECONDS):
             await serving
 
 
@@ -167,7 +169,7 @@ async def connected(database_url: str) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
-async def until_value(database_url: str, query: str, value: Any, seconds: float = 20) -> None:
+async def until_value(database_url: str, query: str, value: Any, seconds: float = PATIENT_SECONDS) -> None:
     """Return as soon as the query gives the value."""
     async with connected(database_url) as rows:
         found: Any = None
@@ -184,9 +186,12 @@ async def until_value(database_url: str, query: str, value: Any, seconds: float 
             raise
 
 
-async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 20) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = PATIENT_SECONDS) -> None:
     """Return as soon as the condition holds; fail, saying what did not happen, after `seconds`."""
     give_up = time.monotonic() + seconds
+    began = time.monotonic()
     while not await condition():
         assert time.monotonic() < give_up, f"Within {seconds} s it did not happen that {what}."
-        await asyncio.sleep(0.02)
+        # What it costs to look leaves time for what is looked for.
+        await asyncio.sleep(max(0.02, time.monotonic() - began))
+        began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Runs every test on the embedded broker, then those that need a broker on Apache Kafka, where that is.
+"""Runs every test on the embedded broker and, beside them, those that need a broker on Apache Kafka, where that is.
 
 `python -m tests` ends with exit code 1 if a test failed on either. What each run says is told line by line, behind the
 broker's name.
@@ -7,11 +7,12 @@ broker's name.
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.engine import apache_kafka_is_here
 
 PYTEST = (sys.executable, "-u", "-m", "pytest", "--no-loadscope-reorder")
-EMBEDDED = ("-n", "3")
+EMBEDDED = ("-n", "4")
 ON_KAFKA = ("-n", "3", "tests/e2e", "tests/integration")
 
 
@@ -26,11 +27,12 @@ def run(engine: str, arguments: tuple[str, ...]) -> int:
 
 
 def main() -> int:
-    """Run one after the other: side by side they keep two cores so busy that what waits for a time may miss it."""
+    """Run both at once: tests mostly wait, so what works fills the time of what waits."""
     runs = [("embedded", EMBEDDED)]
     if apache_kafka_is_here():
         runs.append(("kafka", ON_KAFKA))
-    codes = [run(*one) for one in runs]
+    with ThreadPoolExecutor(len(runs)) as side_by_side:
+        codes = list(side_by_side.map(lambda one: run(*one), runs))
     for (engine, _), code in zip(runs, codes, strict=True):
         print(f"{engine:8} | {'passed' if code == 0 else f'FAILED, exit code {code}'}")
     return int(any(codes))

@@ -99,6 +99,8 @@ class IdempotencyKeys:
         if await self._fresh.do((request, proposed)):
             return proposed
         now = proposed.created_at
+        # Asked before the row is read, too: what is marked while it is read was not yet so in the row.
+        acknowledged = request.place in self._unmarked
         async with self._database.statements() as connection:
             mine = _KEYS.user_id == request.user_id, _KEYS.key == request.key
             row = (await connection.execute(select(idempotency_keys).where(*mine))).one_or_none()
@@ -110,7 +112,7 @@ class IdempotencyKeys:
                     "idempotency-key-reused",
                     "This Idempotency-Key belongs to another request; use a new key for a new request.",
                 )
-            published = row.publishedAt is not None or request.place in self._unmarked
+            published = acknowledged or row.publishedAt is not None or request.place in self._unmarked
             if not published:
                 if now - row.sentAt < RESEND_AFTER:
                     raise _under_way()

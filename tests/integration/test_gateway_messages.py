@@ -137,14 +137,6 @@ async def test_a_conversation_id_out_of_bounds_is_refused(gateway: Gateway, conv
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "conversationId")
 
 
-async def test_a_conversation_id_may_have_slashes(gateway: Gateway) -> None:
-    sent = await gateway.send("teams%2Fsupport")
-    assert (sent.status_code, sent.json()["conversationId"]) == (202, "teams/support")
-    assert (await gateway.get("/api/conversations/teams%2Fsupport/chat-sessions")).status_code == 200
-    metrics = (await gateway.http.get("/metrics")).text
-    assert 'route="/api/conversations/{conversationId}/messages"' in metrics
-
-
 async def test_a_body_over_256_kib_is_refused_before_it_is_read(gateway: Gateway) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(64):

@@ -16,7 +16,7 @@ from services.api_gateway import shedding
 from services.contracts import SessionStatus
 from services.runtime import http_protocol
 from services.runtime.http_protocol import MAX_HEAD_BYTES
-from tests.integration.gateway import ADA, Gateway, ready, running_gateway, until
+from tests.integration.gateway import ADA, BOB, Gateway, ready, running_gateway, until
 from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -232,3 +232,18 @@ async def test_a_bug_tells_nothing_of_itself(gateway: Gateway) -> None:
     assert "chat_sessions" not in answer.text
     assert "Traceback" not in answer.text
     assert {name: answer.headers[name] for name in SAFE} == SAFE
+
+
+async def test_the_rate_of_messages_is_limited_per_user(broker: str, postgres_url: str) -> None:
+    async with running_gateway(broker, postgres_url, rate_limit_messages=3, rate_limit_persona=2) as gateway:
+        await ready(gateway)
+        first = await gateway.send("c-1", personaId="one")
+        assert re.fullmatch(r'"messages";r=2;t=\d+, "messages to one persona";r=1;t=\d+', first.headers["ratelimit"])
+        assert (await gateway.send("c-1", personaId="one")).status_code == 202
+        persona = await gateway.send("c-1", personaId="one")
+        assert (persona.status_code, persona.json()["code"]) == (429, "rate-limited")
+        refused = await gateway.send("c-1", personaId="two")
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 120
+        assert refused.headers["ratelimit-policy"] == '"messages";q=3;w=60'
+        assert (await gateway.send("c-2", BOB)).status_code == 202

@@ -220,11 +220,3 @@ async def test_a_conversations_active_sessions_are_listed(gateway: Gateway) -> N
     failed = (await gateway.get(path, status="FAILED")).json()
     assert [item["sessionId"] for item in failed["items"]] == [str(ended)]
     assert (await gateway.get(path, ROOT)).json()["total"] == 2
-
-
-async def test_a_conversation_id_may_have_slashes(gateway: Gateway) -> None:
-    sent = await gateway.send("teams%2Fsupport")
-    assert (sent.status_code, sent.json()["conversationId"]) == (202, "teams/support")
-    assert (await gateway.get("/api/conversations/teams%2Fsupport/chat-sessions")).status_code == 200
-    metrics = (await gateway.http.get("/metrics")).text
-    assert 'route="/api/conversations/{conversationId}/messages"' in metrics

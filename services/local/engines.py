@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal
 
 from services.local.apache_kafka import ApacheKafka, start_apache_kafka
@@ -51,6 +52,11 @@ class Engines:
             self._kafka.start_again(name)
         else:
             self.start_embedded_broker()
+
+    @property
+    def database_directory(self) -> Path | None:
+        """Where PostgreSQL's data lies; None if it is not one of ours."""
+        return None if self._postgres is None else self._postgres.place.home
 
     @property
     def broker_settings(self) -> Mapping[str, str]:

@@ -1,6 +1,7 @@
 """What `chat-sessions up` says once everything runs. Pure text."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 def greeting(
@@ -9,12 +10,14 @@ def greeting(
     user_token: str,
     admin_token: str,
     stub_personas: Iterable[str],
-    data_directory: str,
+    data_directory: Path,
+    database_directory: Path | None,
     seconds: float,
 ) -> Iterator[str]:
     """Paragraphs for a person: where the system is, how to speak to it, and how to stop it.
 
-    `seconds` is how long the start took; `stub_personas` is empty where n8n is a real one.
+    `seconds` is how long the start took; `stub_personas` is empty where n8n is a real one, `database_directory` None
+    where PostgreSQL runs elsewhere.
     """
     yield f"\nReady after {seconds:.1f} s: {gateway_url} (its API is described at {gateway_url}/docs)"
     yield f"Kafka: {kafka}"
@@ -26,4 +29,12 @@ def greeting(
     )
     if names := ", ".join(stub_personas):
         yield f"\nPersonas of the stub n8n: {names}"
-    yield f"\nData and logs are in {data_directory}: delete it to begin anew. Ctrl-C stops everything."
+    yield f"\n{_what_lies_where(data_directory, database_directory)} Ctrl-C stops everything."
+
+
+def _what_lies_where(data: Path, database: Path | None) -> str:
+    if database is None:
+        return f"Logs and secrets are in {data}."
+    if database.is_relative_to(data):
+        return f"Data and logs are in {data}: delete it to begin anew."
+    return f"Data and logs are in {data}, the database is in {database}: delete both to begin anew."

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import stat
 import subprocess
@@ -16,7 +17,8 @@ from pathlib import Path
 # PostgreSQL refuses to run as root.
 _SERVER_USER = "chat_sessions_pg"
 _CACHE_OF_ROOT = Path("/var/cache/chat-sessions")
-_DATA_OF_ROOT = Path("/var/lib/chat-sessions")
+# Beside root's default data directory, not in it: whoever deletes that to begin anew deletes no other stack's data.
+_CLUSTERS_OF_ROOT = Path("/var/lib/chat-sessions-clusters")
 _LONGEST_SOCKET_PATH = 107 - len("/.s.PGSQL.5432.lock")
 
 
@@ -26,9 +28,13 @@ class PlaceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PostgresPlace:
-    """The directories of one cluster; `user` and `group` are None when the server runs as the caller."""
+    """The directories of one cluster; `user` and `group` are None when the server runs as the caller.
+
+    `home` holds the cluster and nothing else.
+    """
 
     programs: Path
+    home: Path
     data_directory: Path
     socket_directory: Path
     major_version: str
@@ -37,30 +43,40 @@ class PostgresPlace:
 
 
 def find_place(directory: Path) -> PostgresPlace:
-    """Prepare the directories of the cluster that belongs to `directory`; the same ones at every call.
+    """Prepare the directories of the cluster that belongs to `directory`, which is there; the same ones at every call.
 
     As root the server runs as a system user, made if it is missing; when that user cannot reach `directory` or
     the installed programs, the cluster lies under /var/lib and a copy of the programs under /var/cache. No
-    directory that was there before has its permissions changed. Raises PlaceError.
+    directory that was there before has its permissions changed. A `directory` that was deleted and made again has
+    another cluster. Raises PlaceError.
     """
     installed, version = _installed_programs()
-    major = version.split(".")[0]
-    if os.geteuid() != 0:
-        home = directory / "postgres"
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return PostgresPlace(installed / "bin", home / "data", _socket_directory(home, None), major, None, None)
-    user = _server_user()
-    if not may_traverse(installed / "bin", user):
+    user = None if os.geteuid() != 0 else _server_user()
+    if user is not None and not may_traverse(installed / "bin", user):
         installed = _copy_programs(installed, version)
-    home = directory / "postgres"
-    if not may_traverse(directory, user):
-        name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
-        home = _DATA_OF_ROOT / "clusters" / name
-    home.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    home = directory / "postgres" if user is None else _home_for(user, directory)
     _make_private(home, user)
     return PostgresPlace(
-        installed / "bin", home / "data", _socket_directory(home, user), major, user.pw_uid, user.pw_gid
+        installed / "bin",
+        home,
+        home / "data",
+        _socket_directory(home, user),
+        version.split(".")[0],
+        None if user is None else user.pw_uid,
+        None if user is None else user.pw_gid,
     )
+
+
+def _home_for(user: pwd.struct_passwd, directory: Path) -> Path:
+    """Where `user` keeps the cluster of `directory`: in it, or elsewhere under a name that `directory` remembers."""
+    kept = directory / "cluster"
+    if not kept.exists():
+        if may_traverse(directory, user):
+            return directory / "postgres"
+        kept.write_text(secrets.token_hex(6))
+        kept.chmod(0o600)
+    _CLUSTERS_OF_ROOT.mkdir(mode=0o711, parents=True, exist_ok=True)
+    return _CLUSTERS_OF_ROOT / kept.read_text()
 
 
 def may_traverse(path: Path, user: pwd.struct_passwd) -> bool:

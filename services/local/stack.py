@@ -245,7 +245,8 @@ class Stack:
             self._tokens["userToken"],
             self._tokens["adminToken"],
             PERSONAS if self._options.n8n is None else (),
-            str(self._directory.path),
+            self._directory.path,
+            self._engines.database_directory,
             seconds,
         ):
             self._say(paragraph)

@@ -12,7 +12,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.local.broker import start_broker
+from services.local.data_directory import default_data_directory
 from services.local.postgres import DATABASE, EmbeddedPostgres, start_postgres
+from services.local.postgres_place import PostgresPlace, find_place
 from services.local.processes import PortBusyError
 from services.local.reaper import Reaper
 
@@ -97,8 +99,40 @@ def test_a_directory_that_only_its_owner_enters_works_and_stays_closed(session_d
         assert server.place.socket_directory.stat().st_mode & 0o777 == 0o700
     finally:
         server.stop()
-        shutil.rmtree(server.place.data_directory.parent)
-        shutil.rmtree(server.place.socket_directory, ignore_errors=True)
+        remove(server.place)
+
+
+def test_a_directory_that_was_deleted_begins_anew(session_directory: Path) -> None:
+    directory = session_directory / "deleted"
+    directory.mkdir(mode=0o700)
+    first = find_place(directory)
+    first.data_directory.mkdir()
+    try:
+        assert find_place(directory) == first
+        # Opened later, it does not lose what it has.
+        directory.chmod(0o711)
+        assert find_place(directory) == first
+        shutil.rmtree(directory)
+        directory.mkdir(mode=0o700)
+        again = find_place(directory)
+        assert not again.data_directory.exists()
+        remove(again)
+    finally:
+        remove(first)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's clusters lie elsewhere")
+def test_whoever_deletes_root_s_data_directory_deletes_no_other_cluster(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    place = find_place(tmp_path)
+    assert not place.home.is_relative_to(default_data_directory())
+    remove(place)
+
+
+def remove(place: PostgresPlace) -> None:
+    """Remove a cluster and its socket, wherever they are."""
+    for directory in (place.home, place.socket_directory):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def test_a_busy_port_is_named(broker: str, session_directory: Path, reaper: Reaper) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from services.local.greeting import greeting
 from services.local.restarts import GiveUp, StartAgain, after_death
 from services.local.stack_options import (
     Addresses,
@@ -79,3 +80,14 @@ def test_only_the_gateway_listens_for_users() -> None:
     assert gateway.environment == {"GATEWAY_HOST": "127.0.0.1", "GATEWAY_PORT": "3000"}
     assert tracker.environment == {"OPS_HOST": "127.0.0.1", "OPS_PORT": "9000"}
     assert tracker.command[-1] == "tracker"
+
+
+def test_the_banner_names_every_place_that_holds_data() -> None:
+    def last(database: str | None) -> str:
+        data = Path("/data")
+        *_, told = greeting("http://g", "k:1", "u", "a", (), data, None if database is None else Path(database), 1)
+        return told.strip()
+
+    assert last("/data/postgres").startswith("Data and logs are in /data: delete it to begin anew.")
+    assert "the database is in /clusters/1: delete both" in last("/clusters/1")
+    assert "delete" not in last(None)

@@ -21,6 +21,10 @@ class AlreadyRunningError(Exception):
     """Another `up` has the data directory; the message says which."""
 
 
+class UnusableDirectoryError(Exception):
+    """A path cannot be the data directory; the message says why."""
+
+
 class NoStackError(Exception):
     """No stack runs in a data directory; the message says how to start one."""
 
@@ -82,14 +86,19 @@ def default_data_directory() -> Path:
 
 
 def open_data_directory(path: Path) -> DataDirectory:
-    """Make `path` if it is missing, and lock it; AlreadyRunningError if another `up` runs on it.
+    """Make `path` if it is missing, and lock it.
 
-    The remains of a killed run are waited for. The logs of the run before are kept as `NAME.log.1`.
+    The remains of a killed run are waited for. The logs of the run before are kept as `NAME.log.1`. Raises
+    AlreadyRunningError if another `up` runs on it, UnusableDirectoryError if it cannot be made or written to.
     """
-    # Root's database runs as a user of its own, which must get through here.
-    path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-    path = path.resolve()
-    lock = os.open(path / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        # Root's database runs as a user of its own, which must get through here.
+        path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        path = path.resolve()
+        lock = os.open(path / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise UnusableDirectoryError(f"{path} cannot be the data directory ({why}): give another --data-dir.") from None
     _lock(lock, path)
     directory = DataDirectory(path, lock)
     directory.remove_stack()

@@ -19,6 +19,7 @@ import httpx
 
 from services.local.data_directory import (
     AlreadyRunningError,
+    UnusableDirectoryError,
     default_data_directory,
     open_data_directory,
 )
@@ -155,6 +156,9 @@ def main() -> int:
         reaper = start_reaper(keep_open=[directory.lock])
     except AlreadyRunningError:
         _say(f"Another n8n runs on {options.data_dir}: stop it, or give another --data-dir.")
+        return 1
+    except UnusableDirectoryError as error:
+        _say(str(error))
         return 1
     except StopRequested:
         return 0

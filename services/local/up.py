@@ -1,12 +1,18 @@
 """`chat-sessions up` as a command: it runs the stack until a signal, and turns failures into plain words."""
 
+import os
 import signal
 from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
 
-from services.local.data_directory import AlreadyRunningError, open_data_directory
+from services.local.data_directory import (
+    AlreadyRunningError,
+    DataDirectory,
+    UnusableDirectoryError,
+    open_data_directory,
+)
 from services.local.kafka_artifacts import KafkaMissingError
 from services.local.postgres import PostgresError
 from services.local.postgres_place import PlaceError
@@ -24,6 +30,7 @@ class StopRequested(Exception):
 
 _FAILURES = (
     AlreadyRunningError,
+    UnusableDirectoryError,
     KafkaMissingError,
     PortBusyError,
     ProcessEndedError,
@@ -44,8 +51,7 @@ def run_stack(options: StackOptions, console: Console) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_stop)
     try:
-        directory = open_data_directory(options.data_directory)
-        ensure_port_is_free(options.port, "the gateway (--port)")
+        directory = _directory_of(options)
         reaper = start_reaper(keep_open=[directory.lock], remove=[directory.stack_file])
     except _FAILURES as error:
         show(console, str(error))
@@ -67,6 +73,17 @@ def run_stack(options: StackOptions, console: Console) -> int:
         stack.stop()
         # Whatever a failed start or stop overlooked ends here.
         reaper.close()
+
+
+def _directory_of(options: StackOptions) -> DataDirectory:
+    """The data directory, once the port can be had too; a busy port leaves no new directory behind."""
+    purpose = "the gateway (--port)"
+    if not os.access(options.data_directory, os.F_OK):
+        ensure_port_is_free(options.port, purpose)
+    # Where a stack runs in it, that is said first: the port is busy for that reason.
+    directory = open_data_directory(options.data_directory)
+    ensure_port_is_free(options.port, purpose)
+    return directory
 
 
 def _raise_stop(_number: int, _frame: FrameType | None) -> NoReturn:

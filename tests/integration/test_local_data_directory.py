@@ -1,6 +1,7 @@
 """One `up` a data directory, and secrets that only their owner reads."""
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from services.local.data_directory import AlreadyRunningError, NoStackError, open_data_directory, read_stack
+from services.local.processes import free_port
+from tests.command_line import run_command
 
 HOLDER = """
 import sys
@@ -69,3 +72,28 @@ def test_the_logs_of_the_run_before_are_kept(tmp_path: Path) -> None:
     os.close(second.lock)
     assert not (second.logs / "tracker.log").exists()
     assert (second.logs / "tracker.log.1").read_text() == "old"
+
+
+@pytest.fixture
+def no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are not run in the main thread, which alone may handle signals."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_signals")
+@pytest.mark.parametrize("impossible", ["file", "file/below"])
+def test_a_path_that_cannot_be_one_is_named_in_one_line(tmp_path: Path, impossible: str) -> None:
+    (tmp_path / "file").touch()
+    refused = run_command("up", "--data-dir", str(tmp_path / impossible), "--port", str(free_port()), environment={})
+    assert (refused.returncode, refused.stdout.count("\n")) == (1, 1)
+    assert refused.stdout.startswith(f"{tmp_path / impossible} cannot be the data directory (")
+
+
+@pytest.mark.usefixtures("no_signals")
+def test_a_busy_port_leaves_no_directory_behind(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        refused = run_command("up", "--data-dir", str(tmp_path / "new"), "--port", port, environment={})
+    assert (refused.returncode, refused.stdout.count("\n")) == (1, 1)
+    assert f"Port {port}" in refused.stdout
+    assert not (tmp_path / "new").exists()

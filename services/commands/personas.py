@@ -14,7 +14,7 @@ import typer
 from services.commands.target import CommandError, DataDirectoryOption, answer_of, chosen_target
 from services.commands.wording import counted
 
-app = typer.Typer(no_args_is_help=True, help="Set, show and delete personas, through the gateway.")
+app = typer.Typer(no_args_is_help=True, help="Set, show, pause and delete personas, through the gateway.")
 
 SECRET_VARIABLE = "PERSONA_AUTH_SECRET"  # noqa: S105
 """Where `set` finds the secret of credentials: arguments can be read by everyone on the machine."""
@@ -112,6 +112,20 @@ def list_personas(
             typer.echo(line)
 
 
+@app.command("pause")
+def pause_persona(persona_id: PersonaId, data_dir: DataDirectoryOption = None) -> None:
+    """Let messages to a persona wait, in order; calls that run go on."""
+    _ask("POST", persona_id, data_dir, action="/pause")
+    typer.echo(f"{persona_id} is paused: its messages wait until `chat-sessions persona resume {persona_id}`.")
+
+
+@app.command("resume")
+def resume_persona(persona_id: PersonaId, data_dir: DataDirectoryOption = None) -> None:
+    """Let the messages of a paused persona through again."""
+    _ask("POST", persona_id, data_dir, action="/resume")
+    typer.echo(f"{persona_id} is not paused; its messages go through.")
+
+
 @app.command("delete")
 def delete_persona(persona_id: PersonaId, data_dir: DataDirectoryOption = None) -> None:
     """Delete a persona; its sessions stay."""
@@ -119,10 +133,11 @@ def delete_persona(persona_id: PersonaId, data_dir: DataDirectoryOption = None) 
 
 
 def persona_lines(personas: Sequence[Mapping[str, object]]) -> Iterator[str]:
-    """A line for each persona of the gateway's JSON: its id, its webhook, its limits."""
+    """A line for each persona of the gateway's JSON: its id, its webhook, whether it is paused, its limits."""
     width = max(len(str(persona["personaId"])) for persona in personas)
     for persona in personas:
-        limits = [
+        limits = ["paused"] if persona.get("paused") else []
+        limits += [
             f"{persona['timeoutSeconds']:g} s a call",
             counted(int(str(persona["maxAttempts"])), "attempt"),
             f"{persona['deadlineSeconds']:g} s in all",
@@ -170,9 +185,18 @@ def _all_personas(client: httpx.Client) -> Iterator[dict[str, object]]:
 
 
 def _call(method: str, persona_id: str, data_dir: Path | None, body: dict[str, object] | None = None) -> None:
-    with chosen_target(data_dir) as target, target.client("admin", admin=True) as client:
-        answer = answer_of(client.request(method, f"/api/personas/{quote(persona_id, safe='')}", json=body))
+    answer = _ask(method, persona_id, data_dir, body)
     typer.echo(_json(answer) if answer is not None else "Done.")
+
+
+def _ask(
+    method: str, persona_id: str, data_dir: Path | None, body: dict[str, object] | None = None, action: str = ""
+) -> object:
+    with chosen_target(data_dir) as target, target.client("admin", admin=True) as client:
+        response = client.request(method, f"/api/personas/{quote(persona_id, safe='')}{action}", json=body)
+        if response.status_code == 404 and b'"no-such-persona"' in response.content:
+            raise CommandError(f"There is no persona {persona_id!r}: `chat-sessions persona set` makes it.")
+        return answer_of(response)
 
 
 def _json(answer: object) -> str:

@@ -115,10 +115,19 @@ def test_personas_from_the_command_line(running_up: Up) -> None:
         done = run("persona", *arguments, "--data-dir", directory)
         assert done.returncode == 0, done.stderr
         assert url in done.stdout
+    for action, shown in (("pause", True), ("resume", False)):
+        done = run("persona", action, "from-cli", "--data-dir", directory)
+        assert done.returncode == 0, done.stderr
+        (line,) = [
+            line
+            for line in run("persona", "list", "--data-dir", directory).stdout.splitlines()
+            if line.startswith("from-cli ")
+        ]
+        assert ("  paused, " in line) == shown
     assert run("persona", "delete", "from-cli", "--data-dir", directory).returncode == 0
     gone = run("persona", "get", "from-cli", "--data-dir", directory)
     assert gone.returncode == 1
-    assert gone.stderr.startswith("Error: The gateway answered 404: ")
+    assert gone.stderr == "Error: There is no persona 'from-cli': `chat-sessions persona set` makes it.\n"
 
 
 def test_stack_json_names_every_process_and_is_private(running_up: Up) -> None:

@@ -56,12 +56,12 @@ def test_a_persona_is_a_line() -> None:
     lines = personas.persona_lines(
         [
             {**shown, "personaId": "a", "maxAttempts": 1, "hasAuth": False, "callbackSeconds": 600.0},
-            {**shown, "personaId": "long", "maxAttempts": 3, "hasAuth": True, "idempotent": True},
+            {**shown, "personaId": "long", "maxAttempts": 3, "hasAuth": True, "idempotent": True, "paused": True},
         ]
     )
     assert list(lines) == [
         "a     http://n8n/a  10 s a call, 1 attempt, 60 s in all, replies by callback within 600 s",
-        "long  http://n8n/a  10 s a call, 3 attempts, 60 s in all, idempotent, with credentials",
+        "long  http://n8n/a  paused, 10 s a call, 3 attempts, 60 s in all, idempotent, with credentials",
     ]
 
 

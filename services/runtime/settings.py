@@ -26,6 +26,9 @@ _DATABASE_URL = re.compile(
 )
 """What the driver can read: its own complaint about anything else may show a part of the password."""
 
+_BROKER = r"\s*(\[[0-9A-Fa-f:.]+\]|[^\s@/?#:,\[\]]+):\d{1,5}\s*"
+_BROKERS = re.compile(rf"{_BROKER}(,{_BROKER})*")
+
 
 class WrongSettings(Exception):
     """The environment's settings cannot be used; `problems` are whole sentences that do not show values."""
@@ -54,6 +57,13 @@ class KafkaSettings(KafkaSecuritySettings):
     kafka_replication_factor: int = Field(
         0, ge=0, le=10, description="Of the topics that `migrate` creates; 0 is three, or as many as there are brokers"
     )
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _addresses(cls, brokers: str) -> str:
+        if not _BROKERS.fullmatch(brokers):
+            raise ValueError("it must be host:port, or several separated by commas")
+        return brokers
 
 
 class PostgresSettings(BaseSettings):

@@ -79,12 +79,20 @@ def test_the_forms_of_a_database_url(url: str, monkeypatch: pytest.MonkeyPatch) 
     assert load(PostgresSettings).database_url.get_secret_value() == url
 
 
+@pytest.mark.parametrize("brokers", ["kafka.kafka.svc:9093", "one:9092, two:9092", "[::1]:9092", "10.0.0.1:9092"])
+def test_the_forms_of_brokers(brokers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", brokers)
+    assert load(KafkaSettings).kafka_bootstrap_servers == brokers
+
+
 @pytest.mark.parametrize(
     ("name", "value", "settings"),
     [
         ("KAFKA_SESSION_TIMEOUT_MS", "sometimes", KafkaSettings),
         ("KAFKA_SESSION_TIMEOUT_MS", "499", KafkaSettings),
         ("KAFKA_REBALANCE_TIMEOUT_MS", "600001", KafkaSettings),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka.example", KafkaSettings),
+        ("KAFKA_BOOTSTRAP_SERVERS", "one:9092,two:many", KafkaSettings),
         ("KAFKA_IDEMPOTENCE", "perhaps", KafkaSettings),
         ("LOG_LEVEL", "LOUD", OpsSettings),
         ("DATABASE_URL", "chat_sessions", PostgresSettings),

@@ -210,7 +210,10 @@ def send(
     if session["status"] == "COMPLETED":
         typer.echo(session["reply"])
     elif wait:
-        raise CommandError(session.get("errorMessage") or f"No reply within {wait} s; the session goes on.")
+        doctor_of_it = f"chat-sessions doctor {session['sessionId']}" + (f" --data-dir {data_dir}" if data_dir else "")
+        raise CommandError(
+            session.get("errorMessage") or f"No reply within {wait} s; the session goes on. See `{doctor_of_it}`."
+        )
 
 
 @app.command(rich_help_panel="Tools")

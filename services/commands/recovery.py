@@ -1,6 +1,6 @@
 """`chat-sessions recover`: puts what Kafka may have lost back into it."""
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from services.commands.target import CommandError
 from services.database.engine import build_engine
@@ -18,6 +18,10 @@ async def send_again(kafka: KafkaSettings, postgres: PostgresSettings) -> int:
         with postgres_faults():
             await producer.start()
             return await recover(engine, producer)
+    except KafkaConnectionError as error:
+        raise CommandError(
+            f"Kafka at {kafka.kafka_bootstrap_servers} cannot be reached: start it, or check KAFKA_BOOTSTRAP_SERVERS."
+        ) from error
     except (KafkaError, NotAcknowledged) as error:
         raise CommandError(f"Kafka does not take the messages ({error}): check KAFKA_BOOTSTRAP_SERVERS.") from error
     except PostgresAway as error:

@@ -111,7 +111,7 @@ def chosen_target(data_directory: Path | None) -> Iterator[Target]:
     except httpx.HTTPError as error:
         unreachable = (
             f"The gateway at {target.gateway_url} cannot be reached ({type(error).__name__}): "
-            "is it running, and where it should?"
+            "start it, or set CHAT_SESSIONS_URL to where it runs."
         )
         raise CommandError(_told(unreachable, target)) from error
 

@@ -59,6 +59,11 @@ class Engines:
         return None if self._postgres is None else self._postgres.place.home
 
     @property
+    def database_is_new(self) -> bool:
+        """Whether there can be no session of an earlier run: the database was made at this start."""
+        return self._postgres is not None and self._postgres.is_new
+
+    @property
     def broker_settings(self) -> Mapping[str, str]:
         """What the broker wants in the environment of its clients; nothing if it is not one of ours."""
         if self._kafka is not None:

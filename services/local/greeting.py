@@ -1,5 +1,6 @@
 """What `chat-sessions up` says once everything runs. Pure text."""
 
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,11 +22,13 @@ def greeting(
     """
     yield f"\nReady after {seconds:.1f} s: {gateway_url} (its API is described at {gateway_url}/docs)"
     yield f"Kafka: {kafka}"
-    yield f"\nUser token:\n{user_token}\n\nAdmin token:\n{admin_token}\n\nTry:"
+    yield f"\nUser token:\n{user_token}\n\nAdmin token:\n{admin_token}"
+    yield f"\nTry:\nchat-sessions send Hello --data-dir {shlex.quote(str(data_directory))}"
+    yield "or, with the user token in TOKEN:"
     yield (
         f"curl -X POST '{gateway_url}/api/conversations/hello/messages?wait=10' "
-        f"-H 'Authorization: Bearer {user_token}' "
-        """-H 'Content-Type: application/json' -d '{"personaId": "echo", "message": "Hello"}'"""
+        """-H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' """
+        """-d '{"personaId": "echo", "message": "Hello"}'"""
     )
     if names := ", ".join(stub_personas):
         yield f"\nPersonas of the stub n8n: {names}"
@@ -34,7 +37,7 @@ def greeting(
 
 def _what_lies_where(data: Path, database: Path | None) -> str:
     if database is None:
-        return f"Logs and secrets are in {data}."
+        return f"What is kept here is in {data}, the database elsewhere."
     if database.is_relative_to(data):
         return f"Data and logs are in {data}: delete it to begin anew."
     return f"Data and logs are in {data}, the database is in {database}: delete both to begin anew."

@@ -50,6 +50,8 @@ class EmbeddedPostgres:
 
     process: ChildProcess
     place: PostgresPlace
+    is_new: bool
+    """Whether its cluster was made at this start."""
 
     def url(self, database: str = DATABASE) -> str:
         """The address of `database`, for SQLAlchemy; without `+asyncpg` also for asyncpg and psql."""
@@ -75,7 +77,8 @@ def start_postgres(
     """
     place = find_place(directory)
     _end_left_over(place)
-    if not (place.data_directory / "PG_VERSION").exists():
+    is_new = not (place.data_directory / "PG_VERSION").exists()
+    if is_new:
         _initialise(place, log_path)
     _check_version(place)
     settings = {**_SERVER_SETTINGS, **(extra_settings or {})}
@@ -95,7 +98,7 @@ def start_postgres(
     _wait_until_ready(child, place)
     if DATABASE not in _run_sql(place, "SELECT datname FROM pg_database", "postgres").splitlines():
         _run_sql(place, f"CREATE DATABASE {DATABASE}", "postgres")
-    return EmbeddedPostgres(child, place)
+    return EmbeddedPostgres(child, place, is_new)
 
 
 def _environment() -> dict[str, str]:

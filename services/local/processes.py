@@ -71,7 +71,7 @@ class ChildProcess:
     def ensure_running(self) -> None:
         """Raise ProcessEndedError if it has ended."""
         if (code := self.exit_code()) is not None:
-            raise ProcessEndedError(f"{self.name} ended with exit code {code}. Its last lines:\n{self.last_lines()}")
+            raise ProcessEndedError(f"{self.name} {how_it_ended(code)}. Its last lines:\n{self.last_lines()}")
 
 
 def start_process(
@@ -114,7 +114,12 @@ def run_to_end(child: ChildProcess, timeout_seconds: float) -> None:
             f"{child.name} did not end within {timeout_seconds:.0f} s. Its last lines:\n{child.last_lines()}"
         ) from None
     if code != 0:
-        raise ProcessEndedError(f"{child.name} failed with exit code {code}. Its last lines:\n{child.last_lines()}")
+        raise ProcessEndedError(f"{child.name} {how_it_ended(code)}. Its last lines:\n{child.last_lines()}")
+
+
+def how_it_ended(code: int) -> str:
+    """What completes the sentence that begins with a process's name; `code` is its exit code, negative for a signal."""
+    return f"ended with exit code {code}" if code >= 0 else f"was killed ({signal.Signals(-code).name})"
 
 
 def last_lines(path: Path, count: int) -> str:

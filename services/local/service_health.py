@@ -54,6 +54,15 @@ def register_personas(
                 )
 
 
+def why_silent(url: str) -> str | None:
+    """The kind of failure where nobody answers at `url` within 2 s; None where somebody does, whatever they say."""
+    try:
+        httpx.get(url, timeout=2, trust_env=False)
+    except httpx.HTTPError as error:
+        return type(error).__name__
+    return None
+
+
 def wait_until_folded(trackers: Sequence[Program], seconds: float) -> None:
     """Return when the trackers say that they are not behind, at the latest after `seconds`.
 

@@ -22,7 +22,13 @@ from services.local.processes import (
     start_process,
 )
 from services.local.reaper import Reaper
-from services.local.service_health import NotReadyError, register_personas, wait_until_folded, what_is_not_ready
+from services.local.service_health import (
+    NotReadyError,
+    register_personas,
+    wait_until_folded,
+    what_is_not_ready,
+    why_silent,
+)
 from services.local.stack_options import (
     Addresses,
     StackOptions,
@@ -90,7 +96,7 @@ class Stack:
                 CALLBACK_SECONDS,
                 lambda user: self._token(user, admin=True),
             )
-        if self._engines.loses_records("broker"):
+        if self._engines.loses_records("broker") and not self._engines.database_is_new:
             self._recover()
         self._write_stack()
         self._greet(time.monotonic() - began)
@@ -112,7 +118,8 @@ class Stack:
         self._directory.remove_stack()
         if not self._engines.pids() and not self._supervisor.pids():
             return
-        self._say(f"Stopping: the gateway first; running webhook calls have up to {_DRAIN_SECONDS:.0f} s to end.")
+        if "gateway" in self._supervisor.pids():
+            self._say(f"Stopping: the gateway first; running webhook calls have up to {_DRAIN_SECONDS:.0f} s to end.")
         self._supervisor.stop(["gateway"], _DRAIN_SECONDS)
         trackers = [program for program in self._services if program.name.startswith("tracker")]
         others = [program.name for program in self._services if program not in trackers]
@@ -250,6 +257,11 @@ class Stack:
             seconds,
         ):
             self._say(paragraph)
+        if self._options.n8n is not None and (why := why_silent(self._addresses.n8n_url)):
+            self._say(
+                f"\nNobody answers at {self._addresses.n8n_url} ({why}): messages to the personas fail until n8n runs "
+                "there (`make n8n` starts one on this machine)."
+            )
 
     def _say(self, text: str) -> None:
         show(self._console, text)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.local.processes import ChildProcess, start_process
+from services.local.processes import ChildProcess, how_it_ended, start_process
 from services.local.reaper import Reaper
 from services.local.restarts import GiveUp, after_death
 
@@ -38,7 +38,7 @@ class Deaths:
         decision = after_death(times, now, code)
         if isinstance(decision, GiveUp):
             raise KeepsDyingError(f"{child.name} {decision.reason}. Its last lines:\n{child.last_lines(20)}")
-        self._say(f"{child.name} ended with exit code {code}; it starts again in {decision.delay_seconds:.2g} s.")
+        self._say(f"{child.name} {how_it_ended(code)}; it starts again in {decision.delay_seconds:.2g} s.")
         return decision.delay_seconds
 
 

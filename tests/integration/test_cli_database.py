@@ -38,3 +38,12 @@ def test_a_refusal_is_one_line(
         told = "run `chat-sessions migrate`"
     assert told in error[0]
     assert "secret" not in done.stderr
+
+
+def test_recovery_without_kafka_names_where_it_looked() -> None:
+    environment = {"PATH": os.defpath, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "KAFKA_IDEMPOTENCE": "false"}
+    done = run_command("recover", environment=environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(
+        "Error: Kafka at 127.0.0.1:1 cannot be reached: start it, or check KAFKA_BOOTSTRAP_SERVERS.\n"
+    )

@@ -58,9 +58,11 @@ def test_data_outlives_a_stop_and_a_kill(session_directory: Path, reaper: Reaper
     directory = session_directory / "kept"
     directory.mkdir(mode=0o711)
     first = start(directory, reaper)
+    assert first.is_new
     first.run_sql("CREATE TABLE kept AS SELECT 1 AS n", DATABASE)
     first.stop()
     second = start(directory, reaper)
+    assert not second.is_new
     assert second.run_sql("INSERT INTO kept VALUES (2) RETURNING n", DATABASE) == "2"
     second.process.popen.kill()
     second.process.popen.wait(10)

@@ -27,7 +27,7 @@ def test_a_killed_process_is_started_again_and_told_of(tmp_path: Path, reaper: R
         supervisor.look_after(time.monotonic())
         time.sleep(0.01)
     second = supervisor.pids()["worker"]
-    assert "exit code -9" in said[0]
+    assert "worker was killed (SIGKILL); it starts again" in said[0]
     assert str(second) in said[1]
     supervisor.stop(["worker"], 5)
     assert supervisor.pids() == {}

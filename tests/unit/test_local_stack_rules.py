@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from services.local.greeting import greeting
+from services.local.processes import how_it_ended
 from services.local.restarts import GiveUp, StartAgain, after_death
 from services.local.stack_options import (
     Addresses,
@@ -80,6 +81,19 @@ def test_only_the_gateway_listens_for_users() -> None:
     assert gateway.environment == {"GATEWAY_HOST": "127.0.0.1", "GATEWAY_PORT": "3000"}
     assert tracker.environment == {"OPS_HOST": "127.0.0.1", "OPS_PORT": "9000"}
     assert tracker.command[-1] == "tracker"
+
+
+def test_the_banner_has_each_token_once() -> None:
+    told = "\n".join(greeting("http://g", "k:1", "user's", "admin's", (), Path("/data"), None, 1))
+    assert (told.count("user's"), told.count("admin's")) == (1, 1)
+
+
+def test_a_process_that_was_killed_did_not_end_by_itself() -> None:
+    assert [how_it_ended(code) for code in (0, 3, -9)] == [
+        "ended with exit code 0",
+        "ended with exit code 3",
+        "was killed (SIGKILL)",
+    ]
 
 
 def test_the_banner_names_every_place_that_holds_data() -> None:

@@ -68,7 +68,9 @@ def test_a_message_gets_its_reply_and_the_commands_find_the_stack(running_up: Up
     )
     assert explained.stdout.startswith(told), explained.stdout + explained.stderr
     assert {"MessageSent", "WebhookFailed"} <= set(explained.stdout.partition("In Kafka:")[2].split())
-    hanging = say(running_up, "anyone?", persona="hang", wait=0)["sessionId"]
+    waiting = run("send", "?", "--persona", "hang", "--conversation", "h", "--wait", "1", "--data-dir", directory)
+    hanging = waiting.stdout.split()[1]
+    assert waiting.stderr.endswith(f"See `chat-sessions doctor {hanging} --data-dir {directory}`.\n")
     until(lambda: calls_of(running_up, hanging) == 1, 60, "the call runs")
     running = json.loads(run("doctor", str(hanging), "--json", "--data-dir", directory).stdout)
     assert (running["verdict"], running["status"], len(running["records"])) == ("running", "ACTIVE", 1)

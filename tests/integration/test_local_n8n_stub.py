@@ -9,6 +9,7 @@ import pytest
 
 from services.local.processes import free_port, start_process, wait_for_port
 from services.local.reaper import Reaper
+from services.local.service_health import why_silent
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,11 @@ def stub(tmp_path_factory: pytest.TempPathFactory, reaper: Reaper) -> Iterator[h
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
         yield client
     child.stop(5)
+
+
+def test_up_notices_where_nobody_answers(stub: httpx.Client) -> None:
+    assert why_silent(str(stub.base_url)) is None
+    assert why_silent("http://127.0.0.1:1") == "ConnectError"
 
 
 def body(session_id: str = "", conversation_id: str = "c") -> dict[str, str]:

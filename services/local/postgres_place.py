@@ -54,8 +54,12 @@ def find_place(directory: Path) -> PostgresPlace:
     user = None if os.geteuid() != 0 else _server_user()
     if user is not None and not may_traverse(installed / "bin", user):
         installed = _copy_programs(installed, version)
-    home = directory / "postgres" if user is None else _home_for(user, directory)
-    _make_private(home, user)
+    if user is None:
+        home = directory / "postgres"
+        home.mkdir(mode=0o700, exist_ok=True)
+    else:
+        home = _home_for(user, directory)
+        _make_private(home, user)
     return PostgresPlace(
         installed / "bin",
         home,

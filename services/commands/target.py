@@ -97,9 +97,10 @@ class Target:
 def chosen_target(data_directory: Path | None) -> Iterator[Target]:
     """The stack in `data_directory`, whose settings also become this process's environment, or the environment.
 
-    Where no directory is given and the environment names no system either, it is the stack that `up` runs by default;
-    if none runs there, stderr says so. Raises CommandError if no stack runs in a directory that was given. A failure
-    of what is done with the target is a CommandError that also tells which stack was passed over, if one was.
+    Where no directory is given and the environment names no system either, or only by its gateway's address, it is
+    the stack that `up` runs by default; if the environment names nothing and none runs there, stderr says so. Raises
+    CommandError if no stack runs in a directory that was given. A failure of what is done with the target is a
+    CommandError that also tells which stack was passed over, if one was.
     """
     # What goes wrong with Kafka is told by the commands, in their own words.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
@@ -127,6 +128,8 @@ def _default_target() -> Target:
     except ImportError:
         return _environment_target(None)  # Without the `local` extra no stack can run here.
     directory = default_data_directory()
+    if named == ["CHAT_SESSIONS_URL"] and _is_gateway_of(directory, os.environ["CHAT_SESSIONS_URL"]):
+        return _stack_in(directory, own_token=False)
     if named:
         return _environment_target(_why_passed_over(directory, named) if _runs_in(directory) else None)
     try:
@@ -155,15 +158,29 @@ def _runs_in(directory: Path) -> bool:
     return (directory / "stack.json").exists()
 
 
-def _stack_in(data_directory: Path) -> Target:
+def _is_gateway_of(directory: Path, url: str) -> bool:
+    from services.local.data_directory import NoStackError, read_stack  # noqa: PLC0415
+
+    try:
+        stack = httpx.URL(read_stack(directory).gateway_url)
+        given = httpx.URL(url)
+    except (NoStackError, httpx.InvalidURL):
+        return False
+    same_server = (given.scheme, given.port) == (stack.scheme, stack.port) and given.host in {stack.host, "localhost"}
+    return same_server and given.path == stack.path == "/"
+
+
+def _stack_in(data_directory: Path, *, own_token: bool = True) -> Target:
     from services.local.data_directory import NoStackError, read_stack  # noqa: PLC0415
 
     try:
         stack = read_stack(data_directory)
     except NoStackError as error:
         raise CommandError(str(error)) from None
-    # Tokens are the stack's own.
-    for name in ("CHAT_SESSIONS_TOKEN", "JWT_JWKS_URL", *(f"{name}{SUFFIX}" for name in _ITS_OWN)):
+    others = {"JWT_JWKS_URL", "CHAT_SESSIONS_TOKEN", *(f"{name}{SUFFIX}" for name in _ITS_OWN)}
+    if not own_token:  # One that was given beside the gateway's address is meant for it.
+        others -= {"CHAT_SESSIONS_TOKEN", f"CHAT_SESSIONS_TOKEN{SUFFIX}"}
+    for name in others:
         os.environ.pop(name, None)
     os.environ.update(stack.settings)
     return Target(os.environ, stack.gateway_url, stack.ops_urls, is_stack=True)

@@ -15,6 +15,9 @@ _BLOCK = re.compile(r"^```(sh|sql)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _END = {"sh": re.compile(r"(?<!\\)\n"), "sql": re.compile(r";\n")}
 _SECONDS = 60
 
+TOKEN = "CHAT_SESSIONS_TOKEN"
+"""The variable that commands and calls of the HTTP API take it from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -65,9 +68,9 @@ class Runbook:
             return [*await rows.fetch(statement)]
 
     async def sign_in(self) -> None:
-        """Set TOKEN, as the runbook's beginning does."""
-        exporting = self._filled_in("", "export TOKEN=", {})
-        self.settings = {**self.settings, "TOKEN": (await self._run(f"{exporting}; echo $TOKEN")).strip()}
+        """Set CHAT_SESSIONS_TOKEN, as the runbook's beginning does."""
+        exporting = self._filled_in("", f"export {TOKEN}=", {})
+        self.settings = {**self.settings, TOKEN: (await self._run(f"{exporting}; echo ${TOKEN}")).strip()}
 
     def _filled_in(self, alert: str, words: str, filled_in: Mapping[str, str]) -> str:
         (command,) = [one for one in COMMANDS if one.alert == alert and words in one.text]

@@ -22,7 +22,7 @@ from tests.metrics_list import declared
 from tests.monitoring import ALERTS, RULE_TESTS, alerts, dashboard_queries
 from tests.operations.faults import ASIDE, BUDGETS, INTERVAL_HOURS, ONE_BY_ONE, Fault, repeating
 from tests.operations.prometheus import running_prometheus, sped_up, until_ready
-from tests.operations.runbook import COMMANDS, Runbook
+from tests.operations.runbook import COMMANDS, TOKEN, Runbook
 from tests.operations.system import System
 
 pytestmark = pytest.mark.skipif(
@@ -39,7 +39,7 @@ SETTLES_SECONDS = 15
 PERSONAS = ("down", "flaky", "echo")
 """For whom the panels of one persona are asked for."""
 
-_SIGNED = '-H "Authorization: Bearer $TOKEN" '
+_SIGNED = f'-H "Authorization: Bearer ${TOKEN}" '
 
 
 def test_the_rules_are_well_formed_and_tested() -> None:

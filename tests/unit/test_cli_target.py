@@ -51,6 +51,30 @@ def test_the_default_stack_is_spoken_to_where_nothing_names_another(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:2", "http://localhost:2/"])
+def test_the_default_stack_is_spoken_to_at_its_own_address_as_the_token_says_that_was_given_with_it(
+    url: str, default_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stack(default_directory)
+    environment(monkeypatch, {"CHAT_SESSIONS_URL": url, "CHAT_SESSIONS_TOKEN": "theirs"})
+    with chosen_target(None) as target:
+        assert (target.is_stack, target.gateway_url) == (True, "http://127.0.0.1:2")
+        assert target.client("u", admin=True).headers["authorization"] == "Bearer theirs"
+        assert target.token("u", admin=False)
+    assert os.environ["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:1"
+
+
+@pytest.mark.parametrize("others", [{"CHAT_SESSIONS_URL": "http://127.0.0.1:3"}, {"DATABASE_URL": "postgresql://x"}])
+def test_another_address_or_database_is_not_that_of_the_default_stack(
+    others: Mapping[str, str], default_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stack(default_directory)
+    environment(monkeypatch, {"CHAT_SESSIONS_URL": "http://127.0.0.1:2", **others})
+    with chosen_target(None) as target:
+        assert not target.is_stack
+        assert "is not used" in str(target.passed_over)
+
+
 @pytest.mark.parametrize(
     ("variables", "told"),
     [

@@ -8,7 +8,7 @@ import pytest
 from services.commands.checkup.findings import Level
 from services.commands.checkup.letters import letters
 from services.commands.letters.selection import Choice, Disposition, Letter, State, read_since, with_dispositions
-from services.commands.letters.told import letter_details
+from services.commands.letters.told import letter_details, letter_lines
 from services.runtime.dead_letter_tools import StoredDeadLetter
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -64,6 +64,14 @@ def test_a_letter_is_open_until_somebody_decides() -> None:
     told = "1 letter undecided: 1 malformed for session-tracker; the newest 3 min ago."
     assert letters([Letter(STORED)], NOW + timedelta(minutes=3)).told == told
     assert letters([], NOW).level is Level.WELL
+
+
+def test_a_line_of_the_list_has_only_the_beginning_of_a_long_reason() -> None:
+    error = "; ".join(f"field{n}: Field required" for n in range(5))
+    letter = Letter(replace(STORED, error=error))
+    (told,) = letter_lines([letter], [letter])
+    assert told.endswith("malformed: field0: Field required; field1: Field required; field2: Field required; field3:…")
+    assert f"Reason        malformed: {error}" in [*letter_details(letter, body=False)]
 
 
 def test_details_show_what_a_user_wrote_only_when_asked() -> None:

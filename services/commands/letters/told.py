@@ -7,6 +7,7 @@ from services.commands.letters.selection import Letter, State
 from services.commands.wording import counted, listed, shown
 
 _LONGEST = 200
+_LONGEST_IN_LIST = 80
 
 
 def letter_lines(letters: Sequence[Letter], every: Sequence[Letter]) -> Iterator[str]:
@@ -82,8 +83,13 @@ def _letter_line(letter: Letter) -> str:
     session = "no session" if stored.subject is None else f"session {shown(stored.subject, 64)}"
     return (
         f"{stored.letter_id}  {stored.written_at:%Y-%m-%d %H:%M:%S}  {key}  {session}  from {stored.topic} partition "
-        f"{stored.partition} offset {stored.offset}  {stored.reason}: {stored.error}"
+        f"{stored.partition} offset {stored.offset}  {stored.reason}: {_short(stored.error)}"
     )
+
+
+def _short(error: str) -> str:
+    """What is wrong first, as far as there is room in a list; `show` tells all."""
+    return error if len(error) <= _LONGEST_IN_LIST else f"{error[:_LONGEST_IN_LIST].rstrip('; ')}…"
 
 
 def _decision(letter: Letter) -> str:

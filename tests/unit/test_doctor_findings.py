@@ -1,6 +1,7 @@
 """What `chat-sessions doctor` makes of what it reads: plain calls, figures in, finding out."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -98,20 +99,21 @@ def test_retention(kept: dict[str, int], level: Level) -> None:
 @pytest.mark.parametrize(
     ("finding", "level"),
     [
-        (postgres.fold(24, 2.0), Level.WELL),
-        (postgres.fold(24, 31.0), Level.WRONG),
-        (postgres.fold(23, 2.0), Level.WRONG),
-        (postgres.fold(0, None), Level.WRONG),
+        (postgres.fold(24, 2.0, 1.0), Level.WELL),
+        (postgres.fold(24, 31.0, 1.0), Level.WRONG),
+        (postgres.fold(23, 40.0, 31.0), Level.WRONG),
+        (postgres.fold(2, 40.0, 1.0), Level.NOTICE),
+        (postgres.fold(0, None, None), Level.WRONG),
         (postgres.drift(0, 20.0, 9_999.0), Level.WELL),
         (postgres.drift(0, None, 10.0), Level.WELL),
         (postgres.drift(0, None, None), Level.WELL),
         (postgres.drift(0, None, 400.0), Level.WRONG),
         (postgres.drift(0, 400.0, 9_999.0), Level.WRONG),
         (postgres.drift(2, 20.0, 9_999.0), Level.WRONG),
-        (postgres.sweeps(None, timedelta(hours=6)), Level.NOTICE),
-        (postgres.sweeps(6 * 3600.0, timedelta(hours=6)), Level.WELL),
-        (postgres.sweeps(7 * 3600.0, timedelta(hours=6)), Level.WRONG),
-        (postgres.sweeps(100.0, timedelta(seconds=60)), Level.WRONG),
+        (postgres.sweeps(None, NOW, timedelta(hours=6)), Level.NOTICE),
+        (postgres.sweeps(NOW - timedelta(hours=6), NOW, timedelta(hours=6)), Level.WELL),
+        (postgres.sweeps(NOW - timedelta(hours=7), NOW, timedelta(hours=6)), Level.WRONG),
+        (postgres.sweeps(NOW - timedelta(seconds=100), NOW, timedelta(seconds=60)), Level.WRONG),
         (postgres.room(["a_2026_11", "a_2026_12"], {"a_2026_11", "a_2026_12"}, this_month=["a_2026_11"]), Level.WELL),
         (postgres.room(["a_2026_11", "a_2026_12"], {"a_2026_11"}, this_month=["a_2026_11"]), Level.NOTICE),
         (postgres.room(["a_2026_11", "a_2026_12"], {"a_2026_12"}, this_month=["a_2026_11"]), Level.WRONG),
@@ -119,6 +121,11 @@ def test_retention(kept: dict[str, int], level: Level) -> None:
 )
 def test_what_the_tracker_keeps(finding: Finding, level: Level) -> None:
     assert finding.level is level, finding
+
+
+def test_a_sweep_is_told_by_the_time_that_it_was_asked_for() -> None:
+    told = postgres.sweeps(NOW - timedelta(hours=2), NOW, timedelta(hours=6)).told
+    assert told == "the scheduled sweep of 2026-11-23 10:00 UTC is done."
 
 
 def test_a_clock_is_off_only_by_what_reading_it_does_not_explain() -> None:
@@ -141,14 +148,14 @@ def test_a_persona_is_told_by_its_last_answers() -> None:
         ("personas", Level.WELL),
     ]
     assert found[1].told == "its last answer, 3 min ago, was a failure (timeout); its last success: 6 min ago."
-    assert found[2].told == "2 personas without a failure since the last reply, 1 with one within a day."
+    assert found[2].told == "2 personas are well; 1 of them replied within a day."
     assert personas.personas([], NOW)[0].level is Level.NOTICE
 
 
 def test_a_process_tells_its_own_reasons_and_breakers() -> None:
-    problems = {"status": "not-ready", "problems": {"kafka": "It is away."}}
+    problems = {"status": "not-ready", "problems": {"kafka": "It is away.", "sweeps": "None yet."}}
     told = processes.health("processes.x", "http://x", httpx.Response(503, json=problems))
-    assert (told.level, told.told) == (Level.WRONG, "http://x is not ready: kafka: It is away.")
+    assert (told.level, told.told) == (Level.WRONG, "http://x is not ready: kafka: It is away; sweeps: None yet.")
     assert "no answer of this system" in processes.health("processes.x", "http://x", httpx.Response(404)).told
     metrics = 'chat_webhook_breaker_state{persona="a"} 2.0\nchat_webhook_breaker_state{persona="b"} 0.0\n'
     header = "# HELP chat_webhook_breaker_state x\n# TYPE chat_webhook_breaker_state gauge\n"
@@ -179,17 +186,31 @@ def test_the_personas_that_fail_and_are_slow_are_named() -> None:
     told = "a 14 (connect, timeout), 'b b' 1 (of unknown kind), 1 timed out."
     assert found.told == f"of 100 sessions within an hour 16 (16%) ended badly: {told}"
     assert found.level is Level.WRONG
-    assert found.next_step == "check that n8n runs and that the URL is right."
+    assert found.next_step == "a: check that n8n runs and that the URL is right."
     assert objectives.success(Outcomes("global", completed=90, failed=10), failing, 0).level is Level.NOTICE
     assert objectives.success(Outcomes("global", completed=99, failed=1), failing, 0).level is Level.WELL
     assert objectives.success(Outcomes("global", failed=10), failing, 0).level is Level.WELL, "too few to tell"
     assert "nothing came back" in str(objectives.success(Outcomes("global", completed=9), [], 9).next_step)
+    failing = [
+        Outcomes("persona:ecco", failed=3, kinds=["unknown-persona"]),
+        Outcomes("persona:b", failed=2, kinds=["workflow-error"]),
+        Outcomes("persona:c", failed=2, kinds=["workflow-error"]),
+    ]
+    found = objectives.success(Outcomes("global", completed=84, failed=7), failing, 0)
+    assert found.next_step == "ecco: make it with `chat-sessions persona set`; b and c: open its execution in n8n."
+    assert objectives.success(Outcomes("global", completed=1), [], 0).told == (
+        "of 1 session within an hour none ended badly."
+    )
+    assert objectives.success(Outcomes("global"), [], 0).told == "no session ended within an hour."
+    assert objectives.response(Outcomes("global"), [], None).told == "there was no reply within an hour."
     slow = [Outcomes("persona:a", slow=6)]
     found = objectives.response(Outcomes("global", completed=100, slow=6), slow, 0.97)
     told = "of 100 replies within an hour 6 took longer than 10 s: a 6; 97% of the first one's time was its webhook's."
     assert (found.level, found.told) == (Level.NOTICE, told)
     held = objectives.response(Outcomes("global", completed=100, slow=80), slow, 0.2)
     assert (held.level, str(held.next_step)[:19]) == (Level.WRONG, "messages wait befor")
+    paused = objectives.response(Outcomes("global", completed=100, slow=80), [replace(slow[0], was_paused=True)], 0.2)
+    assert str(paused.next_step).startswith("a was paused within the hour, and waiting for the end of that counts; ")
     assert objectives.response(Outcomes("global", completed=100, slow=5), slow, None).level is Level.WELL
     alerting = ALERTS.read_text()
     for limit in (

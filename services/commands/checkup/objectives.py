@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.commands.checkup.findings import Finding, notice, well, wrong
 from services.commands.diagnosis.causes import CAUSES
-from services.commands.wording import duration, shown
+from services.commands.wording import counted, duration, listed, shown
 from services.contracts.session import FailureKind, SessionStatus
 from services.database import tables as t
 from services.database.partitions import id_at
@@ -44,6 +44,8 @@ class Outcomes:
     slow: int = 0
     kinds: Sequence[str] = ()
     """The kinds of failure among them, the most frequent first, where they were looked for."""
+    was_paused: bool = False
+    """Whether a pause of the persona ended within the hour: its messages waited on purpose."""
 
     @property
     def persona(self) -> str:
@@ -65,6 +67,8 @@ async def check_objectives(connection: AsyncConnection) -> list[Finding]:
     failing = [replace(one, kinds=[kind for scope, kind in kinds if scope == one.scope]) for one in failing]
     slow = sorted((one for one in personas if one.slow), key=lambda one: -one.slow)[:_MOST_NAMED]
     share = await connection.scalar(_webhooks_share(since, slow[0])) if slow else None
+    resumed = {*await connection.scalars(_resumed(since, slow))} if slow else set()
+    slow = [replace(one, was_paused=one.scope.removeprefix(PERSONA_PREFIX) in resumed) for one in slow]
     timed_out = int(await connection.scalar(_timed_out(since)) or 0)
     return [success(everyone, failing, timed_out), response(everyone, slow, None if share is None else float(share))]
 
@@ -78,15 +82,26 @@ def success(everyone: Outcomes, failing: Sequence[Outcomes], timed_out: int) -> 
     ended = everyone.completed + bad
     figures = {"ended": ended, "failed": everyone.failed, "timedOut": timed_out}
     if ended <= ENOUGH or bad <= MAY_FAIL * ended:
-        return well(check, f"of {ended} sessions within an hour {bad} ended badly.", **figures)
+        told = f"of {counted(ended, 'session')} within an hour {bad or 'none'} ended badly."
+        return well(check, told if ended else "no session ended within an hour.", **figures)
     parts = [f"{one.persona} {one.failed} ({', '.join(one.kinds) or 'of unknown kind'})" for one in failing]
     parts += [f"{timed_out} timed out"] if timed_out else []
     told = f"of {ended} sessions within an hour {bad} ({bad / ended:.0%}) ended badly: {', '.join(parts)}."
-    if failing and failing[0].kinds and timed_out <= everyone.failed:
-        step = f"{CAUSES[FailureKind(failing[0].kinds[0])][1]}."
-    else:
-        step = "see the groups, and the executions in n8n: for a long time nothing came back."
-    return (wrong if bad > FAST * MAY_FAIL * ended else notice)(check, told, step, **figures)
+    return (wrong if bad > FAST * MAY_FAIL * ended else notice)(
+        check, told, _mend(everyone, failing, timed_out), **figures
+    )
+
+
+def _mend(everyone: Outcomes, failing: Sequence[Outcomes], timed_out: int) -> str:
+    """Return what to do about each persona's most frequent failure."""
+    of_step = dict[str, list[str]]()
+    for one in failing:
+        for kind in one.kinds[:1]:
+            of_step.setdefault(CAUSES[FailureKind(kind)][1], []).append(one.persona)
+    steps = [f"{listed(names)}: {step}" for step, names in of_step.items()]
+    if not steps or timed_out > everyone.failed:
+        steps.append("see the groups, and the executions in n8n: for a long time nothing came back")
+    return f"{'; '.join(steps)}."
 
 
 def response(everyone: Outcomes, slow: Sequence[Outcomes], webhooks_share: float | None) -> Finding:
@@ -96,15 +111,21 @@ def response(everyone: Outcomes, slow: Sequence[Outcomes], webhooks_share: float
     """
     check, limit = "sessions.response", duration(SLOW_MS / 1000)
     figures = {"replies": everyone.completed, "slow": everyone.slow, "webhooksShare": webhooks_share}
-    told = f"of {everyone.completed} replies within an hour {everyone.slow} took longer than {limit}"
+    replies = "1 reply" if everyone.completed == 1 else f"{everyone.completed} replies"
+    told = f"of {replies} within an hour {everyone.slow or 'none'} took longer than {limit}"
     if everyone.completed <= ENOUGH or everyone.slow <= MAY_BE_SLOW * everyone.completed:
-        return well(check, f"{told}.", **figures)
+        return well(check, f"{told}." if everyone.completed else "there was no reply within an hour.", **figures)
     told += f": {', '.join(f'{one.persona} {one.slow}' for one in slow)}"
     step = "see in n8n which node of its executions takes so long."
     if webhooks_share is not None:
         told += f"; {webhooks_share:.0%} of the first one's time was its webhook's"
         if webhooks_share < 0.5:
             step = "messages wait before their calls: see the group webhook-dispatcher, and start another dispatcher."
+    if paused := [one.persona for one in slow if one.was_paused]:
+        were = "was" if len(paused) == 1 else "were"
+        step = (
+            f"{listed(paused)} {were} paused within the hour, and waiting for the end of that counts; otherwise: {step}"
+        )
     is_fast = everyone.slow > FAST * MAY_BE_SLOW * everyone.completed
     return (wrong if is_fast else notice)(check, f"{told}.", step, **figures)
 
@@ -161,6 +182,12 @@ def _webhooks_share(since: datetime, of: Outcomes) -> Select[Any]:
     ended = (event.session_id == newest.c.session_id) & (event.type == "WebhookSucceeded")
     took = event.body["durationMs"].as_integer()
     return select(func.sum(took) / func.sum(newest.c.response_ms)).select_from(newest.join(t.session_events, ended))
+
+
+def _resumed(since: datetime, of: Sequence[Outcomes]) -> Select[Any]:
+    """Return the query of those of these personas whose pause ended."""
+    log, ids = t.audit_log.c, [one.scope.removeprefix(PERSONA_PREFIX) for one in of]
+    return select(log.target).where(log.action == "persona.resume", log.at >= since, log.target.in_(ids))
 
 
 def _timed_out(since: datetime) -> Select[Any]:

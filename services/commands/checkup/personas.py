@@ -55,7 +55,8 @@ def personas(states: Sequence[PersonaState], now: datetime) -> list[Finding]:
     answered = sum(state.completed_at is not None for state in states if state not in odd)
     findings = [_of(state, now) for state in odd]
     if rest:
-        told = f"{counted(rest, 'persona')} without a failure since the last reply, {answered} with one within a day."
+        are = "is" if rest == 1 else "are"
+        told = f"{counted(rest, 'persona')} {are} well; {answered or 'none'} of them replied within a day."
         findings.append(well(_CHECK, told, personas=rest, answered=answered))
     return findings
 

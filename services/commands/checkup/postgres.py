@@ -168,16 +168,20 @@ async def _indexes(connection: AsyncConnection) -> Finding:
 
 async def _fold(connection: AsyncConnection) -> Finding:
     progress = t.fold_progress.c
-    rows = (await connection.execute(select(func.count(), func.min(progress.folded_up_to)))).one()
-    return fold(rows[0], _age(rows[1]))
+    times = select(func.count(), func.min(progress.folded_up_to), func.max(progress.folded_up_to))
+    partitions, oldest, newest = (await connection.execute(times)).one()
+    return fold(partitions, _age(oldest), _age(newest))
 
 
-def fold(partitions: int, age_seconds: float | None) -> Finding:
-    """Return how far the fold is: of how many partitions it is known, and how old the oldest of them is."""
+def fold(partitions: int, age_seconds: float | None, newest_seconds: float | None) -> Finding:
+    """Return how far the fold is: of how many partitions it is known, and how old the oldest and newest of them are."""
     check, every = "postgres.fold", sum(topic.partitions for topic in GROUP_TOPICS[TRACKER_GROUP])
     step = "see the tracker's health and log, and the group session-tracker."
     if age_seconds is None or partitions < every:
         told = f"of {every - partitions} of {every} partitions nothing was ever folded."
+        if newest_seconds is not None and newest_seconds <= FOLD_SECONDS:
+            step = "wait a minute: a tracker is at work. If it is still so then, see its health and log."
+            return notice(check, told, step, partitions=partitions)
         return wrong(check, told, "start a tracker, or see why it does not fold.", partitions=partitions)
     figures = {"partitions": partitions, "ageSeconds": age_seconds}
     if age_seconds > FOLD_SECONDS:
@@ -216,20 +220,20 @@ def drift(
 async def _sweeps(connection: AsyncConnection) -> Finding:
     sweep = t.sweeps.c
     done = select(func.max(sweep.as_of)).where(sweep.requested_by == SCHEDULE, sweep.finished_at.is_not(None))
-    return sweeps(_age(await connection.scalar(done)), _sweep_interval())
+    return sweeps(await connection.scalar(done), datetime.now(UTC), _sweep_interval())
 
 
-def sweeps(last_seconds_ago: float | None, interval: timedelta) -> Finding:
+def sweeps(last: datetime | None, now: datetime, interval: timedelta) -> Finding:
     """Return whether the last scheduled sweep was as long ago as one interval lets it be, and some minutes."""
-    check, figures = "postgres.sweeps", {"lastSecondsAgo": last_seconds_ago}
-    every = duration(interval.total_seconds())
+    check, every = "postgres.sweeps", duration(interval.total_seconds())
     step = "see the sweeper's health and log, then the group session-sweeps and the fold, which a sweep waits for."
-    if last_seconds_ago is None:
-        return notice(check, f"no scheduled sweep has run yet; one is due every {every}.", step, **figures)
+    if last is None:
+        return notice(check, f"no scheduled sweep has run yet; one is due every {every}.", step, lastSecondsAgo=None)
+    last_seconds_ago = (now - last).total_seconds()
     if last_seconds_ago > interval.total_seconds() + min(_SWEEP_SECONDS, interval.total_seconds() / 2):
         told = f"the last scheduled sweep was of {duration(last_seconds_ago)} ago, and one is due every {every}."
-        return wrong(check, told, step, **figures)
-    return well(check, f"the last scheduled one was of {duration(last_seconds_ago)} ago.", **figures)
+        return wrong(check, told, step, lastSecondsAgo=last_seconds_ago)
+    return well(check, f"the scheduled sweep of {last:%Y-%m-%d %H:%M} UTC is done.", lastSecondsAgo=last_seconds_ago)
 
 
 def _sweep_interval() -> timedelta:

@@ -46,7 +46,8 @@ def health(check: str, url: str, ready: httpx.Response) -> Finding:
     if ready.status_code == 200:
         return well(check, f"{url} is ready.")
     try:
-        reasons = "; ".join(f"{part}: {why}" for part, why in ready.json()["problems"].items())
+        problems = ready.json()["problems"].items()
+        reasons = "; ".join(f"{part}: {why.rstrip('.')}" for part, why in problems) + "."
     except (ValueError, KeyError, TypeError, AttributeError):
         reasons = f"it answers {ready.status_code}, which is no answer of this system."
     return wrong(check, f"{url} is not ready: {reasons}", "see to what it names; it recovers by itself then.")

@@ -14,6 +14,14 @@ from services.api_gateway.problems import Problem
 from services.api_gateway.scopes import Scope
 from services.runtime.egress import Network
 
+_ON_OTHERS = {
+    "session.list": "list other users' sessions",
+    "session.live": "watch other users' sessions",
+    "session.export": "export other users' sessions",
+    "stats.read": "read the statistics of other users' sessions",
+}
+"""What users may do too, with their own sessions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:
@@ -56,7 +64,8 @@ class Gate:
         """Raise Problem 403, and put it into the audit log, unless the caller is an admin."""
         if not caller.is_admin:
             await self.audit.record_refusal(caller, action, target, "admin-only")
-            raise Problem(403, "admin-only", f"Only a token with the role ADMIN may do this: {action}.")
+            what = _ON_OTHERS.get(action, f"do this: {action}")
+            raise Problem(403, "admin-only", f"Only a token with the role ADMIN may {what}.")
 
     def require_sessions(self) -> None:
         """Raise Problem 503 while session endpoints are turned off."""

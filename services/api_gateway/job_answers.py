@@ -32,7 +32,9 @@ class JobItem(Shape):
     """What became of one session."""
 
     session_id: UUID
-    outcome: Literal["due", "done", "skipped"] = Field(description="due: it is being done")
+    outcome: Literal["due", "done", "skipped"] = Field(
+        description="due: it is being done; of a dry run, done: it would have been"
+    )
     code: str | None = Field(description="Why it was skipped")
     new_session_id: UUID | None = Field(description="Of a retry")
     status: SessionStatus | None = Field(description="As it is now: of the new session for a retry, else of this one")

@@ -80,9 +80,10 @@ def no_such_persona(persona_id: str) -> Problem:
     return Problem(404, "no-such-persona", f"There is no persona {persona_id!r}; PUT makes one.")
 
 
-def no_such_template(template_id: str) -> Problem:
-    """The problem of a template, or of a version of one, that is not there."""
-    return Problem(404, "no-such-template", f"There is no template {template_id!r}, or not in this version.")
+def no_such_template(template_id: str, version: int | str | None = None) -> Problem:
+    """The problem of a template that is not there, or not in the version that was asked for."""
+    which = "" if version is None else f" with a version {version}"
+    return Problem(404, "no-such-template", f"There is no template {template_id!r}{which}.")
 
 
 def not_acknowledged(error: NotAcknowledged, session_id: UUID, what_now: str) -> Problem:
@@ -151,7 +152,7 @@ async def _http(request: Request, error: Exception) -> Response:
         problem = Problem(404, "no-such-route", "Nothing is at this address; /docs lists every call.")
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{request.method} is not among the methods of this address: {allowed}."
+        detail = f"This address takes {allowed.replace(', ', ' or ')}, not {request.method}."
         problem = Problem(405, "method-not-allowed", detail, headers=error.headers)
     else:
         problem = Problem(error.status_code, "http-error", f"{error.detail}.", headers=error.headers)

@@ -109,6 +109,7 @@ async def test_every_error_is_a_problem(gateway: Gateway) -> None:
     ]:
         answer = await gateway.http.patch(path, headers=ROOT)
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.json()["detail"] == f"This address takes {allowed.replace(', ', ' or ')}, not PATCH."
     assert (await gateway.get("/api/chat-sessions/cleanup", ROOT)).status_code == 405
     assert (await gateway.http.head("/api/chat-sessions", headers=ADA)).status_code == 200
 

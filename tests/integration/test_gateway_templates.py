@@ -217,6 +217,8 @@ async def test_what_is_not_there_is_404(gateway: Gateway) -> None:
     ):
         answer = await gateway.get(f"/api/templates/{path}", ROOT)
         assert (answer.status_code, answer.json()["code"]) == (404, "no-such-template"), path
+    unknown = await gateway.get("/api/templates/vip/versions/2", ROOT)
+    assert unknown.json()["detail"] == "There is no template 'vip' with a version 2."
     assert (await gateway.get("/api/templates/vip/versions", ROOT, cursor=0)).status_code == 400
 
 

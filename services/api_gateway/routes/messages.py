@@ -64,7 +64,7 @@ class MessageRoutes:
             as_of = None if keyed is None else await asked_at(connection, keyed, datetime.now(UTC))
             template = await usable_template(connection, body.template_id, body.template_version, as_of)
         if template is None:
-            raise no_such_template(body.template_id)
+            raise no_such_template(body.template_id, body.template_version)
         if body.persona_id not in {None, template.persona_id}:
             detail = (
                 f"This template is for the persona {template.persona_id!r}: leave out the personaId, or the template."

@@ -120,7 +120,7 @@ class TemplateRoutes:
         async with self.database.statements() as connection:
             row = None if version is None else await read_version(connection, template_id, version)
         if row is None:
-            raise no_such_template(template_id)
+            raise no_such_template(template_id, "of this name" if version is None else version)
         return answer(shown(row))
 
 

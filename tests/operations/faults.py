@@ -88,10 +88,10 @@ async def unreachable_webhook(system: System) -> AsyncIterator[None]:
         session = json.loads(await shell("status=FAILED"))["items"][0]["sessionId"]
         assert "check that n8n runs" in await shell("doctor", SESSION=session)
     shell = partial(system.runbook.shell, "BreakerOpen")
-    await shell("/pause", PERSONA="down")
+    await shell("persona pause", PERSONA="down")
     assert nowhere in await shell("persona get", PERSONA="down")
     await shell("persona set", PERSONA="down", URL=system.webhook.url("down"))
-    await shell("/resume", PERSONA="down")
+    await shell("persona resume", PERSONA="down")
     while True:
         with contextlib.suppress(CommandFailed):  # dispatchers do not know of it yet
             assert "You said" in await shell("chat-sessions send", PERSONA="down")

@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from services.database.migrate import migrate
 from services.local.broker import start_broker
 from services.local.postgres import EmbeddedPostgres, start_postgres
@@ -29,16 +31,22 @@ def lent_directory(kept: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def running(directory: Path) -> Iterator[tuple[EmbeddedPostgres, str, Reaper]]:
-    """Lend a PostgreSQL that keeps what it commits, and a broker's address."""
+    """Lend a PostgreSQL that keeps what it commits and has the memory of a server's, and a broker's address."""
     directory.chmod(0o711)  # PostgreSQL's own user has to come in
     with ExitStack() as stack:
         reaper = start_reaper()
         stack.callback(reaper.close)
-        postgres = start_postgres(directory, directory / "postgres.log", reaper, {"max_wal_size": "16GB"})
+        postgres = start_postgres(directory, directory / "postgres.log", reaper, server_settings())
         stack.callback(postgres.stop)
         broker = start_broker(free_port(), directory / "broker.log", reaper)
         stack.callback(broker.process.stop, 0)
         yield postgres, broker.bootstrap, reaper
+
+
+def server_settings() -> dict[str, str]:
+    """What PostgreSQL's documentation begins with on a machine of its own: a quarter of its memory for pages."""
+    megabytes = psutil.virtual_memory().total // 4 // 2**20
+    return {"max_wal_size": "16GB", "shared_buffers": f"{megabytes}MB", "effective_cache_size": f"{2 * megabytes}MB"}
 
 
 async def seeded(postgres: EmbeddedPostgres, name: str, sessions: int, *, rollups: bool = True) -> str:

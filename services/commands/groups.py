@@ -1,15 +1,18 @@
 """How far consumer groups are, as Kafka tells it to someone who is not of them."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from services.contracts.topics import GROUP_TOPICS
 
 _ROUND_MS = 1_000
 _ROUNDS = 3
+_COORDINATOR_TRIES, _COORDINATOR_PAUSE_SECONDS = 30, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ async def read_group(admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer, group
         TopicPartition(topic.name, number) for topic in GROUP_TOPICS[group_id] for number in range(topic.partitions)
     ]
     # The coordinator is looked for once; asked for itself, each of the two calls would look anew.
-    coordinator = await admin.find_coordinator(group_id)
+    coordinator = await _coordinator(admin, group_id)
     (described,) = await admin.describe_consumer_groups([group_id], coordinator)
     _, _, state, _, _, members, *_ = described.groups[0]  # type: ignore[attr-defined]
     offsets = await admin.list_consumer_group_offsets(group_id, coordinator, partitions)
@@ -61,6 +64,15 @@ async def read_group(admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer, group
     committed = {place: told.offset for place, told in offsets.items() if told.offset >= 0}
     places = {place: Place(beginnings[place], committed.get(place), ends[place]) for place in partitions}
     return Group(group_id, state, len(members), places)
+
+
+async def _coordinator(admin: AIOKafkaAdminClient, group_id: str) -> int:
+    for _ in range(_COORDINATOR_TRIES):
+        try:
+            return await admin.find_coordinator(group_id)
+        except GroupCoordinatorNotAvailableError:  # A new Kafka makes its topic of groups when first asked for one.
+            await asyncio.sleep(_COORDINATOR_PAUSE_SECONDS)
+    return await admin.find_coordinator(group_id)
 
 
 async def oldest_waiting_ms(reader: AIOKafkaConsumer, group: Group) -> int | None:

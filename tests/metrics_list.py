@@ -16,10 +16,10 @@ from services.contracts import FailureKind
 from services.contracts.events import AttemptOutcome
 from services.contracts.session import SessionStatus
 from services.contracts.topics import DISPATCHER_GROUP, SWEEPS_GROUP, TOPICS, TRACKER_GROUP
-from services.runtime.certificates import CertificateMetrics
 from services.runtime.consumer_metrics import ConsumerMetrics
-from services.runtime.log_metrics import LogMetrics
+from services.runtime.kafka_security import KafkaSecuritySettings
 from services.runtime.persona_labels import MAX_PERSONAS, OTHER
+from services.runtime.process import process_registry
 from services.session_tracker.lost_messages import Look
 from services.session_tracker.metrics import SweeperMetrics, TrackerMetrics
 from services.webhook_dispatcher.metrics import NO_PERSONA, DispatcherMetrics, End
@@ -27,12 +27,12 @@ from services.webhook_dispatcher.metrics import NO_PERSONA, DispatcherMetrics, E
 DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 PROCESSES: Mapping[str, tuple[Callable[[CollectorRegistry], object], ...]] = {
-    "gateway": (GatewayMetrics, CertificateMetrics, LogMetrics),
-    "dispatcher": (DispatcherMetrics, ConsumerMetrics, CertificateMetrics, LogMetrics),
-    "tracker": (TrackerMetrics, ConsumerMetrics, CertificateMetrics, LogMetrics),
-    "sweeper": (SweeperMetrics, CertificateMetrics, LogMetrics),
+    "gateway": (GatewayMetrics,),
+    "dispatcher": (DispatcherMetrics, ConsumerMetrics),
+    "tracker": (TrackerMetrics, ConsumerMetrics),
+    "sweeper": (SweeperMetrics,),
 }
-"""What each process declares."""
+"""What each process declares beside what all do."""
 
 SERIES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 """What the names of a metric's series end with, by its type."""
@@ -62,7 +62,7 @@ def declared() -> list[Metric]:
     """Return every metric, by name."""
     found: dict[str, Metric] = {}
     for process, declarations in PROCESSES.items():
-        registry = CollectorRegistry()
+        registry = process_registry(KafkaSecuritySettings())
         for declare in declarations:
             declare(registry)
         for collector in registry._collector_to_names:

@@ -5,7 +5,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from functools import partial
 
 import httpx
 from prometheus_client import CollectorRegistry
@@ -55,14 +54,10 @@ from services.api_gateway.settings import GatewaySettings
 from services.api_gateway.shared_counts import SharedCounts
 from services.api_gateway.shedding import Shedding
 from services.database.engine import build_engine
-from services.runtime.certificates import CertificateMetrics
 from services.runtime.kafka import build_producer
-from services.runtime.log_metrics import LogMetrics
-from services.runtime.logs import configure_logs
 from services.runtime.ops import http_server, ops_routes
-from services.runtime.settings import load
-from services.runtime.shown_settings import log_settings
-from services.runtime.shutdown import Shutdown, run
+from services.runtime.process import process_registry, run_process
+from services.runtime.shutdown import Shutdown
 from services.runtime.tracer import build_tracer, close_tracer
 from services.runtime.tracing import Tracer
 
@@ -80,10 +75,7 @@ ABOUT = (
 
 def main() -> int:
     """Run the gateway until it is told to stop; return its exit code."""
-    settings = load(GatewaySettings)
-    configure_logs(settings.log_level, settings.log_format, process="gateway")
-    log_settings(settings)
-    return run(partial(serve, settings), stop_limit_seconds=settings.stop_limit_seconds)
+    return run_process("gateway", GatewaySettings, serve)
 
 
 async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
@@ -104,9 +96,7 @@ async def open_gateway(
     settings: GatewaySettings, shutdown: Shutdown
 ) -> AsyncIterator[tuple[Starlette, SessionChanges]]:
     """Lend the application with everything behind it running; Kafka and PostgreSQL may come later."""
-    registry = CollectorRegistry()
-    LogMetrics(registry)
-    CertificateMetrics(registry, settings)
+    registry = process_registry(settings)
     metrics = GatewayMetrics(registry)
     tracer = build_tracer(settings, "gateway")
     engine = build_engine(

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
-from uuid import UUID
 
 from services.contracts.ids import new_id
 
@@ -27,11 +26,10 @@ def entry(
     *,
     address: str | None = None,
     details: Mapping[str, Any] | None = None,
-    entry_id: UUID | None = None,
 ) -> dict[str, Any]:
     """Return the columns of an entry that is written now."""
     return {
-        "id": entry_id or new_id(),
+        "id": new_id(),
         "at": datetime.now(UTC),
         "actor_kind": kind,
         "actor": actor,

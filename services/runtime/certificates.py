@@ -12,21 +12,19 @@ from services.runtime.kafka_security import KafkaSecuritySettings
 class CertificateMetrics:
     """Declared once a process. Tells of the files as they were at its start: what is renewed later is not in use."""
 
-    def __init__(self, registry: CollectorRegistry, settings: KafkaSecuritySettings | None = None) -> None:
-        self._ends = Gauge(
+    def __init__(self, registry: CollectorRegistry, settings: KafkaSecuritySettings) -> None:
+        ends = Gauge(
             "chat_certificate_ends_timestamp_seconds",
             "When a certificate ends that this process read at its start, by setting; of several authorities in "
             "KAFKA_SSL_CAFILE, the last one",
             ["setting"],
             registry=registry,
         )
-        if settings is None:
-            return
         if settings.kafka_ssl_certfile is not None:
             # The first one in the file is the client's own, those of authorities in between follow.
-            self._ends.labels("KAFKA_SSL_CERTFILE").set(_ends(settings.kafka_ssl_certfile)[0])
+            ends.labels("KAFKA_SSL_CERTFILE").set(_ends(settings.kafka_ssl_certfile)[0])
         if settings.kafka_ssl_cafile is not None:
-            self._ends.labels("KAFKA_SSL_CAFILE").set(max(_ends(settings.kafka_ssl_cafile), default=math.nan))
+            ends.labels("KAFKA_SSL_CAFILE").set(max(_ends(settings.kafka_ssl_cafile), default=math.nan))
 
 
 def _ends(file: Path) -> list[float]:

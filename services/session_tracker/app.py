@@ -9,24 +9,19 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS, SWEEPS, SWEEPS_GROUP, TRACKER_GROUP
 from services.database.engine import build_engine
-from services.runtime.certificates import CertificateMetrics
 from services.runtime.connection import connect, disconnect
 from services.runtime.consumer import BatchConsumer
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.faults import PassingFault
 from services.runtime.kafka import build_broker, build_producer
-from services.runtime.log_metrics import LogMetrics
-from services.runtime.logs import configure_logs
 from services.runtime.ops import end_background, http_server, ops_app
-from services.runtime.settings import load
-from services.runtime.shown_settings import log_settings
-from services.runtime.shutdown import Shutdown, run
+from services.runtime.process import process_registry, run_process
+from services.runtime.shutdown import Shutdown
 from services.runtime.tracer import build_tracer, close_tracer
 from services.session_tracker.anonymisation import Anonymisation
 from services.session_tracker.backlog import Backlog
@@ -56,9 +51,7 @@ IDLE_SECONDS = 1.0
 
 async def serve(settings: TrackerSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
-    registry = CollectorRegistry()
-    LogMetrics(registry)
-    CertificateMetrics(registry, settings)
+    registry = process_registry(settings)
     consumer_metrics, metrics = ConsumerMetrics(registry), TrackerMetrics(registry)
     tracer = build_tracer(settings, "tracker")
     engine = build_engine(settings.database_url.get_secret_value(), pool_size=8, pre_ping=False)
@@ -184,7 +177,4 @@ async def _move_idle_progress(fold: BatchConsumer, tracker: Tracker, store: Sess
 
 def main() -> int:
     """Run the tracker; return its exit code."""
-    settings = load(TrackerSettings)
-    configure_logs(settings.log_level, settings.log_format, process="tracker")
-    log_settings(settings)
-    return run(lambda shutdown: serve(settings, shutdown), stop_limit_seconds=settings.stop_limit_seconds)
+    return run_process("tracker", TrackerSettings, serve)

@@ -10,20 +10,15 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from aiokafka import AIOKafkaProducer
-from prometheus_client import CollectorRegistry
 
 from services.contracts.codec import encode
 from services.contracts.events import TimeoutSweep
 from services.contracts.ids import derived_id
-from services.runtime.certificates import CertificateMetrics
 from services.runtime.connection import connect, disconnect
 from services.runtime.kafka import NotAcknowledged, build_producer, publish
-from services.runtime.log_metrics import LogMetrics
-from services.runtime.logs import configure_logs
 from services.runtime.ops import http_server, ops_app
-from services.runtime.settings import load
-from services.runtime.shown_settings import log_settings
-from services.runtime.shutdown import Shutdown, run
+from services.runtime.process import process_registry, run_process
+from services.runtime.shutdown import Shutdown
 from services.session_tracker.metrics import SweeperMetrics
 from services.session_tracker.settings import PRODUCER_TIMEOUT_MS, SweeperSettings
 from services.session_tracker.timeouts import REQUESTED_BY
@@ -89,9 +84,7 @@ class Sweeper:
 
 async def serve(settings: SweeperSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
-    registry = CollectorRegistry()
-    LogMetrics(registry)
-    CertificateMetrics(registry, settings)
+    registry = process_registry(settings)
     producer = build_producer(settings, request_timeout_ms=PRODUCER_TIMEOUT_MS)
     sweeper = Sweeper(producer, timedelta(hours=settings.chat_session_cleanup_interval), SweeperMetrics(registry))
     server = http_server(ops_app({"publishing": sweeper.not_ready}, registry), settings.ops_host, settings.ops_port)
@@ -108,7 +101,4 @@ async def serve(settings: SweeperSettings, shutdown: Shutdown) -> None:
 
 def main() -> int:
     """Run the sweep producer; return its exit code."""
-    settings = load(SweeperSettings)
-    configure_logs(settings.log_level, settings.log_format, process="sweeper")
-    log_settings(settings)
-    return run(lambda shutdown: serve(settings, shutdown), stop_limit_seconds=settings.stop_limit_seconds)
+    return run_process("sweeper", SweeperSettings, serve)

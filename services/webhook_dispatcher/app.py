@@ -3,22 +3,16 @@
 import asyncio
 import contextlib
 
-from prometheus_client import CollectorRegistry
-
 from services.contracts.topics import DISPATCHER_GROUP
 from services.database.engine import build_engine
-from services.runtime.certificates import CertificateMetrics
 from services.runtime.connection import connect, disconnect
 from services.runtime.consumer import BatchConsumer
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.kafka import build_broker, build_courier, build_producer
-from services.runtime.log_metrics import LogMetrics
-from services.runtime.logs import configure_logs
 from services.runtime.ops import end_background, http_server, ops_app
-from services.runtime.settings import load
-from services.runtime.shown_settings import log_settings
-from services.runtime.shutdown import Shutdown, run
+from services.runtime.process import process_registry, run_process
+from services.runtime.shutdown import Shutdown
 from services.runtime.tracer import build_tracer, close_tracer
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.deltas import Deltas
@@ -36,9 +30,7 @@ LOOK_SECONDS = 0.5
 
 async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     """Run the process until its shutdown is requested."""
-    registry = CollectorRegistry()
-    LogMetrics(registry)
-    CertificateMetrics(registry, settings)
+    registry = process_registry(settings)
     consumer_metrics, metrics = ConsumerMetrics(registry), DispatcherMetrics(registry)
     tracer = build_tracer(settings, "dispatcher")
     database = build_engine(settings.database_url.get_secret_value(), pool_size=1)
@@ -119,7 +111,4 @@ async def _look_after(engine: Engine) -> None:
 
 def main() -> int:
     """Run the dispatcher; return the exit code."""
-    settings = load(DispatcherSettings)
-    configure_logs(settings.log_level, settings.log_format, process="dispatcher")
-    log_settings(settings)
-    return run(lambda shutdown: serve(settings, shutdown), stop_limit_seconds=settings.stop_limit_seconds)
+    return run_process("dispatcher", DispatcherSettings, serve)

@@ -11,7 +11,6 @@ from typing import Protocol
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
-from aiokafka.structs import ConsumerRecord
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
@@ -20,13 +19,12 @@ from services.runtime.faults import PassingFault
 from services.runtime.lag import Lags
 from services.runtime.line import Line, Step
 from services.runtime.raw_batches import raw_records, undecoded
+from services.runtime.records import RawRecord
 from services.runtime.settings import KafkaSettings
 from services.runtime.shutdown import Shutdown
 from services.runtime.stall import watch_for_stall
 
 logger = logging.getLogger(__name__)
-
-RawRecord = ConsumerRecord[bytes | None, bytes | None]
 
 COMMIT_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 0.2

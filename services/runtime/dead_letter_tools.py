@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from services.contracts.topics import DEAD_LETTER_TOPICS
-from services.runtime.consumer import RawRecord
 from services.runtime.dead_letters import (
     ERROR_HEADER,
     GROUP_HEADER,
@@ -24,6 +23,7 @@ from services.runtime.dead_letters import (
 )
 from services.runtime.kafka import build_producer, build_reader
 from services.runtime.reachability import why_unreachable
+from services.runtime.records import RawRecord, written_at
 from services.runtime.settings import KafkaSettings
 from services.runtime.written_since import written_since
 
@@ -218,7 +218,7 @@ def _stored(record: RawRecord, *, replayed: bool) -> StoredDeadLetter:
     told = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers[start:]}
     return StoredDeadLetter(
         letter_id=f"{record.topic}/{record.offset}",
-        written_at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
+        written_at=written_at(record),
         topic=told[TOPIC_HEADER],
         partition=int(told[PARTITION_HEADER]),
         offset=int(told[OFFSET_HEADER]),

@@ -11,10 +11,10 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from services.contracts import BadRecord
 from services.contracts.codec import header, session_id_of
 from services.contracts.topics import dead_letter_topic
-from services.runtime.consumer import RawRecord
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.kafka import NotAcknowledged
 from services.runtime.logs import about
+from services.runtime.records import RawRecord
 
 logger = logging.getLogger(__name__)
 

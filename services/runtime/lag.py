@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from aiokafka import TopicPartition
-from aiokafka.structs import ConsumerRecord
 
-_Record = ConsumerRecord[bytes | None, bytes | None]
+from services.runtime.records import RawRecord
 
 
 class Lags:
@@ -21,7 +20,7 @@ class Lags:
         """These are the consumer's partitions from now on."""
         self._lags = {partition: Lag(now) for partition in partitions if partition.topic not in self._followed}
 
-    def read(self, records: Sequence[_Record]) -> None:
+    def read(self, records: Sequence[RawRecord]) -> None:
         """Note a batch as it was read."""
         for (topic, number), own in groupby(records, key=lambda record: (record.topic, record.partition)):
             if (lag := self._lags.get(TopicPartition(topic, number))) is not None:
@@ -60,7 +59,7 @@ class Lag:
         """The first offset that was read and may be unfinished; None where nothing was read."""
         return self._batches[0][0] if self._batches else None
 
-    def read(self, records: Sequence[_Record]) -> None:
+    def read(self, records: Sequence[RawRecord]) -> None:
         """Note a batch, in order, as it was read; one that is read again is known already."""
         first, last = records[0], records[-1]
         if self._next is None or first.offset >= self._next:

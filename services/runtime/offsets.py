@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from aiokafka import TopicPartition
 
-from services.runtime.consumer import RawRecord
+from services.runtime.records import RawRecord
 
 
 class DoneOffsets:

@@ -9,10 +9,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from services.contracts.codec import header
 from services.contracts.topics import DISPATCHER_GROUP, MESSAGES
-from services.runtime.consumer import RawRecord
 from services.runtime.dead_letters import meant_for_another_group
 from services.runtime.faults import PassingFault
 from services.runtime.kafka import build_admin, build_reader
+from services.runtime.records import RawRecord
 from services.runtime.settings import KafkaSettings
 
 MOST_RECORDS = 200_000

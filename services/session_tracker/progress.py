@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from services.runtime.consumer import RawRecord
+from services.runtime.records import RawRecord
 
 CLOCK_MARGIN = timedelta(seconds=1)
 """A record stamped before a moment may reach its partition shortly after it: progress stays this far behind."""

@@ -12,10 +12,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from services.contracts import BadRecord, admit, decode
 from services.contracts.events import TimeoutSweep
 from services.contracts.topics import SWEEPS_GROUP
-from services.runtime.consumer import RawRecord
 from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_another_group
 from services.runtime.faults import PassingFault
 from services.runtime.offsets import DoneOffsets
+from services.runtime.records import RawRecord
 from services.runtime.shutdown import Shutdown
 from services.session_tracker.endings import CHUNK, Chunk, Position, in_chunks
 from services.session_tracker.metrics import TrackerMetrics

@@ -24,12 +24,12 @@ from services.contracts.events import (
 from services.contracts.ids import id_milliseconds
 from services.contracts.topics import TRACKER_GROUP
 from services.database.partitions import DroppedMonth
-from services.runtime.consumer import RawRecord
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetter, DeadLetters, about_record, meant_for_another_group
 from services.runtime.offsets import DoneOffsets
 from services.runtime.placement import partition_of
 from services.runtime.pseudonyms import is_erased
+from services.runtime.records import RawRecord, written_at
 from services.runtime.spans import folding, sending_batch, writing
 from services.runtime.tracing import NOT_RECORDED, Span, Tracer, ended_by_errors, trace_id_of
 from services.session_tracker.changes import publish_changes
@@ -186,7 +186,7 @@ class Tracker:
             return
         event = foldable(event, now, self._keep_personal)
         trace_id = trace_id_of(traceparent) if sent else None
-        batch.arrivals.append(Arrival(event, _timestamp(record), record.partition, position, trace_id=trace_id))
+        batch.arrivals.append(Arrival(event, written_at(record), record.partition, position, trace_id=trace_id))
 
     async def _kept(
         self, arrivals: Sequence[Arrival], records: Sequence[RawRecord], letters: list[DeadLetter]
@@ -259,10 +259,6 @@ def _tracked(record: RawRecord, now: datetime) -> TrackedEvent | ErasureRequeste
     if isinstance(event, TimeoutSweep | SessionChanged | ReplyDelta):
         raise NotAdmitted("wrong-topic", f"{event.ce_type} is not for the tracker's fold.")
     return event
-
-
-def _timestamp(record: RawRecord) -> datetime:
-    return datetime.fromtimestamp(record.timestamp / 1000, UTC)
 
 
 def _hour(arrival: Arrival) -> int:

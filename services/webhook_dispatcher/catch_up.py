@@ -15,7 +15,7 @@ from services.contracts.admission import CLOCK_SKEW
 from services.contracts.codec import decode, header, session_id_of
 from services.contracts.session import AttemptOutcome
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS
-from services.runtime.consumer import RawRecord
+from services.runtime.records import RawRecord
 from services.webhook_dispatcher.results import SOURCE
 from services.webhook_dispatcher.tracking import Identity
 

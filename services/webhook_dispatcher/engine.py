@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS
-from services.runtime.consumer import RawRecord
 from services.runtime.dead_letters import DeadLetters
+from services.runtime.records import RawRecord
 from services.runtime.shutdown import Shutdown
 from services.runtime.tracing import Tracer
 from services.webhook_dispatcher.deliveries import Deliveries

@@ -15,9 +15,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from services.contracts import BadRecord, CancelRequested, MessageSent, admit
 from services.contracts.codec import decode
 from services.contracts.topics import DISPATCHER_GROUP, MESSAGES
-from services.runtime.consumer import RawRecord
 from services.runtime.dead_letters import DeadLetter, DeadLetters, meant_for_another_group
 from services.runtime.kafka import NotAcknowledged
+from services.runtime.records import RawRecord
 from services.runtime.shutdown import Shutdown
 from services.runtime.tracing import Tracer
 from services.webhook_dispatcher.catch_up import CatchUp, cancel_request, ended_session

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from services.contracts import MessageSent
 from services.contracts.codec import header
 from services.contracts.topics import DISPATCHER_GROUP
-from services.runtime.consumer import RawRecord
+from services.runtime.records import RawRecord
 from services.runtime.spans import calling, delivering
 from services.runtime.tracing import Span, Tracer, Unrecorded, continued
 from services.webhook_dispatcher.personas import Persona

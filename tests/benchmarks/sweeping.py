@@ -22,11 +22,11 @@ from services.contracts import Event, encode
 from services.contracts.topics import SWEEPS_GROUP, TRACKER_GROUP
 from services.database.engine import asyncpg_url, build_engine
 from services.database.migrate import migrate
-from services.runtime.consumer import RawRecord
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.kafka import build_producer
 from services.runtime.placement import partition_of
+from services.runtime.records import RawRecord
 from services.runtime.settings import KafkaSettings
 from services.runtime.shutdown import Shutdown
 from services.runtime.topics import create_topics

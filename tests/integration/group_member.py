@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
-from services.runtime.consumer import BatchConsumer, RawRecord
+from services.runtime.consumer import BatchConsumer
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.kafka import build_broker
 from services.runtime.offsets import DoneOffsets
+from services.runtime.records import RawRecord
 from services.runtime.shutdown import Shutdown
 from tests.integration.kafka_log import settings_for
 

@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from services.contracts.topics import MAX_DEAD_LETTER_BYTES
-from services.runtime.consumer import RawRecord
 from services.runtime.kafka import build_producer, build_reader
+from services.runtime.records import RawRecord
 from services.runtime.settings import KafkaSettings
 from tests.engine import on_apache_kafka
 from tests.patience import PATIENT_SECONDS

@@ -7,8 +7,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-from services.runtime.consumer import RawRecord
 from services.runtime.faults import PassingFault
+from services.runtime.records import RawRecord
 from tests.engine import on_apache_kafka
 from tests.integration.group_member import Ledger, member
 from tests.integration.kafka_log import (

@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry
 
 from services.contracts import UndecodableRecord
 from services.contracts.topics import MAX_RECORD_BYTES, dead_letter_topic
-from services.runtime.consumer import RawRecord
 from services.runtime.consumer_metrics import ConsumerMetrics
 from services.runtime.dead_letters import OMITTED_HEADER, DeadLetter, DeadLetters, meant_for_another_group
 from services.runtime.kafka import NotAcknowledged
+from services.runtime.records import RawRecord
 from tests.integration.kafka_log import Sent, fresh_name, make_topics, producer, read_all, send
 
 GROUP = "some-group"

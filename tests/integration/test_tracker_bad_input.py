@@ -11,7 +11,7 @@ from services.contracts.events import SessionEvent, TrackedEvent
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS, SWEEPS, SWEEPS_GROUP, TRACKER_GROUP, dead_letter_topic
 from services.database.engine import build_engine
 from services.database.partitions import id_at
-from services.runtime.consumer import RawRecord
+from services.runtime.records import RawRecord
 from services.session_tracker.fold import Arrival
 from services.session_tracker.months import Months
 from services.session_tracker.store import SessionStore

@@ -10,7 +10,7 @@ from services.contracts import AttemptOutcome, Event, WebhookFailed, WebhookSucc
 from services.contracts.admission import MAX_REPLY_BYTES
 from services.contracts.codec import Headers
 from services.contracts.events import SessionEvent
-from services.runtime.consumer import RawRecord
+from services.runtime.records import RawRecord
 from services.webhook_dispatcher.catch_up import cancel_request, ended_session
 from services.webhook_dispatcher.results import SOURCE as DISPATCHER
 from services.webhook_dispatcher.tracking import Identity

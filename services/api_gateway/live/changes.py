@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from services.api_gateway.database import Database
@@ -20,6 +20,7 @@ from services.api_gateway.settings import GatewaySettings
 from services.contracts.codec import header
 from services.contracts.topics import DELTAS, PARTITIONS, SESSIONS
 from services.runtime.kafka import build_reader
+from services.runtime.records import RawRecord
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ TAKEN_TOGETHER = 100
 """Records between two looks at what else there is to do: what they tell must have room in a stream that was empty."""
 BACKLOG = 20_000
 """Records of each topic from before the start that are read at the start, for clients that come back."""
-
-Record = ConsumerRecord[bytes | None, bytes | None]
 
 _TOPICS = (SESSIONS, DELTAS)
 _PARTITIONS = {topic.name: [TopicPartition(topic.name, number) for number in range(PARTITIONS)] for topic in _TOPICS}
@@ -105,7 +104,7 @@ class SessionChanges:
             reader.seek(one, offset)
         self._see_whether_current()
 
-    def _take(self, batches: Mapping[TopicPartition, Sequence[Record]]) -> None:
+    def _take(self, batches: Mapping[TopicPartition, Sequence[RawRecord]]) -> None:
         # Pieces of a reply first: they come before the end of their session.
         for partition in sorted(batches, key=lambda one: one.topic != DELTAS.name):
             take = self._take_delta if partition.topic == DELTAS.name else self._take_change
@@ -116,7 +115,7 @@ class SessionChanges:
         if not self.is_current:
             self._see_whether_current()
 
-    def _take_change(self, record: Record) -> None:
+    def _take_change(self, record: RawRecord) -> None:
         session_id = header(record.headers, "ce_subject") or ""
         change = Change(record.partition, record.offset, record.timestamp / 1000, session_id, record.value or b"")
         if not self.lists.change(change):
@@ -128,7 +127,7 @@ class SessionChanges:
         self.sessions.change(change)
         self._waiters.wake(session_id)
 
-    def _take_delta(self, record: Record) -> None:
+    def _take_delta(self, record: RawRecord) -> None:
         session_id = header(record.headers, "ce_subject") or ""
         self.sessions.hear(Delta(record.offset, record.timestamp / 1000, session_id, record.value or b""))
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -12,7 +12,7 @@ from services.commands.diagnosis.facts import FoundRecord
 from services.contracts import UndecodableRecord
 from services.contracts.codec import decode, header
 from services.contracts.events import SessionEvent
-from services.runtime.consumer import RawRecord
+from services.runtime.records import RawRecord, written_at
 from services.runtime.written_since import written_since
 
 MOST_RECORDS = 500_000
@@ -98,7 +98,7 @@ def matched(record: RawRecord, session_id: UUID) -> FoundRecord | None:
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
+        at=written_at(record),
         type=type(event).__name__,
         conversation_id=event.conversation_id,
         trace_id=parts[1] if len(parts) == _TRACE_PARTS else None,

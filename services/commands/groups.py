@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from services.contracts.topics import GROUP_TOPICS
+from services.runtime.kafka import read_from
 
 _ROUND_MS = 1_000
 _ROUNDS = 3
@@ -83,9 +84,7 @@ async def oldest_waiting_ms(reader: AIOKafkaConsumer, group: Group) -> int | Non
     waiting = {place: where.next_offset for place, where in group.places.items() if where.lag}
     if not waiting:
         return None
-    reader.assign([*waiting])
-    for place, offset in waiting.items():
-        reader.seek(place, offset)
+    read_from(reader, waiting)
     first: dict[TopicPartition, int] = {}
     for _ in range(_ROUNDS):
         for place, records in (await reader.getmany(*waiting.keys() - first.keys(), timeout_ms=_ROUND_MS)).items():

@@ -21,14 +21,13 @@ from services.runtime.dead_letters import (
     REPLAY_OF_HEADER,
     TOPIC_HEADER,
 )
-from services.runtime.kafka import build_producer, build_reader
+from services.runtime.kafka import build_producer, build_reader, read_from
 from services.runtime.reachability import why_unreachable
 from services.runtime.records import RawRecord, written_at
 from services.runtime.settings import KafkaSettings
 from services.runtime.written_since import written_since
 
 _READ_SECONDS = 60.0
-_SUBJECT_HEADER, _TYPE_HEADER = "ce_subject", "ce_type"
 _REPLAY_HEADERS = {REPLAY_GROUP_HEADER, REPLAY_OF_HEADER}
 _REPLAYED_HEADER = "dlq-replayed"
 """The one header of a note beside the letters, which says that the letter of this offset was replayed."""
@@ -80,8 +79,7 @@ class StoredDeadLetter:
     @property
     def event_type(self) -> str | None:
         """The record's CloudEvents type; None where it has none."""
-        found = dict(self.headers).get(_TYPE_HEADER)
-        return None if found is None else found.decode("utf-8", "replace")
+        return self._text_of("ce_type")
 
     @property
     def origin(self) -> tuple[str, int, int]:
@@ -91,12 +89,15 @@ class StoredDeadLetter:
     @property
     def subject(self) -> str | None:
         """What the record says that it is about, mostly the session; None where it does not."""
-        found = dict(self.headers).get(_SUBJECT_HEADER)
-        return None if found is None else found.decode("utf-8", "replace")
+        return self._text_of("ce_subject")
 
     def names(self, session_id: str) -> bool:
         """Tell whether the record is about this session, or what it holds names it."""
         return self.subject == session_id or session_id.encode() in (self.value or b"")
+
+    def _text_of(self, header: str) -> str | None:
+        found = dict(self.headers).get(header)
+        return None if found is None else found.decode("utf-8", "replace")
 
 
 async def read_dead_letters(settings: KafkaSettings, since: datetime | None = None) -> list[StoredDeadLetter]:
@@ -200,10 +201,7 @@ async def _read_all(
     starts, ends = await reader.beginning_offsets(places), await reader.end_offsets(places)
     if since is not None:
         starts = await written_since(reader, places, since)
-    reader.assign(places)
-    # At once: the client would set positions of its own in the background, and could be late with them.
-    for place in places:
-        reader.seek(place, starts[place])
+    read_from(reader, starts)
     records: list[RawRecord] = []
     while any([await reader.position(place) < ends[place] for place in places]):
         for batch in (await reader.getmany(timeout_ms=200)).values():

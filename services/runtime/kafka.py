@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -71,6 +71,14 @@ def build_reader(settings: KafkaSettings, *, client_id: str) -> AIOKafkaConsumer
         fetch_max_wait_ms=settings.kafka_fetch_max_wait_ms,
         **client_security(settings),
     )
+
+
+def read_from(reader: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:
+    """Let a reader that is started read these partitions, each from this offset on."""
+    reader.assign([*offsets])
+    # At once: the client would set positions of its own in the background, and could be late with them.
+    for partition, offset in offsets.items():
+        reader.seek(partition, offset)
 
 
 def build_admin(settings: KafkaSettings) -> AIOKafkaAdminClient:

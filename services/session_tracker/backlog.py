@@ -11,7 +11,7 @@ from services.contracts.codec import header
 from services.contracts.topics import DISPATCHER_GROUP, MESSAGES
 from services.runtime.dead_letters import meant_for_another_group
 from services.runtime.faults import PassingFault
-from services.runtime.kafka import build_admin, build_reader
+from services.runtime.kafka import build_admin, build_reader, read_from
 from services.runtime.records import RawRecord
 from services.runtime.settings import KafkaSettings
 
@@ -70,10 +70,7 @@ async def _starts(reader: AIOKafkaConsumer, offsets: Offsets) -> Offsets:
 
 
 async def _sessions(reader: AIOKafkaConsumer, starts: Offsets) -> set[UUID]:
-    reader.assign(list(starts))
-    # At once: the client would set positions of its own in the background, and could be late with them.
-    for partition, offset in starts.items():
-        reader.seek(partition, offset)
+    read_from(reader, starts)
     found: set[UUID] = set()
     give_up = asyncio.get_running_loop().time() + READ_SECONDS
     while await _unread(reader, starts):

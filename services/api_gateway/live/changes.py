@@ -19,7 +19,7 @@ from services.api_gateway.metrics import GatewayMetrics
 from services.api_gateway.settings import GatewaySettings
 from services.contracts.codec import header
 from services.contracts.topics import DELTAS, PARTITIONS, SESSIONS
-from services.runtime.kafka import build_reader
+from services.runtime.kafka import build_reader, read_from
 from services.runtime.records import RawRecord
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,6 @@ class SessionChanges:
         if missing:
             raise UnknownTopicOrPartitionError(f"{', '.join(missing)} is not there; run `chat-sessions migrate`.")
         partitions = [*_PARTITIONS[SESSIONS.name], *_PARTITIONS[DELTAS.name]]
-        reader.assign(partitions)
         firsts, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
         is_first = not self._next
         goes_on = not is_first and all(firsts[one] <= self._next[one] <= ends[one] for one in partitions)
@@ -100,8 +99,7 @@ class SessionChanges:
             self._next = {one: max(firsts[one], ends[one] - back) for one in partitions}
             self._ends = {one: ends[one] for one in _PARTITIONS[SESSIONS.name]}
             self.lists.begin([self._next[one] for one in _PARTITIONS[SESSIONS.name]])
-        for one, offset in self._next.items():
-            reader.seek(one, offset)
+        read_from(reader, self._next)
         self._see_whether_current()
 
     def _take(self, batches: Mapping[TopicPartition, Sequence[RawRecord]]) -> None:

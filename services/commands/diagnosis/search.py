@@ -12,6 +12,7 @@ from services.commands.diagnosis.facts import FoundRecord
 from services.contracts import UndecodableRecord
 from services.contracts.codec import decode, header
 from services.contracts.events import SessionEvent
+from services.runtime.kafka import read_from
 from services.runtime.records import RawRecord, written_at
 from services.runtime.written_since import written_since
 
@@ -44,9 +45,7 @@ class Search:
         """Look through these partitions where their records were written within `windows`. Raises KafkaError."""
         for since, until in joined(windows):
             ranges = await _ranges(reader, places, since, until)
-            reader.assign([*ranges])
-            for place, (first, _) in ranges.items():
-                reader.seek(place, first)
+            read_from(reader, {place: first for place, (first, _) in ranges.items()})
             open_places = set(ranges)
             while open_places and self._may_go_on():
                 for place, records in (await reader.getmany(*open_places, timeout_ms=200, max_records=_BATCH)).items():

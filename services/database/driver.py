@@ -5,13 +5,20 @@ SQLAlchemy's execution of a statement takes several times the CPU that the drive
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import Table, bindparam, column, func
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.selectable import TableValuedAlias
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Record
+    from asyncpg.pool import PoolConnectionProxy
+
+Driver: TypeAlias = "Connection[Record] | PoolConnectionProxy[Record]"
+"""The driver's own connection, as the statements' texts run on it."""
 
 _DIALECT = dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 

@@ -1,19 +1,17 @@
 """What the fold and overdue callbacks write into the audit log, in the transaction that makes it true."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic_core import to_json
 
 from services.contracts.events import CancelRequested, WebhookFailed
 from services.database.audit import ActorKind, entry
+from services.database.driver import Driver
 from services.runtime.pseudonyms import Pseudonyms
 from services.session_tracker import statements as sql
 from services.session_tracker.fold import Folded
 from services.session_tracker.rows import columns
-
-if TYPE_CHECKING:
-    from services.session_tracker.store import Driver
 
 Entry = dict[str, Any]
 
@@ -35,7 +33,7 @@ def failed_call(event: WebhookFailed, told_by: str) -> Entry:
     return entry(ActorKind.SYSTEM, told_by, "webhook.call", str(event.session_id), "failed", details=details)
 
 
-async def write_audit(driver: "Driver", entries: Sequence[Entry]) -> None:
+async def write_audit(driver: Driver, entries: Sequence[Entry]) -> None:
     """Add the entries, in the caller's transaction."""
     if entries:
         told = [{**one, "details": to_json(one["details"]).decode()} for one in entries]

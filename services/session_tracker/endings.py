@@ -3,28 +3,23 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
-from services.contracts.events import SessionEvent, WebhookFailed
+from services.contracts.events import WebhookFailed
 from services.contracts.ids import new_id
+from services.database.driver import Driver
 from services.session_tracker import statements as sql
 from services.session_tracker.audit import failed_call, write_audit
 from services.session_tracker.faults import RefusedByPostgres
 from services.session_tracker.fold import Transition
 from services.session_tracker.lifecycle import LifecycleEvent, Session, apply
-from services.session_tracker.rows import columns
+from services.session_tracker.rows import columns, history_row
 from services.session_tracker.store import add_counts, update_sessions
-
-if TYPE_CHECKING:
-    from services.session_tracker.store import Driver
 
 NO_PARTITION = -1
 """The rollup shard of sessions that end by the clock."""
 CHUNK = 500
 """Sessions in one transaction."""
-
-_COMMON = set(SessionEvent.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +55,7 @@ class Ending:
     recorded_at: datetime
 
 
-async def end_sessions(driver: "Driver", endings: Sequence[Ending], next_: Position | None) -> Chunk:
+async def end_sessions(driver: Driver, endings: Sequence[Ending], next_: Position | None) -> Chunk:
     """End the sessions, with their history and counts, in the caller's transaction."""
     chunk_id = new_id()
     ended = [after for one in endings if (after := apply(one.session, one.event)) is not None]
@@ -69,7 +64,8 @@ async def end_sessions(driver: "Driver", endings: Sequence[Ending], next_: Posit
     ]
     await update_sessions(driver, ended)
     if endings:
-        await driver.execute(sql.INSERT_HISTORY, *columns([_history_row(one) for one in endings]))
+        history = [history_row(one.event, one.session.session_id, one.event_id, one.recorded_at) for one in endings]
+        await driver.execute(sql.INSERT_HISTORY, *columns(history))
         await driver.execute(sql.KEEP_UNTOLD, chunk_id, [session.session_id for session in ended])
     await add_counts(driver, transitions)
     await write_audit(
@@ -100,15 +96,3 @@ async def in_chunks(
             continue
         yield chunk
         position, most = chunk.next, min(size, most * 8)
-
-
-def _history_row(ending: Ending) -> tuple[object, ...]:
-    event = ending.event
-    return (
-        ending.session.session_id,
-        ending.event_id,
-        type(event).__name__,
-        event.occurred_at,
-        ending.recorded_at,
-        event.model_dump_json(by_alias=True, exclude_none=True, exclude=_COMMON),
-    )

@@ -58,6 +58,7 @@ class Folded:
     """What the events of one session came to."""
 
     session: Session
+    previous: SessionStatus | None
     shard: int
     changed: bool = False
     late: list[TrackedEvent] = field(default_factory=list)
@@ -67,6 +68,11 @@ class Folded:
     """Each cancel, and whether it ended the session."""
     failure: WebhookFailed | None = None
     """What ended the session as FAILED, if one of the events did."""
+
+    @property
+    def transition(self) -> Transition:
+        """The session before and after its events."""
+        return Transition(self.session, self.previous, self.shard)
 
 
 def by_session(arrivals: Iterable[Arrival]) -> Iterator[tuple[UUID, list[Arrival]]]:
@@ -83,7 +89,7 @@ def fold(session: Session | None, arrivals: Sequence[Arrival]) -> Folded:
     Where nothing is known, the first event says to whom the session belongs. Events that name another conversation,
     persona or user are refused.
     """
-    folded = Folded(session or _opened(arrivals[0]), arrivals[0].partition)
+    folded = Folded(session or _opened(arrivals[0]), session and session.status, arrivals[0].partition)
     for arrival in arrivals:
         event, erased_as = arrival.event, arrival.erased_as
         if not same_identity(folded.session, event, erased_as):

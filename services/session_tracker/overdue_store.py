@@ -1,19 +1,16 @@
 """Sessions in PostgreSQL whose reply by callback is overdue."""
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from services.contracts.events import WebhookFailed
 from services.contracts.ids import derived_id
 from services.contracts.session import FailureKind
+from services.database.driver import Driver
 from services.session_tracker import statements as sql
 from services.session_tracker.endings import Chunk, Ending, Position, end_sessions
 from services.session_tracker.lifecycle import Session
 from services.session_tracker.rows import session_of
 from services.session_tracker.store import SessionStore
-
-if TYPE_CHECKING:
-    from services.session_tracker.store import Driver
 
 _NEVER_CAME = (
     "The workflow accepted the message and did not post its reply to callbackUrl in time: look at its executions in "
@@ -47,7 +44,7 @@ class OverdueStore:
             return _after(await _lock_overdue(driver, until, position, 1), 1)
 
 
-async def _lock_overdue(driver: "Driver", until: datetime, position: Position, size: int) -> list[Session]:
+async def _lock_overdue(driver: Driver, until: datetime, position: Position, size: int) -> list[Session]:
     rows = await driver.fetch(sql.LOCK_OVERDUE, until, position.due_since, position.session_id, size)
     return [session_of(row) for row in rows]
 

@@ -1,28 +1,29 @@
 """Sessions as the statements' rows, and back."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
+from asyncpg import Record
 from pydantic_core import to_json
+from sqlalchemy import RowMapping
 
+from services.contracts.events import SessionEvent
 from services.contracts.session import FailureKind, SessionStatus
 from services.session_tracker import statements as sql
 from services.session_tracker.counts import STATUSES, Counts, RollupKey
-from services.session_tracker.lifecycle import Session
+from services.session_tracker.lifecycle import LifecycleEvent, Session
 
-if TYPE_CHECKING:
-    from asyncpg import Record
-    from sqlalchemy import RowMapping
-
+_COMMON = set(SessionEvent.model_fields)
 _row_of = attrgetter("session_id", *sql.MUTABLE_COLUMNS)
 _whole_row_of = attrgetter(*(key if key != "id" else "session_id" for key in sql.SESSION_COLUMNS))
 _METADATA = sql.SESSION_COLUMNS.index("metadata")
 _MUTABLE_METADATA = sql.MUTABLE_COLUMNS.index("metadata") + 1
 
 
-def session_of(row: "Record | RowMapping") -> Session:
+def session_of(row: Record | RowMapping) -> Session:
     """Return the session that a row of READ_SESSIONS, LOCK_SESSIONS or LOCK_STALE holds."""
     return Session(
         session_id=UUID(bytes=row["session_id"].bytes),
@@ -59,6 +60,14 @@ def updatable(session: Session) -> list[Any]:
     row = list(_row_of(session))
     row[_MUTABLE_METADATA] = to_json(session.metadata).decode()
     return row
+
+
+def history_row(
+    event: LifecycleEvent, session_id: UUID, event_id: UUID, recorded_at: datetime, *, with_body: bool = True
+) -> tuple[Any, ...]:
+    """Return the event as a row of INSERT_HISTORY: its body holds what does not stand in the session or the row."""
+    body = event.model_dump_json(by_alias=True, exclude_none=True, exclude=_COMMON) if with_body else None
+    return session_id, event_id, type(event).__name__, event.occurred_at, recorded_at, body
 
 
 def rollups(counts: Mapping[RollupKey, Counts]) -> list[list[Any]]:

@@ -1,16 +1,16 @@
 """The fold transaction: what a batch of events does to PostgreSQL, all of it or nothing."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.contracts.events import ErasureRequested, MessageSent, SessionEvent
+from services.contracts.events import ErasureRequested, MessageSent
 from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
+from services.database.driver import Driver
 from services.runtime.pseudonyms import Pseudonyms, is_erased
 from services.session_tracker import statements as sql
 from services.session_tracker.audit import entries_of, write_audit
@@ -19,17 +19,7 @@ from services.session_tracker.erasures import begin, told_of
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.fold import Arrival, Folded, Message, Transition, by_session, fold
 from services.session_tracker.lifecycle import Session
-from services.session_tracker.rows import columns, insertable, rollups, session_of, updatable
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from asyncpg import Connection, Record
-    from asyncpg.pool import PoolConnectionProxy
-
-    Driver = Connection[Record] | PoolConnectionProxy[Record]
-
-_COMMON = set(SessionEvent.model_fields)
+from services.session_tracker.rows import columns, history_row, insertable, rollups, session_of, updatable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +32,6 @@ class Committed:
     events: int = 0
     """New events folded, late ones among them."""
     late: int = 0
-
-
-@dataclass(slots=True)
-class _Work:
-    """Collects what the sessions of one batch came to."""
-
-    folded: list[Folded] = field(default_factory=list)
-    transitions: list[Transition] = field(default_factory=list)
 
 
 class SessionStore:
@@ -68,19 +50,19 @@ class SessionStore:
         async with self.transaction() as driver:
             arrivals = await self._told_of_erasures(driver, arrivals)
             new = await _insert_history(driver, arrivals)
-            work = _Work()
-            await _fold_sessions(driver, new, work)
-            await _write_events(driver, work.folded)
-            await _write_messages(driver, [message for folded in work.folded for message in folded.messages])
+            folded = await _fold_sessions(driver, new)
+            transitions = [one.transition for one in folded]
+            await _write_events(driver, folded)
+            await _write_messages(driver, [message for one in folded for message in one.messages])
             await _claim_conversations(driver, new)
-            await add_counts(driver, work.transitions)
-            await write_audit(driver, [*entries_of(work.folded, self._pseudonyms)])
+            await add_counts(driver, transitions)
+            await write_audit(driver, [*entries_of(folded, self._pseudonyms)])
             await _move_progress(driver, progress)
         return Committed(
-            transitions=work.transitions,
-            refused=[arrival for folded in work.folded for arrival in folded.refused],
+            transitions=transitions,
+            refused=[arrival for one in folded for arrival in one.refused],
             events=len(new),
-            late=sum(len(folded.late) for folded in work.folded),
+            late=sum(len(one.late) for one in folded),
         )
 
     async def begin_erasures(self, requests: Sequence[ErasureRequested]) -> None:
@@ -106,7 +88,7 @@ class SessionStore:
         async with self.transaction() as driver:
             return [session_of(row) for row in await driver.fetch(sql.READ_SESSIONS, list(session_ids))]
 
-    async def _told_of_erasures(self, driver: "Driver", arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+    async def _told_of_erasures(self, driver: Driver, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
         """Return the arrivals, those of erased users as such: no erasure begins before this transaction ends."""
         users = {arrival.event.user_id for arrival in arrivals}
         if not users:
@@ -117,7 +99,7 @@ class SessionStore:
         return told_of([(row["user_id"], row["before"]) for row in rows], arrivals, self._pseudonyms)
 
     @asynccontextmanager
-    async def transaction(self) -> "AsyncIterator[Driver]":
+    async def transaction(self) -> AsyncIterator[Driver]:
         """Open a transaction on the driver's own connection; errors come out as PassingFault or RefusedByPostgres."""
         with postgres_faults():
             async with self._engine.connect() as connection:
@@ -126,7 +108,7 @@ class SessionStore:
                     yield driver
 
 
-async def _driver_of(connection: AsyncConnection) -> "Driver":
+async def _driver_of(connection: AsyncConnection) -> Driver:
     """Return the driver's own connection, one that is open: SQLAlchemy's pool does not see what happens to it."""
     while True:
         driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
@@ -135,29 +117,25 @@ async def _driver_of(connection: AsyncConnection) -> "Driver":
         await connection.invalidate()
 
 
-async def driver_within(connection: AsyncConnection) -> "Driver":
+async def driver_within(connection: AsyncConnection) -> Driver:
     """Return the driver's own connection, in the transaction that the statements before have begun."""
     return (await connection.get_raw_connection()).driver_connection  # type: ignore[return-value]
 
 
-async def _insert_history(driver: "Driver", arrivals: Sequence[Arrival]) -> list[Arrival]:
+async def _insert_history(driver: Driver, arrivals: Sequence[Arrival]) -> list[Arrival]:
     """Insert every event that the history does not hold yet; return those."""
     unique = {(arrival.event.session_id.int, arrival.event.event_id.int): arrival for arrival in reversed(arrivals)}
     if not unique:
         return []
     rows = [
-        (
-            event.session_id,
-            event.event_id,
-            type(event).__name__,
-            event.occurred_at,
+        history_row(
+            arrival.event,
+            arrival.event.session_id,
+            arrival.event.event_id,
             arrival.recorded_at,
-            None
-            if arrival.erased_as is not None
-            else event.model_dump_json(by_alias=True, exclude_none=True, exclude=_COMMON),
+            with_body=arrival.erased_as is None,
         )
         for _, arrival in sorted(unique.items())
-        for event in (arrival.event,)
     ]
     returned = await driver.fetch(sql.INSERT_HISTORY, *columns(rows))
     if len(returned) == len(unique):
@@ -165,33 +143,25 @@ async def _insert_history(driver: "Driver", arrivals: Sequence[Arrival]) -> list
     return [unique[row[0].int, row[1].int] for row in returned]
 
 
-async def _fold_sessions(driver: "Driver", new: Sequence[Arrival], work: _Work) -> None:
-    """Insert sessions as folded from nothing; fold the others onto what stands, under a lock."""
+async def _fold_sessions(driver: Driver, new: Sequence[Arrival]) -> list[Folded]:
+    """Insert sessions as folded from nothing; fold the others onto what stands, under a lock. Return all of them."""
     groups = dict(by_session(new))
     if not groups:
-        return
+        return []
     standing = await _standing(driver, groups)
     fresh = {session_id: fold(None, arrivals) for session_id, arrivals in groups.items() if session_id not in standing}
     inserted = await _insert_sessions(driver, [folded.session for folded in fresh.values()])
-    for session_id in inserted:
-        folded = fresh[session_id]
-        work.folded.append(folded)
-        work.transitions.append(Transition(folded.session, None, folded.shard))
+    folded = [fresh[session_id] for session_id in inserted]
     existing = [session_id for session_id in groups if session_id not in inserted]
-    if not existing:
-        return
-    changed = []
-    for row in await driver.fetch(sql.LOCK_SESSIONS, existing):
-        before = session_of(row)
-        folded = fold(before, groups[before.session_id])
-        work.folded.append(folded)
-        if folded.changed:
-            changed.append(folded.session)
-        work.transitions.append(Transition(folded.session, before.status, folded.shard))
-    await update_sessions(driver, changed)
+    if existing:
+        locked = map(session_of, await driver.fetch(sql.LOCK_SESSIONS, existing))
+        again = [fold(session, groups[session.session_id]) for session in locked]
+        await update_sessions(driver, [one.session for one in again if one.changed])
+        folded += again
+    return folded
 
 
-async def _standing(driver: "Driver", groups: Mapping[UUID, Sequence[Arrival]]) -> set[UUID]:
+async def _standing(driver: Driver, groups: Mapping[UUID, Sequence[Arrival]]) -> set[UUID]:
     """Return sessions that are there for certain, so that nobody folds them from nothing in vain.
 
     Only those are looked up whose message is not among the events: the others are nearly always new.
@@ -204,7 +174,7 @@ async def _standing(driver: "Driver", groups: Mapping[UUID, Sequence[Arrival]]) 
     return {row[0] for row in await driver.fetch(sql.READ_IDS, likely)} if likely else set()
 
 
-async def _insert_sessions(driver: "Driver", sessions: Sequence[Session]) -> set[UUID]:
+async def _insert_sessions(driver: Driver, sessions: Sequence[Session]) -> set[UUID]:
     """Insert the sessions that are not there yet; return the ids of those."""
     if not sessions:
         return set()
@@ -212,13 +182,13 @@ async def _insert_sessions(driver: "Driver", sessions: Sequence[Session]) -> set
     return {row[0] for row in await driver.fetch(sql.INSERT_SESSIONS, *columns(rows))}
 
 
-async def update_sessions(driver: "Driver", sessions: Sequence[Session]) -> None:
+async def update_sessions(driver: Driver, sessions: Sequence[Session]) -> None:
     """Write the changing columns of sessions that the caller has locked."""
     if sessions:
         await driver.execute(sql.UPDATE_SESSIONS, *columns([updatable(session) for session in sessions]))
 
 
-async def _write_events(driver: "Driver", folded: Sequence[Folded]) -> None:
+async def _write_events(driver: Driver, folded: Sequence[Folded]) -> None:
     """Mark late events in the history, and take refused ones out of it again."""
     late = [(event.session_id, event.event_id) for one in folded for event in one.late]
     if late:
@@ -228,13 +198,13 @@ async def _write_events(driver: "Driver", folded: Sequence[Folded]) -> None:
         await driver.execute(sql.DELETE_HISTORY, *columns(refused))
 
 
-async def _write_messages(driver: "Driver", messages: Sequence[Message]) -> None:
+async def _write_messages(driver: Driver, messages: Sequence[Message]) -> None:
     if messages:
         rows = [(m.id, m.session_id, m.role, m.content, m.created_at) for m in messages]
         await driver.execute(sql.INSERT_MESSAGES, *columns(rows))
 
 
-async def _claim_conversations(driver: "Driver", arrivals: Sequence[Arrival]) -> None:
+async def _claim_conversations(driver: Driver, arrivals: Sequence[Arrival]) -> None:
     """Give each conversation of a message to the first user who wrote in it."""
     owners: dict[str, str] = {}
     messages = [arrival for arrival in arrivals if type(arrival.event) is MessageSent]
@@ -244,18 +214,18 @@ async def _claim_conversations(driver: "Driver", arrivals: Sequence[Arrival]) ->
         await driver.execute(sql.CLAIM_CONVERSATIONS, *columns(sorted(owners.items())))
 
 
-async def add_counts(driver: "Driver", transitions: Iterable[Transition]) -> None:
+async def add_counts(driver: Driver, transitions: Iterable[Transition]) -> None:
     """Add what the transitions change to the rollups, in key order."""
     await write_counts(driver, deltas(transitions))
 
 
-async def write_counts(driver: "Driver", counts: Mapping[RollupKey, Counts]) -> None:
+async def write_counts(driver: Driver, counts: Mapping[RollupKey, Counts]) -> None:
     """Add the counts to the rollups."""
     if counts:
         await driver.execute(sql.ADD_COUNTS, *columns(rollups(counts)))
 
 
-async def _move_progress(driver: "Driver", progress: Mapping[tuple[str, int], datetime]) -> None:
+async def _move_progress(driver: Driver, progress: Mapping[tuple[str, int], datetime]) -> None:
     if progress:
         rows = [(*partition, moment) for partition, moment in sorted(progress.items())]
         await driver.execute(sql.MOVE_PROGRESS, *columns(rows))

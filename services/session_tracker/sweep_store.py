@@ -1,8 +1,8 @@
 """What a sweep reads and writes in PostgreSQL."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
+from asyncpg import Record
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,6 +11,7 @@ from services.contracts.events import TimeoutSweep
 from services.contracts.ids import derived_id
 from services.database import tables as t
 from services.database.audit import ActorKind, entry
+from services.database.driver import Driver
 from services.session_tracker import statements as sql
 from services.session_tracker.endings import Chunk, Ending, Position, end_sessions
 from services.session_tracker.faults import postgres_faults
@@ -18,11 +19,6 @@ from services.session_tracker.lifecycle import Session
 from services.session_tracker.rows import session_of
 from services.session_tracker.store import SessionStore
 from services.session_tracker.timeouts import REQUESTED_BY, Timeouts
-
-if TYPE_CHECKING:
-    from asyncpg import Record
-
-    from services.session_tracker.store import Driver
 
 
 class SweepStore:
@@ -113,12 +109,12 @@ def _ending(session: Session, sweep: TimeoutSweep, timeouts: Timeouts) -> Ending
 
 
 async def _lock_stale(
-    driver: "Driver", sweep: TimeoutSweep, timeouts: Timeouts, position: Position, size: int
-) -> "list[Record]":
+    driver: Driver, sweep: TimeoutSweep, timeouts: Timeouts, position: Position, size: int
+) -> list[Record]:
     limits = timeouts.limits(sweep.as_of)
     return await driver.fetch(sql.LOCK_STALE, *limits, position.due_since, position.session_id, size)
 
 
-def _after(rows: "list[Record]", size: int) -> Position | None:
+def _after(rows: list[Record], size: int) -> Position | None:
     """Return where the next chunk begins; a chunk that is not full was the last."""
     return Position(rows[-1]["last_activity_at"], rows[-1]["session_id"]) if len(rows) == size else None

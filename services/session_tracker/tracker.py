@@ -65,6 +65,10 @@ class Batch:
     """Where its messages come from; empty while nobody records it."""
     span: Span = NOT_RECORDED
 
+    def refuse(self, arrival: Arrival, cause: BadRecord) -> None:
+        """Put the arrival's record among the dead letters."""
+        self.letters.append(DeadLetter(self.records[arrival.position], cause))
+
     def traceparent_of(self, session_id: UUID) -> str | None:
         """Return the trace of a session, as the batch's last event of it has it."""
         position = self._positions.get(session_id)
@@ -143,22 +147,21 @@ class Tracker:
         return batch
 
     async def _write(self, batch: Batch) -> None:
-        records, letters = batch.records, batch.letters
         if batch.erasures:
             await self._store.begin_erasures(batch.erasures)
-        batch.arrivals = await self._kept(batch.arrivals, records, letters)
+        batch.arrivals = await self._kept(batch, batch.arrivals)
         span = writing(self._tracer, "chat_sessions", len(batch.arrivals), batch.span.traceparent)
         with ended_by_errors(span):
-            batch.committed = await self._fold(batch.arrivals, records, batch.progress, letters)
+            batch.committed = await self._fold(batch, batch.arrivals, batch.progress)
         span.end()
-        letters += [
-            DeadLetter(records[arrival.position], _MISMATCH) for one in batch.committed for arrival in one.refused
-        ]
+        for one in batch.committed:
+            for arrival in one.refused:
+                batch.refuse(arrival, _MISMATCH)
 
     async def tell(self, batch: Batch) -> None:
         """Tell what a batch changed: when this returns, Kafka has its changes and dead letters, and it is done."""
         with ended_by_errors(batch.span):
-            await self._tell(batch.arrivals, batch.committed, batch.span)
+            await self._tell(batch)
             if batch.letters:
                 await self._dead_letters.publish(batch.letters)
         batch.span.end()
@@ -188,10 +191,8 @@ class Tracker:
         trace_id = trace_id_of(traceparent) if sent else None
         batch.arrivals.append(Arrival(event, written_at(record), record.partition, position, trace_id=trace_id))
 
-    async def _kept(
-        self, arrivals: Sequence[Arrival], records: Sequence[RawRecord], letters: list[DeadLetter]
-    ) -> list[Arrival]:
-        """Make sure that the sessions' months have their partitions; leave out those that retention has dropped."""
+    async def _kept(self, batch: Batch, arrivals: Sequence[Arrival]) -> list[Arrival]:
+        """Make sure that the sessions' months have their partitions; refuse those that retention has dropped."""
         # No hour is in two months, and a batch has few hours.
         hours = {_hour(arrival): arrival.event.session_id for arrival in arrivals}
         dropped: dict[int, NotAdmitted] = {}
@@ -202,12 +203,12 @@ class Tracker:
                 dropped[hour] = NotAdmitted("dropped-month", str(cause))
         if not dropped:
             return [*arrivals]
-        letters += [DeadLetter(records[a.position], dropped[_hour(a)]) for a in arrivals if _hour(a) in dropped]
+        gone = [arrival for arrival in arrivals if _hour(arrival) in dropped]
+        for arrival in gone:
+            batch.refuse(arrival, dropped[_hour(arrival)])
         return [arrival for arrival in arrivals if _hour(arrival) not in dropped]
 
-    async def _fold(
-        self, arrivals: Sequence[Arrival], records: Sequence[RawRecord], progress: Progress, letters: list[DeadLetter]
-    ) -> list[Committed]:
+    async def _fold(self, batch: Batch, arrivals: Sequence[Arrival], progress: Progress) -> list[Committed]:
         """Fold in one transaction; where PostgreSQL refuses the content, in halves, down to the event to blame."""
         try:
             return [await self._store.fold(arrivals, progress)]
@@ -215,28 +216,27 @@ class Tracker:
             if not arrivals:
                 raise
             self._months.forget()
-            kept = await self._kept(arrivals, records, letters)
+            kept = await self._kept(batch, arrivals)
             if len(kept) < len(arrivals):
-                return await self._fold(kept, records, progress, letters)
+                return await self._fold(batch, kept, progress)
             if len(arrivals) == 1:
-                cause = NotAdmitted("refused-by-postgres", str(refusal))
-                letters.append(DeadLetter(records[arrivals[0].position], cause))
+                batch.refuse(arrivals[0], NotAdmitted("refused-by-postgres", str(refusal)))
                 return [await self._store.fold([], progress)]
         middle = len(arrivals) // 2
-        first = await self._fold(arrivals[:middle], records, {}, letters)
-        return first + await self._fold(arrivals[middle:], records, progress, letters)
+        first = await self._fold(batch, arrivals[:middle], {})
+        return first + await self._fold(batch, arrivals[middle:], progress)
 
-    async def _tell(self, arrivals: Sequence[Arrival], committed: Sequence[Committed], fold: Span) -> None:
+    async def _tell(self, batch: Batch) -> None:
         """Publish every session that the batch names, also where its events were known: a crash may have hidden it."""
         changes = {
             transition.session.session_id: (transition.session, transition.previous)
-            for one in committed
+            for one in batch.committed
             for transition in one.transitions
         }
-        named = {arrival.event.session_id for arrival in arrivals} - changes.keys()
+        named = {arrival.event.session_id for arrival in batch.arrivals} - changes.keys()
         known: list[Session] = await self._store.read(named) if named else []
         told = [*changes.values(), *((session, None) for session in known)]
-        span = sending_batch(self._tracer, SessionChanged.topic.name, len(told), fold.traceparent)
+        span = sending_batch(self._tracer, SessionChanged.topic.name, len(told), batch.span.traceparent)
         with ended_by_errors(span):
             await publish_changes(self._producer, told)
         span.end()

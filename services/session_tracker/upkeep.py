@@ -213,9 +213,8 @@ async def _merge(connection: AsyncConnection, granularity: Granularity, bucket: 
     ).returning(*rollup)
     merged: dict[RollupKey, Counts] = {}
     for row in (await connection.execute(shards)).all():
-        counts = counts_of(row)
         key = RollupKey(granularity, bucket, row.scope, MERGED_SHARD)
-        merged[key] = merged[key] + counts if key in merged else counts
+        merged[key] = merged.get(key, Counts()) + counts_of(row)
     await write_counts(await driver_within(connection), merged)
 
 

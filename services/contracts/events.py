@@ -22,6 +22,8 @@ DeltaIndex = Annotated[int, Field(ge=0, lt=2**31)]
 Hours = Annotated[float, Field(gt=0, le=24 * 366 * 100, allow_inf_nan=False)]
 TemplateVersion = Annotated[int, Field(ge=1, lt=2**31)]
 Metadata = dict[str, JsonValue]
+Identity = tuple[str, str, str]
+"""Conversation, persona and user of a session."""
 
 
 class EventBody(Exchanged):
@@ -41,6 +43,11 @@ class SessionEvent(EventBody):
     conversation_id: str
     persona_id: str
     user_id: str
+
+    @property
+    def identity(self) -> Identity:
+        """What is the same in all events of a session: one that says otherwise is not this session's."""
+        return self.conversation_id, self.persona_id, self.user_id
 
 
 class MessageSent(SessionEvent):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from functools import partial
 
 from services.contracts.topics import DISPATCHER_GROUP
 from services.database.engine import build_engine
@@ -20,6 +21,7 @@ from services.webhook_dispatcher.engine import FOLLOWED, TOPICS, Engine
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.n8n import N8n
 from services.webhook_dispatcher.n8n_api import N8nApi
+from services.webhook_dispatcher.partition import Partition
 from services.webhook_dispatcher.personas import Personas
 from services.webhook_dispatcher.results import Results
 from services.webhook_dispatcher.settings import DispatcherSettings
@@ -40,24 +42,32 @@ async def serve(settings: DispatcherSettings, shutdown: Shutdown) -> None:
     n8n = N8n(settings.egress_rules)
     n8n_api = N8nApi(settings.egress_rules)
     stops = Stops(personas, database, n8n_api, metrics, shutdown)
+    deliveries = Deliveries(
+        personas,
+        n8n,
+        results,
+        deltas,
+        metrics,
+        tracer,
+        max_calls=settings.dispatcher_max_calls,
+        timeout_hours=settings.chat_session_timeout_hours,
+        callback_urls=settings.callback_urls,
+    )
+    make_partition = partial(
+        Partition,
+        deliveries=deliveries,
+        stops=stops,
+        dead_letters=DeadLetters(producer, DISPATCHER_GROUP, consumer_metrics),
+        metrics=metrics,
+        shutdown=shutdown,
+        tracer=tracer,
+        bounds=settings.held_bounds,
+    )
     engine = Engine(
-        Deliveries(
-            personas,
-            n8n,
-            results,
-            deltas,
-            metrics,
-            tracer,
-            max_calls=settings.dispatcher_max_calls,
-            timeout_hours=settings.chat_session_timeout_hours,
-            callback_urls=settings.callback_urls,
-        ),
-        stops,
-        DeadLetters(producer, DISPATCHER_GROUP, consumer_metrics),
+        make_partition,
+        deliveries,
         metrics,
         shutdown,
-        tracer,
-        bounds=settings.held_bounds,
         drain_seconds=settings.rebalance_drain_seconds,
         stop_seconds=settings.dispatcher_stop_seconds,
     )

@@ -13,11 +13,11 @@ from aiokafka.errors import KafkaError
 from services.contracts import BadRecord, CancelRequested, WebhookAttempted, WebhookFailed, WebhookSucceeded, admit
 from services.contracts.admission import CLOCK_SKEW
 from services.contracts.codec import decode, header, session_id_of
+from services.contracts.events import Identity
 from services.contracts.session import AttemptOutcome
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS
 from services.runtime.records import RawRecord
 from services.webhook_dispatcher.results import SOURCE
-from services.webhook_dispatcher.tracking import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def ended_session(record: RawRecord, now: datetime) -> tuple[UUID, Identity | No
             isinstance(event, WebhookAttempted) and event.outcome is AttemptOutcome.ACCEPTED
         ):
             admit(event, now)
-            return event.session_id, (event.conversation_id, event.persona_id, event.user_id)
+            return event.session_id, event.identity
     return None
 
 

@@ -2,21 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from services.contracts.topics import CONTROL, MESSAGES, RESULTS
-from services.runtime.dead_letters import DeadLetters
 from services.runtime.records import RawRecord
 from services.runtime.shutdown import Shutdown
-from services.runtime.tracing import Tracer
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.metrics import DispatcherMetrics
 from services.webhook_dispatcher.partition import Partition
 from services.webhook_dispatcher.spans import end_released
-from services.webhook_dispatcher.stops import Stops
-from services.webhook_dispatcher.window import Bounds
 
 logger = logging.getLogger(__name__)
 
@@ -35,24 +31,18 @@ class Engine:
 
     def __init__(
         self,
+        make_partition: Callable[[int, AIOKafkaConsumer], Partition],
         deliveries: Deliveries,
-        stops: Stops,
-        dead_letters: DeadLetters,
         metrics: DispatcherMetrics,
         shutdown: Shutdown,
-        tracer: Tracer | None,
         *,
-        bounds: Bounds,
         drain_seconds: float,
         stop_seconds: float,
     ) -> None:
+        self._make_partition = make_partition
         self._deliveries = deliveries
-        self._stops = stops
-        self._dead_letters = dead_letters
         self._metrics = metrics
         self._shutdown = shutdown
-        self._tracer = tracer
-        self._bounds = bounds
         self._drain_seconds = drain_seconds
         self._stop_seconds = stop_seconds
         self._partitions: dict[int, Partition] = {}
@@ -61,19 +51,7 @@ class Engine:
         """Hold everything, and learn for each partition what may not be called again."""
         consumer.pause(*partitions)
         self._partitions = {
-            number: Partition(
-                number,
-                consumer,
-                self._deliveries,
-                self._stops,
-                self._dead_letters,
-                self._metrics,
-                self._shutdown,
-                self._tracer,
-                bounds=self._bounds,
-            )
-            for topic, number in partitions
-            if topic == MESSAGES.name
+            number: self._make_partition(number, consumer) for topic, number in partitions if topic == MESSAGES.name
         }
         self._metrics.held.clear()
         self._metrics.paused.clear()

@@ -21,12 +21,12 @@ from services.runtime.records import RawRecord
 from services.runtime.shutdown import Shutdown
 from services.runtime.tracing import Tracer
 from services.webhook_dispatcher.catch_up import CatchUp, cancel_request, ended_session
-from services.webhook_dispatcher.conversation import BREAKABLE, Conversation, ending
+from services.webhook_dispatcher.conversation import Conversation, ending
 from services.webhook_dispatcher.deliveries import Deliveries
 from services.webhook_dispatcher.metrics import DispatcherMetrics, End
 from services.webhook_dispatcher.spans import delivery_span
 from services.webhook_dispatcher.stops import Stops
-from services.webhook_dispatcher.tracking import KnownSessions, Message, Phase
+from services.webhook_dispatcher.tracking import KnownSessions, Message
 from services.webhook_dispatcher.window import Bounds, Window
 
 RETRY_SECONDS = 1.0
@@ -41,13 +41,13 @@ class Partition:
         self,
         number: int,
         consumer: AIOKafkaConsumer,
+        *,
         deliveries: Deliveries,
         stops: Stops,
         dead_letters: DeadLetters,
         metrics: DispatcherMetrics,
         shutdown: Shutdown,
         tracer: Tracer | None,
-        *,
         bounds: Bounds,
     ) -> None:
         self.topic = TopicPartition(MESSAGES.name, number)
@@ -139,21 +139,6 @@ class Partition:
                     self._overload(message)
         self._relieve_of_paused()
 
-    def _relieve_of_paused(self) -> None:
-        """Fail what waits for paused personas, and keeps others behind it waiting, beyond half of the window."""
-        held = [
-            conversation.messages
-            for conversation in self._conversations.values()
-            if self._deliveries.paused(conversation.messages[0].event.persona_id)
-            and conversation.messages[0].phase in {Phase.QUEUED, Phase.WAITING}
-        ]
-        held.sort(key=lambda messages: messages[0].offset)
-        for number in self._window.too_much([[message.offset for message in messages] for messages in held]):
-            paused = held[number][0].event.persona_id
-            last = next(message for message in reversed(held[number]) if message.event.persona_id == paused)
-            if not last.overloaded:
-                self._overload(last)
-
     def release(self) -> set[asyncio.Task[None]]:
         """Begin nothing more; let go of all that waits. Return the tasks of what cannot be let go at once."""
         self._released = True
@@ -162,8 +147,7 @@ class Partition:
         for message in self._under_way.values():
             message.released = True
         for conversation in self._conversations.values():
-            if conversation.task is not None and conversation.messages[0].phase in {Phase.QUEUED, Phase.WAITING}:
-                conversation.task.cancel()
+            conversation.release()
         return self.tasks()
 
     def tasks(self) -> set[asyncio.Task[None]]:
@@ -207,7 +191,7 @@ class Partition:
 
     def _start(self, message: Message) -> None:
         session_id = message.session_id
-        if session_id in self._under_way or self._known.needs_no_call(session_id, message.identity):
+        if session_id in self._under_way or self._known.needs_no_call(session_id, message.event.identity):
             message.span.end()
             self._finish(message.offset, End.KNOWN)
             return
@@ -235,36 +219,33 @@ class Partition:
             del self._conversations[conversation_id]
 
     def _cancel(self, request: CancelRequested) -> None:
-        identity = (request.conversation_id, request.persona_id, request.user_id)
-        self._known.add(request.session_id, identity)
+        self._known.add(request.session_id, request.identity)
         message = self._under_way.get(request.session_id)
-        if message is None or message.identity != identity or message.cancelled:
+        if message is None or message.event.identity != request.identity or message.cancelled:
             return
-        message.cancelled = True
-        conversation = self._conversations[message.event.conversation_id]
-        if conversation.messages[0] is not message:
-            conversation.messages.remove(message)
+        if self._conversations[request.conversation_id].cancel(message):
             self._end(message, End.CANCELLED)
-        elif conversation.task is not None and message.phase in BREAKABLE and not message.overloaded:
-            conversation.task.cancel()
+
+    def _relieve_of_paused(self) -> None:
+        """Fail what waits for paused personas, and keeps others behind it waiting, beyond half of the window."""
+        held = [
+            conversation.messages
+            for conversation in self._conversations.values()
+            if self._deliveries.paused(conversation.messages[0].event.persona_id) and conversation.is_held
+        ]
+        held.sort(key=lambda messages: messages[0].offset)
+        for number in self._window.too_much([[message.offset for message in messages] for messages in held]):
+            paused = held[number][0].event.persona_id
+            last = next(message for message in reversed(held[number]) if message.event.persona_id == paused)
+            if not last.overloaded:
+                self._overload(last)
 
     def _is_too_much(self, persona_id: str) -> bool:
         return self._window.beyond_share(persona_id) and self._deliveries.stuck(persona_id)
 
     def _overload(self, last: Message) -> None:
-        """Fail a message at once, and before it what waits in its conversation for the same persona.
-
-        A call that runs comes to its end first: a conversation's messages end in their order.
-        """
-        conversation = self._conversations[last.event.conversation_id]
-        for message in conversation.messages:
-            if message.event.persona_id == last.event.persona_id and message.phase in {Phase.QUEUED, Phase.WAITING}:
-                message.overloaded = True
-                self._window.let_go(message.offset)
-                if message.phase is Phase.WAITING and conversation.task is not None:
-                    conversation.task.cancel()
-            if message is last:
-                break
+        for message in self._conversations[last.event.conversation_id].overload(last):
+            self._window.let_go(message.offset)
 
     def _end(self, message: Message, end: End) -> None:
         del self._under_way[message.session_id]

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from services.contracts import MessageSent
 from services.contracts.callbacks import Callback
+from services.contracts.events import Identity
 from services.contracts.ids import id_milliseconds
 from services.runtime.tracing import Span
 from services.webhook_dispatcher.course import Course
@@ -18,8 +19,6 @@ from services.webhook_dispatcher.course import Course
 MOST_KNOWN = 50_000
 """Sessions remembered a partition."""
 
-Identity = tuple[str, str, str]
-"""Conversation, persona and user of a session."""
 _NOBODY: frozenset[Identity] = frozenset()
 
 
@@ -72,11 +71,6 @@ class Message:
     def sent_ms(self) -> int:
         """The session id's own time, Unix milliseconds."""
         return id_milliseconds(self.event.session_id)
-
-    @property
-    def identity(self) -> Identity:
-        """Who and what the session is about: an event that says otherwise is not this session's."""
-        return self.event.conversation_id, self.event.persona_id, self.event.user_id
 
 
 class Offsets:

@@ -9,11 +9,10 @@ from aiokafka.structs import ConsumerRecord
 from services.contracts import AttemptOutcome, Event, WebhookFailed, WebhookSucceeded, encode
 from services.contracts.admission import MAX_REPLY_BYTES
 from services.contracts.codec import Headers
-from services.contracts.events import SessionEvent
+from services.contracts.events import Identity, SessionEvent
 from services.runtime.records import RawRecord
 from services.webhook_dispatcher.catch_up import cancel_request, ended_session
 from services.webhook_dispatcher.results import SOURCE as DISPATCHER
-from services.webhook_dispatcher.tracking import Identity
 from tests.unit.events import NOW, SESSION_ID, SOURCE, attempted, cancel_requested, failed, one_of_each, succeeded
 
 

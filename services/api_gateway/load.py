@@ -16,7 +16,7 @@ from typing import TypeVar
 from prometheus_client import Gauge
 
 from services.runtime.at_once import Begun
-from services.runtime.time_limits import TimeLimit, TimeLimits
+from services.runtime.time_limits import TimeLimit, Watch
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class Load:
         self._most_resting = most_resting
         self._working = 0
         self._resting = 0
-        self.limits = TimeLimits()
+        self.watch = Watch()
         gauge.set_function(lambda: self._working)
 
     @property
@@ -64,7 +64,7 @@ class Place:
     def __init__(self, load: Load, seconds: float) -> None:
         self.load = load
         self._clock = asyncio.get_running_loop().time
-        self._limit = TimeLimit(load.limits, seconds)
+        self._limit = TimeLimit(load.watch, seconds)
         self._state = _State.LEFT
 
     def __enter__(self) -> "Place":

@@ -14,7 +14,7 @@ from services.runtime.connection import disconnect
 from services.runtime.kafka import NotAcknowledged, publish
 from services.runtime.placement import partition_of
 from services.runtime.spans import sending
-from services.runtime.time_limits import TimeLimit, TimeLimits
+from services.runtime.time_limits import TimeLimit, Watch
 from services.runtime.tracing import Tracer, continued
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Publisher:
         self._metrics = metrics
         self._tracer = tracer
         self._reached = asyncio.Event()
-        self._limits = TimeLimits()
+        self._watch = Watch()
         self._trouble: str | None = "The gateway has not reached Kafka yet."
 
     async def run(self) -> None:
@@ -57,7 +57,7 @@ class Publisher:
         began = time.perf_counter()
         span = sending(self._tracer, event, parent or continued(None))
         try:
-            with TimeLimit(self._limits, ACKNOWLEDGE_SECONDS):
+            with TimeLimit(self._watch, ACKNOWLEDGE_SECONDS):
                 await self._reached.wait()
                 record = encode(event, source=SOURCE, traceparent=span.traceparent)
                 await publish(self._producer, record, _partition(event))

@@ -20,13 +20,14 @@ from services.contracts import MessageSent
 from services.contracts.callbacks import token_of
 from services.contracts.secrecy import forms
 from services.runtime.egress import EgressRules
+from services.runtime.time_limits import Watch
 from services.webhook_dispatcher.addresses import AddressRefused, CheckedResolver, target
 from services.webhook_dispatcher.bodies import MAX_BODY_BYTES, IncomingBody
 from services.webhook_dispatcher.course import Course
 from services.webhook_dispatcher.credentials import Credentials
 from services.webhook_dispatcher.executions import EXECUTION_HEADER, execution_id, plausible
 from services.webhook_dispatcher.outcomes import Answer, NoAnswer, Trouble
-from services.webhook_dispatcher.patience import Patience, Watch
+from services.webhook_dispatcher.patience import LOOK_SECONDS, Patience
 from services.webhook_dispatcher.personas import Persona
 
 CONNECT_SECONDS = 5.0
@@ -68,7 +69,7 @@ class N8n:
         # Reading and checking a URL takes longer than what else is done of our own to make a call.
         self._target = lru_cache(MOST_TARGETS)(partial(target, rules))
         self._session: aiohttp.ClientSession | None = None
-        self._watch = Watch()
+        self._watch = Watch(LOOK_SECONDS)
 
     async def __aenter__(self) -> Self:
         connector = _Connector(

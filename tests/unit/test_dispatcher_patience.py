@@ -5,12 +5,13 @@ import time
 
 import pytest
 
+from services.runtime.time_limits import Watch
 from services.webhook_dispatcher.course import Course
-from services.webhook_dispatcher.patience import LOOK_SECONDS, Patience, Watch
+from services.webhook_dispatcher.patience import LOOK_SECONDS, Patience
 
 
 async def test_a_call_is_broken_off_soon_after_its_limit() -> None:
-    watch = Watch()
+    watch = Watch(LOOK_SECONDS)
     began = time.monotonic()
     patience = Patience(watch, Course(began, 0.1))
     with pytest.raises(TimeoutError):
@@ -25,7 +26,7 @@ async def test_the_limit_is_that_of_the_stage_which_the_call_has_reached() -> No
     course = Course(began, 60.0, first_byte_seconds=60.0, idle_seconds=0.1)
     course.connected(began)
     course.answered(began)
-    patience = Patience(Watch(), course)
+    patience = Patience(Watch(LOOK_SECONDS), course)
     with pytest.raises(TimeoutError):
         async with patience:
             await asyncio.Event().wait()
@@ -34,7 +35,7 @@ async def test_the_limit_is_that_of_the_stage_which_the_call_has_reached() -> No
 
 
 async def test_a_call_with_time_left_goes_on_while_another_is_broken_off() -> None:
-    watch, began = Watch(), time.monotonic()
+    watch, began = Watch(LOOK_SECONDS), time.monotonic()
     short, long = Patience(watch, Course(began, 0.1)), Patience(watch, Course(began, 60.0))
     async with long:
         with pytest.raises(TimeoutError):
@@ -45,7 +46,7 @@ async def test_a_call_with_time_left_goes_on_while_another_is_broken_off() -> No
 
 
 async def test_a_cancel_from_outside_stays_a_cancel() -> None:
-    patience, inside = Patience(Watch(), Course(time.monotonic(), 60.0)), asyncio.Event()
+    patience, inside = Patience(Watch(LOOK_SECONDS), Course(time.monotonic(), 60.0)), asyncio.Event()
 
     async def call() -> None:
         async with patience:
@@ -61,7 +62,7 @@ async def test_a_cancel_from_outside_stays_a_cancel() -> None:
 
 
 async def test_a_later_call_is_watched_after_all_others_have_ended() -> None:
-    watch = Watch()
+    watch = Watch(LOOK_SECONDS)
     for _ in range(2):
         with pytest.raises(TimeoutError):
             async with Patience(watch, Course(time.monotonic(), 0.05)):

@@ -22,23 +22,34 @@ Found = list[tuple[Any, ...]]
 
 
 class AddressRefused(OSError):
-    """Every address that a host name stands for is one that the egress rules forbid."""
+    """The egress rules forbid the address, or every one that a host name stands for."""
 
 
 def target(rules: EgressRules, webhook_url: str) -> URL | NoAnswer:
     """Return what a call of this webhook URL connects to, or why there is none."""
     try:
-        check_url(webhook_url)
-        url = URL(webhook_url)
+        return checked(rules, webhook_url)
     except UrlRefused as refused:
         return NoAnswer(Trouble.ADDRESS_REFUSED, str(refused).rstrip("."))
+    except AddressRefused:
+        return NoAnswer(Trouble.ADDRESS_REFUSED)
     except ValueError:
         return NoAnswer(Trouble.ADDRESS_REFUSED, "the webhook URL cannot be read as a URL")
+
+
+def checked(rules: EgressRules, url: str) -> URL:
+    """Return the URL as calls take it; a host's name is left to the resolver.
+
+    Raises ValueError where it is not a plain http(s) URL (UrlRefused says why), AddressRefused for an IP address that
+    may not be called.
+    """
+    check_url(url)
+    parsed = URL(url)
     # An IP address as host never comes to the resolver.
-    host = url.host or ""
+    host = parsed.host or ""
     if _is_ip_address(host) and not rules.allows(host):
-        return NoAnswer(Trouble.ADDRESS_REFUSED)
-    return url
+        raise AddressRefused("The egress rules forbid this address.")
+    return parsed
 
 
 class CheckedResolver(AbstractResolver):

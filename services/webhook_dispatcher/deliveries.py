@@ -3,20 +3,21 @@
 import asyncio
 import random
 import time
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from datetime import UTC, datetime
 
-from services.contracts import AttemptOutcome, WebhookAttempted, WebhookFailed, WebhookSucceeded, new_id
+from services.contracts import AttemptOutcome
 from services.contracts.callbacks import CallbackUrls
 from services.contracts.replies import Reply
 from services.runtime.tracing import Tracer
+from services.webhook_dispatcher import result_events
 from services.webhook_dispatcher.callbacks import Accepted, callback_of, judge_call
 from services.webhook_dispatcher.course import Course
 from services.webhook_dispatcher.delivery import Failed
 from services.webhook_dispatcher.deltas import Deltas
 from services.webhook_dispatcher.gate import Gate
 from services.webhook_dispatcher.metrics import NO_PERSONA, DispatcherMetrics
-from services.webhook_dispatcher.n8n import Exchange, N8n, unheard
+from services.webhook_dispatcher.n8n import N8n, unheard
+from services.webhook_dispatcher.outcomes import Exchange
 from services.webhook_dispatcher.personas import Persona, Personas
 from services.webhook_dispatcher.refusals import (
     EXPIRED,
@@ -33,8 +34,6 @@ from services.webhook_dispatcher.retries import retry_delay
 from services.webhook_dispatcher.slots import Slots
 from services.webhook_dispatcher.spans import call_span, end_call
 from services.webhook_dispatcher.tracking import Message, Phase
-
-ResultType = TypeVar("ResultType", WebhookAttempted, WebhookSucceeded, WebhookFailed)
 
 
 class Deliveries:
@@ -188,27 +187,19 @@ class Deliveries:
         end_call(self._tracer, message, exchange.status, failure)
         gate.metrics.ended(_outcome(verdict), exchange.duration_ms / 1000, message.traceparent)
         now = datetime.now(UTC)
-        told = _timings(exchange.course, exchange.duration_ms)
-        if isinstance(verdict, Reply):
-            told |= {"status_code": exchange.status, "reply": verdict.text}
-            await self._results.publish(_event(WebhookSucceeded, message, now, **told), message.span)
+        delay = self._delay(message, persona, verdict, now, deadline) if isinstance(verdict, Failed) else None
+        await self._results.publish(result_events.ended(message, exchange, verdict, now, delay), message.span)
+        if delay is None:
             return None
-        if isinstance(verdict, Accepted):
-            told |= {
-                "status_code": verdict.status,
-                "outcome": AttemptOutcome.ACCEPTED,
-                "deadline_at": verdict.deadline_at,
-            }
-            await self._results.publish(_event(WebhookAttempted, message, now, **told), message.span)
-            return None
-        told |= {
-            "status_code": verdict.status,
-            "failure_kind": verdict.kind,
-            "error_message": verdict.explanation,
-            "response_body": verdict.response_body,
-        }
+        message.phase = Phase.WAITING
+        return 0.0 if message.released else delay
+
+    def _delay(
+        self, message: Message, persona: Persona, failed: Failed, now: datetime, deadline: float
+    ) -> float | None:
+        """Return in how many seconds a failed call is made again, None if it is not."""
         delay = retry_delay(
-            verdict,
+            failed,
             attempt=message.attempt,
             max_attempts=persona.max_attempts,
             idempotent=persona.idempotent,
@@ -217,14 +208,10 @@ class Deliveries:
             chance=random.random(),  # noqa: S311 - spreads retries, guards nothing
         )
         if delay is None:
-            message.span.fail(verdict.kind)
-            await self._results.publish(_event(WebhookFailed, message, now, **told), message.span)
-            return None
-        self._metrics.retried(persona.persona_id, verdict.kind.value)
-        told |= {"outcome": AttemptOutcome.FAILED, "retry_at": now + timedelta(seconds=delay)}
-        await self._results.publish(_event(WebhookAttempted, message, now, **told), message.span)
-        message.phase = Phase.WAITING
-        return 0.0 if message.released else delay
+            message.span.fail(failed.kind)
+        else:
+            self._metrics.retried(persona.persona_id, failed.kind.value)
+        return delay
 
     def _too_much(self, message: Message) -> Refusal:
         return TOO_MUCH_PAUSED if self.paused(message.event.persona_id) else TOO_MUCH_STUCK
@@ -235,26 +222,14 @@ class Deliveries:
         message.span.fail(refusal.kind)
         persona_id = NO_PERSONA if refusal is UNKNOWN_PERSONA else message.event.persona_id
         self._metrics.ended_uncalled(persona_id, refusal.kind.value)
-        event = _event(
-            WebhookFailed,
-            message,
-            datetime.now(UTC),
-            duration_ms=0,
-            failure_kind=refusal.kind,
-            error_message=refusal.explanation,
-        )
+        event = result_events.given_up(message, refusal.kind, refusal.explanation, datetime.now(UTC))
         await self._results.publish(event, message.span)
         return True
 
     async def _tell_cancelled(self, message: Message, course: Course) -> None:
         self._metrics.ended_uncalled(message.event.persona_id, AttemptOutcome.CANCELLED.value)
-        event = _event(
-            WebhookAttempted,
-            message,
-            datetime.now(UTC),
-            outcome=AttemptOutcome.CANCELLED,
-            **_timings(course, course.duration_ms(time.monotonic())),
-        )
+        duration_ms = course.duration_ms(time.monotonic())
+        event = result_events.cancelled(message, course, duration_ms, datetime.now(UTC))
         await self._results.publish(event, message.span)
 
     def _gate(self, persona: Persona) -> Gate:
@@ -274,26 +249,3 @@ def _outcome(verdict: Reply | Accepted | Failed) -> str:
     if isinstance(verdict, Failed):
         return verdict.kind.value
     return "replied" if isinstance(verdict, Reply) else AttemptOutcome.ACCEPTED.value
-
-
-def _timings(course: Course, duration_ms: int) -> dict[str, Any]:
-    return {
-        "duration_ms": duration_ms,
-        "connect_ms": course.connect_ms,
-        "first_byte_ms": course.first_byte_ms,
-        "execution_id": course.execution_id,
-    }
-
-
-def _event(event_class: type[ResultType], message: Message, now: datetime, **told: Any) -> ResultType:
-    sent = message.event
-    return event_class(
-        event_id=new_id(),
-        occurred_at=now,
-        session_id=sent.session_id,
-        conversation_id=sent.conversation_id,
-        persona_id=sent.persona_id,
-        user_id=sent.user_id,
-        attempt=max(1, message.attempt),
-        **told,
-    )

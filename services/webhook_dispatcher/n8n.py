@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Self
 
@@ -26,7 +25,7 @@ from services.webhook_dispatcher.bodies import MAX_BODY_BYTES, IncomingBody
 from services.webhook_dispatcher.course import Course
 from services.webhook_dispatcher.credentials import Credentials
 from services.webhook_dispatcher.executions import EXECUTION_HEADER, execution_id, plausible
-from services.webhook_dispatcher.outcomes import Answer, NoAnswer, Trouble
+from services.webhook_dispatcher.outcomes import Answer, Exchange, NoAnswer, Trouble
 from services.webhook_dispatcher.patience import LOOK_SECONDS, Patience
 from services.webhook_dispatcher.personas import Persona
 
@@ -44,20 +43,6 @@ Hear = Callable[[str], None]
 
 def unheard(_: str) -> None:
     """Hear nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One call of a webhook: what came of it, and when."""
-
-    outcome: Answer | NoAnswer
-    course: Course
-    duration_ms: int
-
-    @property
-    def status(self) -> int | None:
-        """The HTTP status, None without a whole answer."""
-        return self.outcome.status if isinstance(self.outcome, Answer) else None
 
 
 class N8n:

@@ -9,8 +9,8 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from services.runtime.egress import EgressRules, UrlRefused, check_url
-from services.webhook_dispatcher.addresses import CheckedResolver
+from services.runtime.egress import EgressRules
+from services.webhook_dispatcher.addresses import CheckedResolver, checked
 from services.webhook_dispatcher.n8n import CONNECT_SECONDS
 
 TOTAL_SECONDS = 5.0
@@ -47,20 +47,10 @@ class N8nApi:
             raise RuntimeError("The HTTP client is not open.")
         url = URL(f"{api_url.rstrip('/')}/executions/{quote(execution_id, safe='')}/stop", encoded=True)
         try:
-            self._check(api_url)
+            checked(self._rules, api_url)
             async with self._session.post(url, headers={"x-n8n-api-key": api_key}, allow_redirects=False) as answer:
                 status = answer.status
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise N8nApiRefused(f"n8n's API could not be called ({type(error).__name__}).") from error
         if status != 200:
             raise N8nApiRefused(f"n8n's API answered {status}.")
-
-    def _check(self, api_url: str) -> None:
-        host, _ = check_url(api_url)
-        try:
-            allowed = self._rules.allows(host)
-        except ValueError:
-            # A name: the resolver gives out allowed addresses only.
-            return
-        if not allowed:
-            raise UrlRefused("The address of n8n's API may not be called.")

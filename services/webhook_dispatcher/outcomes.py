@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from services.contracts.streams import Stream
+from services.webhook_dispatcher.course import Course
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +42,17 @@ class NoAnswer:
 
     trouble: Trouble
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One call of a webhook: what came of it, and when."""
+
+    outcome: Answer | NoAnswer
+    course: Course
+    duration_ms: int
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status, None without a whole answer."""
+        return self.outcome.status if isinstance(self.outcome, Answer) else None

@@ -5,7 +5,8 @@ import logging
 
 from aiokafka import AIOKafkaProducer
 
-from services.contracts import Record, WebhookAttempted, WebhookFailed, WebhookSucceeded, encode
+from services.contracts import Record, WebhookFailed, encode
+from services.contracts.events import ResultEvent
 from services.runtime.kafka import NotAcknowledged, publish
 from services.runtime.logs import about
 from services.runtime.placement import partition_of
@@ -29,7 +30,7 @@ class Results:
         self._tracer = tracer
         self._refused = 0
 
-    async def publish(self, event: WebhookAttempted | WebhookSucceeded | WebhookFailed, parent: Span) -> None:
+    async def publish(self, event: ResultEvent, parent: Span) -> None:
         """Return once the broker has acknowledged the event; until then the same event is published again."""
         span = sending(self._tracer, event, parent.traceparent)
         try:
@@ -43,7 +44,7 @@ class Results:
             fields = about(event.session_id, span.traceparent)
             logger.debug("Attempt %d: %s.", event.attempt, type(event).__name__, extra=fields)
 
-    async def _publish(self, event: WebhookAttempted | WebhookSucceeded | WebhookFailed, span: Span) -> None:
+    async def _publish(self, event: ResultEvent, span: Span) -> None:
         record = encode(event, source=SOURCE, traceparent=span.traceparent)
         partition = partition_of(event.conversation_id)
         try:

@@ -8,7 +8,8 @@ from typing import Any
 
 from services.runtime.egress import EgressRules
 from services.webhook_dispatcher.course import Course
-from services.webhook_dispatcher.n8n import Exchange, N8n, unheard
+from services.webhook_dispatcher.n8n import N8n, unheard
+from services.webhook_dispatcher.outcomes import Exchange
 from services.webhook_dispatcher.personas import Persona
 from tests.sample_events import SessionEvents
 

@@ -145,6 +145,6 @@ async def test_the_egress_rules_hold_for_the_api_and_a_lost_key_is_told(
     async with n8n_api() as api, dispatcher(bootstrap, postgres_url, **rules) as running:
         await publish_events(bootstrap, [await cancelled(postgres_url, n8nApiUrl=api.url)])
         await until_told(running, "failed")
-    assert "UrlRefused" in caplog.text
+    assert "AddressRefused" in caplog.text
     assert "the-key" not in caplog.text
     assert api.asked == []

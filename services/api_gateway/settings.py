@@ -5,7 +5,6 @@ import re
 from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from services.runtime.egress import EgressRules
 from services.runtime.settings import (
@@ -19,8 +18,6 @@ from services.runtime.settings import (
 
 class GatewaySettings(KafkaSettings, PostgresSettings, PersonaSettings, PseudonymSettings, OpsSettings):
     """Settings of the gateway; exactly one of JWT_SECRET and JWT_JWKS_URL is needed."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     gateway_host: str = Field("127.0.0.1", description="Address to listen on")
     gateway_port: int = Field(3000, ge=0, le=65_535, description="Port to listen on")

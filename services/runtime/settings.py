@@ -26,6 +26,9 @@ _DATABASE_URL = re.compile(
 )
 """What the driver can read: its own complaint about anything else may show a part of the password."""
 
+_BASE_URL = r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$"
+"""A URL to which paths are added; empty where there is none."""
+
 _BROKER = r"\s*(\[[0-9A-Fa-f:.]+\]|[^\s@/?#:,\[\]]+):\d{1,5}\s*"
 _BROKERS = re.compile(rf"{_BROKER}(,{_BROKER})*")
 
@@ -40,8 +43,6 @@ class WrongSettings(Exception):
 
 class KafkaSettings(KafkaSecuritySettings):
     """How to reach Kafka, and how its consumers and producers behave."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="Brokers, `host:port`, separated by commas")
     kafka_idempotence: bool = Field(True, description="Idempotent producers; the embedded broker cannot")
@@ -124,7 +125,7 @@ class PersonaSettings(BaseSettings):
     )
     callback_base_url: str = Field(
         "",
-        pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$",
+        pattern=_BASE_URL,
         max_length=2048,
         description="Where workflows reach the gateway; without it personas cannot reply by callback",
     )
@@ -169,6 +170,19 @@ class PersonaSettings(BaseSettings):
         return CallbackUrls(self.callback_base_url, self.persona_secrets_key.get_secret_value().encode())
 
 
+class TimeoutSettings(BaseSettings):
+    """What the tracker, which times sessions out, and the dispatcher, which calls none that old, must agree on."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    chat_session_timeout_hours: float = Field(
+        24,
+        gt=0,
+        le=24 * 366,
+        description="Hours without activity after which a sweep ends a session; older messages are not called",
+    )
+
+
 class OpsSettings(BaseSettings):
     """Logs and traces of a process, and how it stops."""
 
@@ -178,7 +192,7 @@ class OpsSettings(BaseSettings):
     log_format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text for people")
     otel_exporter_otlp_endpoint: str = Field(
         "",
-        pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$",
+        pattern=_BASE_URL,
         max_length=2048,
         description="Base URL of an OpenTelemetry collector that takes OTLP over HTTP; without it traces go nowhere",
     )

@@ -3,21 +3,15 @@
 from pydantic import Field, field_validator
 
 from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
-from services.runtime.settings import KafkaSettings, OpsSettings, PostgresSettings, PseudonymSettings
+from services.runtime.settings import KafkaSettings, OpsSettings, PostgresSettings, PseudonymSettings, TimeoutSettings
 
 PRODUCER_TIMEOUT_MS = 15_000
 """How long Kafka may take to acknowledge: a process that is to stop while Kafka is away waits no longer."""
 
 
-class TrackerSettings(KafkaSettings, PostgresSettings, PseudonymSettings, OpsSettings):
+class TrackerSettings(KafkaSettings, PostgresSettings, PseudonymSettings, TimeoutSettings, OpsSettings):
     """Of `chat-sessions tracker`."""
 
-    chat_session_timeout_hours: float = Field(
-        24,
-        gt=0,
-        le=24 * 366,
-        description="Hours without activity after which a sweep ends a session; older messages are not called",
-    )
     chat_session_retention_days: int = Field(
         0, ge=0, le=36_600, description="Days after which whole months of sessions are dropped; 0 keeps them for ever"
     )

@@ -2,19 +2,13 @@
 
 from pydantic import Field
 
-from services.runtime.settings import KafkaSettings, OpsSettings, PersonaSettings, PostgresSettings
+from services.runtime.settings import KafkaSettings, OpsSettings, PersonaSettings, PostgresSettings, TimeoutSettings
 from services.webhook_dispatcher.window import Bounds
 
 
-class DispatcherSettings(KafkaSettings, PostgresSettings, PersonaSettings, OpsSettings):
+class DispatcherSettings(KafkaSettings, PostgresSettings, PersonaSettings, TimeoutSettings, OpsSettings):
     """Every setting of the dispatcher's process."""
 
-    chat_session_timeout_hours: float = Field(
-        24,
-        gt=0,
-        le=24 * 366,
-        description="Hours without activity after which a sweep ends a session; older messages are not called",
-    )
     dispatcher_max_calls: int = Field(400, ge=1, le=10_000, description="Webhook calls that run at the same time")
     dispatcher_held_messages: int = Field(
         2_000, ge=2, le=100_000, description="Messages of a partition taken but not finished, before it is paused"

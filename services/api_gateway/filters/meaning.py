@@ -1,6 +1,6 @@
 """The terms of a filter become what they mean of a session: which fields there are, and what each takes. No I/O."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -10,7 +10,7 @@ from uuid import UUID
 from services.api_gateway.filters import values
 from services.api_gateway.filters.errors import InvalidFilter
 from services.api_gateway.filters.grammar import Operator, Parsed, Says, Term, Test, parse
-from services.api_gateway.filters.tree import And, Leaf, Not, Or, Tree, fold, leaves
+from services.api_gateway.filters.tree import And, Leaf, Tree, leaves, replaced
 from services.contracts.session import FailureKind, SessionStatus
 
 Value = str | int | datetime | UUID
@@ -86,7 +86,7 @@ _ORDER = (">value", ">=value", "<value", "<=value", "value..value")
 
 def understood(parsed: Parsed, fields: Collection[str] = FIELDS) -> Filter:
     """Return what the filter means, of these fields; raise InvalidFilter at the first term that means nothing."""
-    return fold(parsed, partial(_leaf, fields), every=_every, either=_either, negated=_negated)
+    return replaced(parsed, partial(_leaf, fields))
 
 
 def names(tree: Filter, field: str) -> bool:
@@ -98,18 +98,6 @@ def users_named(text: str) -> set[str]:
     """Return the users whom a filter names; raise InvalidFilter where it means nothing."""
     found = [leaf for leaf, _ in leaves(understood(parse(text)))]
     return {str(value) for leaf in found if isinstance(leaf, Is) and leaf.field == USER for value in leaf.values}
-
-
-def _every(parts: Sequence[Filter]) -> Filter:
-    return And(tuple(parts))
-
-
-def _either(parts: Sequence[Filter]) -> Filter:
-    return Or(tuple(parts))
-
-
-def _negated(part: Filter) -> Filter:
-    return Not(part)
 
 
 def _leaf(fields: Collection[str], term: Term | Says) -> Filter:

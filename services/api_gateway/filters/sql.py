@@ -5,7 +5,7 @@ Filters of one form differ in their values alone: what is written for one of the
 
 import json
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy.types import TypeEngine
 
 from services.api_gateway.filters.bounds import STARTED, of_range
 from services.api_gateway.filters.meaning import METADATA, TAG, Fails, Filter, Is, Range
-from services.api_gateway.filters.tree import And, Leaf, Not, Or, Tree, fold, leaves
+from services.api_gateway.filters.tree import Leaf, Tree, fold, leaves, replaced
 from services.api_gateway.template_bodies import TAGS
 from services.database.partitions import id_at
 from services.database.tables import chat_sessions
@@ -66,19 +66,7 @@ def condition(tree: Filter) -> ColumnElement[bool]:
 
 def form_of(tree: Filter) -> Tree[Form]:
     """Return the filter's form."""
-    return fold(tree, _form, every=_every, either=_either, negated=_negated)
-
-
-def _every(parts: Sequence[Tree[Form]]) -> Tree[Form]:
-    return And(tuple(parts))
-
-
-def _either(parts: Sequence[Tree[Form]]) -> Tree[Form]:
-    return Or(tuple(parts))
-
-
-def _negated(part: Tree[Form]) -> Tree[Form]:
-    return Not(part)
+    return replaced(tree, _form)
 
 
 def values_of(tree: Filter) -> list[Any]:

@@ -60,6 +60,16 @@ def fold(
     return of(tree)
 
 
+def replaced(tree: Tree[L], leaf: Callable[[L], Tree[T]]) -> Tree[T]:
+    """Return the same tree with what `leaf` makes of each leaf in its place, from left to right."""
+    if isinstance(tree, Leaf):
+        return leaf(tree.of)
+    if isinstance(tree, Not):
+        return Not(replaced(tree.part, leaf))
+    parts = tuple(replaced(part, leaf) for part in tree.parts)
+    return And(parts) if isinstance(tree, And) else Or(parts)
+
+
 def leaves(tree: Tree[L]) -> Iterator[tuple[L, int]]:
     """Yield every leaf and how many joints lie above it. Needs no stack, so that any tree can be measured."""
     waiting = [(tree, 0)]

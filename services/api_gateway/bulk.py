@@ -7,9 +7,10 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from services.api_gateway.cancels import cancel_of
 from services.api_gateway.problems import Problem
 from services.api_gateway.retries import retry_of
-from services.contracts import CancelRequested, MessageSent, SessionStatus, admit, new_id
+from services.contracts import CancelRequested, MessageSent, SessionStatus, new_id
 from services.contracts.ids import id_time
 
 CANCEL, RETRY = "cancel", "retry"
@@ -58,18 +59,7 @@ def event_of(job: Any, item: Item, session: Mapping[str, Any]) -> CancelRequeste
     if job.action == RETRY:
         again = {"session_id": item.new_session_id, "event_id": item.event_id}
         return retry_of(session, now).model_copy(update=again)
-    event = CancelRequested(
-        event_id=item.event_id,
-        occurred_at=now,
-        session_id=item.session_id,
-        conversation_id=session["conversationId"],
-        persona_id=session["personaId"],
-        user_id=session["userId"],
-        requested_by=job.requestedBy,
-        reason=job.reason,
-    )
-    admit(event, now)
-    return event
+    return cancel_of(session, item.event_id, now, requested_by=job.requestedBy, reason=job.reason)
 
 
 def _obstacle(action: str, session: Mapping[str, Any], now: datetime) -> str | None:

@@ -36,7 +36,7 @@ class HistoryPage:
 def read_history_page(query: Query) -> HistoryPage:
     """Return the page that a query asks for; Problem 400 for a wrong one."""
     cursor = query.text("cursor", 64)
-    limit = query.integer("limit", 50, low=1, high=MAX_EVENTS)
+    limit = query.limit(MAX_EVENTS)
     return HistoryPage(limit, BEFORE_ALL if cursor is None else read_place(cursor))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from fastapi import Request
-from sqlalchemy import BindParameter, Delete, bindparam, delete, select, tuple_, update
+from sqlalchemy import BindParameter, ColumnElement, Delete, Row, bindparam, delete, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -98,31 +98,13 @@ class IdempotencyKeys:
         """
         if await self._fresh.do((request, proposed)):
             return proposed
-        now = proposed.created_at
         # Asked before the row is read, too: what is marked while it is read was not yet so in the row.
         acknowledged = request.place in self._unmarked
         async with self._database.statements() as connection:
-            mine = _KEYS.user_id == request.user_id, _KEYS.key == request.key
-            row = (await connection.execute(select(idempotency_keys).where(*mine))).one_or_none()
-            if row is None:
-                raise _under_way()
-            if (row.route, row.bodyHash) != (request.route, request.body_hash):
-                raise Problem(
-                    422,
-                    "idempotency-key-reused",
-                    "This Idempotency-Key belongs to another request; use a new key for a new request.",
-                )
+            row = await _standing(connection, request)
             published = acknowledged or row.publishedAt is not None or request.place in self._unmarked
             if not published:
-                if now - row.sentAt < RESEND_AFTER:
-                    raise _under_way()
-                again = (
-                    update(idempotency_keys)
-                    .where(*mine, _KEYS.sent_at == row.sentAt, _KEYS.published_at.is_(None))
-                    .values(sent_at=now)
-                )
-                if (await connection.execute(again)).rowcount == 0:
-                    raise _under_way()
+                await _send_again(connection, request, row.sentAt, proposed.created_at)
         return Ticket(row.sessionId, row.eventId, row.createdAt, published=published)
 
     def published(self, request: KeyedRequest, now: datetime) -> None:
@@ -183,10 +165,37 @@ class IdempotencyKeys:
                 del self._unmarked[place]
 
 
+async def _standing(connection: AsyncConnection, request: KeyedRequest) -> Row[Any]:
+    """Return the row of a repeated request; Problem 422 where the key is another's, 409 where it has just gone."""
+    row = (await connection.execute(select(idempotency_keys).where(*_mine(request)))).one_or_none()
+    if row is None:
+        raise _under_way()
+    if (row.route, row.bodyHash) != (request.route, request.body_hash):
+        raise Problem(
+            422,
+            "idempotency-key-reused",
+            "This Idempotency-Key belongs to another request; use a new key for a new request.",
+        )
+    return row
+
+
+async def _send_again(connection: AsyncConnection, request: KeyedRequest, sent_at: datetime, now: datetime) -> None:
+    """Note that the request is sent again; Problem 409 unless it was last sent long enough ago, and by nobody since."""
+    if now - sent_at < RESEND_AFTER:
+        raise _under_way()
+    unchanged = *_mine(request), _KEYS.sent_at == sent_at, _KEYS.published_at.is_(None)
+    if (await connection.execute(update(idempotency_keys).where(*unchanged).values(sent_at=now))).rowcount == 0:
+        raise _under_way()
+
+
+def _mine(request: KeyedRequest) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return _KEYS.user_id == request.user_id, _KEYS.key == request.key
+
+
 async def asked_at(connection: AsyncConnection, request: KeyedRequest, now: datetime) -> datetime | None:
     """Return when a keyed request came first, None for one that comes first now."""
-    mine = _KEYS.user_id == request.user_id, _KEYS.key == request.key, _KEYS.created_at >= now - KEPT
-    return await connection.scalar(select(_KEYS.created_at).where(*mine))
+    kept = *_mine(request), _KEYS.created_at >= now - KEPT
+    return await connection.scalar(select(_KEYS.created_at).where(*kept))
 
 
 def _taken(places: set[_Place], place: _Place) -> bool:

@@ -17,7 +17,6 @@ from services.api_gateway.selection import Selection
 
 CAP = 1_000
 """Lists count no further than this."""
-MAX_LIMIT = 200
 MAX_OFFSET = 10_000
 MAX_SORTED = timedelta(days=31)
 """The range that can be sorted by response time."""
@@ -74,7 +73,7 @@ def read_page(query: Query, selection: Selection, now: datetime) -> Page:
     if cursor is not None and offset:
         raise invalid_parameter("offset", "A cursor says where the page begins; leave the offset out.")
     after = None if cursor is None else _read_cursor(cursor, selection, sort)
-    return Page(query.integer("limit", 50, low=1, high=MAX_LIMIT), offset, sort, after)
+    return Page(query.limit(), offset, sort, after)
 
 
 def position_of(session: dict[str, Any]) -> Position:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from services.api_gateway.filters import values
-from services.api_gateway.problems import Problem, invalid_parameter
+from services.api_gateway.problems import Problem, invalid_parameter, no_such_session
 from services.contracts import NotAdmitted
 from services.contracts.admission import admit_id, admit_text
 from services.runtime.at_once import Begun
@@ -22,6 +22,8 @@ E = TypeVar("E", bound=StrEnum)
 B = TypeVar("B", bound=BaseModel)
 
 MAX_BODY_BYTES = 256 * 1024
+MAX_LIMIT = 200
+"""Of a page."""
 BODY_SECONDS = 15.0
 
 
@@ -62,6 +64,10 @@ class Query:
         if not (value.isascii() and value.isdigit() and len(value) <= 12 and low <= int(value) <= high):
             raise invalid_parameter(name, f"It must be a whole number from {low} to {high}.")
         return int(value)
+
+    def limit(self, most: int = MAX_LIMIT) -> int:
+        """Return how many things a page may have."""
+        return self.integer("limit", 50, low=1, high=most)
 
     def seconds(self, name: str, most: float, default: float = 0.0) -> float:
         """Return seconds from 0 to `most`."""
@@ -112,12 +118,17 @@ def identifier(name: str, value: str) -> str:
     return value
 
 
-def session_id_of(request: Request) -> UUID | None:
-    """Return the session id in the path, None where it is no UUID: then there is no such session."""
+def id_in_path(request: Request, name: str, there_is_none: Callable[[], Problem]) -> UUID:
+    """Return an id of this system's own making from the path; where it is no UUID, raise that there is none such."""
     try:
-        return UUID(request.path_params["sessionId"])
+        return UUID(request.path_params[name])
     except ValueError:
-        return None
+        raise there_is_none() from None
+
+
+def session_id_of(request: Request) -> UUID:
+    """Return the session id in the path; Problem 404 where it is no UUID."""
+    return id_in_path(request, "sessionId", no_such_session)
 
 
 async def read_body(request: Request, *, most: int = MAX_BODY_BYTES) -> bytes:

@@ -45,7 +45,7 @@ class Personas:
         A host that cannot be resolved at the moment is let through with a warning: every call is checked anyway.
         """
         try:
-            host, port = _host_and_port(url)
+            host, port = check_url(url)
             addresses = await _resolve(host, port)
         except UrlRefused as error:
             raise invalid_body(field, str(error)) from None
@@ -145,13 +145,6 @@ def _told(auth: Auth) -> dict[str, JsonValue]:
         name: value.get_secret_value() if isinstance(value, SecretStr) else value
         for name, value in auth.model_dump().items()
     }
-
-
-def _host_and_port(webhook_url: str) -> tuple[str, int]:
-    # Parsers drop such characters, and not all the same ones.
-    if any(character <= " " or character == "\x7f" for character in webhook_url):
-        raise UrlRefused("The webhook URL contains spaces or control characters.")
-    return check_url(webhook_url)
 
 
 async def _resolve(host: str, port: int) -> list[str]:

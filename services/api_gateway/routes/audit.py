@@ -34,7 +34,7 @@ class AuditRoutes:
         await self.gate.admin(request, Scope.AUDIT_READ, "audit.read", "audit")
         query = Query(request, "actor", "userId", "action", "outcome", "from", "to", "limit", "cursor")
         user_id = query.identifier("userId")
-        limit = query.integer("limit", 50, low=1, high=200)
+        limit = query.limit()
         cursor = query.text("cursor", 64)
         filters = AuditFilters(
             actor=query.identifier("actor"),

@@ -19,7 +19,7 @@ from services.api_gateway.filters.meaning import understood, users_named
 from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import IdempotencyKeys, Ticket, keyed_request
 from services.api_gateway.jobs import Jobs
-from services.api_gateway.parameters import Query, parse_body, read_body
+from services.api_gateway.parameters import Query, id_in_path, parse_body, read_body
 from services.api_gateway.problems import Problem, invalid_cursor
 from services.api_gateway.scopes import Scope
 from services.api_gateway.selection import invalid_filter
@@ -74,7 +74,7 @@ class BulkRoutes:
         """Tell what became of each session."""
         await self._admin(request, "sessions.bulk.read", "chat-sessions")
         query = Query(request, "limit", "cursor")
-        limit = query.integer("limit", 50, low=1, high=200)
+        limit = query.limit()
         job_id = _job_id(request)
         await self._told(job_id)
         items = await self.jobs.items(job_id, _after(query.text("cursor", 64)), limit + 1)
@@ -126,10 +126,7 @@ def _checked(body: BulkBody) -> BulkBody:
 
 
 def _job_id(request: Request) -> UUID:
-    try:
-        return UUID(request.path_params["jobId"])
-    except ValueError:
-        raise _no_such_job() from None
+    return id_in_path(request, "jobId", _no_such_job)
 
 
 def _after(cursor: str | None) -> UUID | None:

@@ -18,7 +18,7 @@ from services.api_gateway.documentation.administration import CLEAN_UP, GET_CLEA
 from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import IdempotencyKeys, Ticket, keyed_request
 from services.api_gateway.live.changes import SessionChanges
-from services.api_gateway.parameters import Query, parse_body, read_body
+from services.api_gateway.parameters import Query, id_in_path, parse_body, read_body
 from services.api_gateway.problems import Problem
 from services.api_gateway.publishing import Publisher
 from services.api_gateway.scopes import Scope
@@ -98,10 +98,7 @@ class CleanupRoutes:
         await self.gate.admin(request, Scope.SESSIONS_CLEANUP, "cleanup.read", "chat-sessions")
         self.gate.require_sessions()
         Query(request)
-        try:
-            sweep_id = UUID(request.path_params["sweepId"])
-        except ValueError:
-            raise _no_such_sweep() from None
+        sweep_id = id_in_path(request, "sweepId", _no_such_sweep)
         found = await self._sweep(sweep_id)
         if found is None:
             raise _not_begun() if await self._is_asked(sweep_id, datetime.now(UTC)) else _no_such_sweep()

@@ -25,7 +25,7 @@ from services.api_gateway.live.response import EventStream, headers_only
 from services.api_gateway.live.sessions import Json, Watch
 from services.api_gateway.live.stream import End, reconnect
 from services.api_gateway.parameters import Query, session_id_of
-from services.api_gateway.problems import Problem, invalid_parameter, no_such_session
+from services.api_gateway.problems import Problem, invalid_parameter
 from services.api_gateway.progress import found_or_decided
 from services.api_gateway.reads import SessionReads
 from services.api_gateway.selection import FILTER_NAMES, read_selection
@@ -73,8 +73,6 @@ class LiveRoutes:
         Query(request)
         known = _last_event_id(request, read_session_id) or SessionPosition()
         session_id = session_id_of(request)
-        if session_id is None:
-            raise no_such_session()
         self._require_current()
         with ExitStack() as held:
             stream = held.enter_context(self.changes.streams.opened(caller))

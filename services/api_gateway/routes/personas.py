@@ -48,7 +48,7 @@ class PersonaRoutes:
         """List personas by id."""
         await self.gate.admin(request, Scope.PERSONAS_READ, "persona.list", "personas")
         query = Query(request, "limit", "cursor")
-        limit = query.integer("limit", 50, low=1, high=200)
+        limit = query.limit()
         async with self.database.statements() as connection:
             rows = await read_personas(connection, query.identifier("cursor"), limit + 1)
         return page_answer([shown(row) for row in rows], limit, "personaId")

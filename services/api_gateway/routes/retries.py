@@ -12,7 +12,6 @@ from services.api_gateway.documentation.sessions import RETRY_SESSION
 from services.api_gateway.gate import Gate
 from services.api_gateway.live.changes import SessionChanges
 from services.api_gateway.parameters import Query, parse_body, read_body, session_id_of
-from services.api_gateway.problems import no_such_session
 from services.api_gateway.progress import found_or_decided
 from services.api_gateway.reads import SessionReads
 from services.api_gateway.retries import retry_of
@@ -43,8 +42,6 @@ class RetryRoutes:
         self.gate.require_sessions()
         wait = Query(request, "wait").seconds("wait", MAX_WAIT_SECONDS)
         session_id = session_id_of(request)
-        if session_id is None:
-            raise no_such_session()
         await self.sending.count(request, caller)
         raw = await read_body(request)
         parse_body(RetryBody, raw, optional=True)

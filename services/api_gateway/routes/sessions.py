@@ -11,6 +11,7 @@ from services.api_gateway.answers import answer, session_location, unchanged
 from services.api_gateway.audit import ASKED
 from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import CancelBody
+from services.api_gateway.cancels import cancel_of
 from services.api_gateway.database import Database
 from services.api_gateway.documentation.sessions import (
     CANCEL_SESSION,
@@ -34,7 +35,7 @@ from services.api_gateway.selection import FILTER_NAMES, Selection, equal, read_
 from services.api_gateway.traces import traceparent_of
 from services.api_gateway.versions import entity_tag, is_current, is_known
 from services.api_gateway.waits import MAX_WAIT_SECONDS, until_told
-from services.contracts import CancelRequested, SessionStatus, admit, new_id
+from services.contracts import SessionStatus, new_id
 from services.contracts.admission import MAX_TEXT_BYTES, admit_text
 from services.runtime.kafka import NotAcknowledged
 
@@ -88,7 +89,7 @@ class SessionRoutes:
         """Tell one session, at once or when it has ended."""
         caller = await self.gate.session_reader(request)
         wait = Query(request, "wait").seconds("wait", MAX_WAIT_SECONDS)
-        session_id = _session_id(request)
+        session_id = session_id_of(request)
         detail = await found_or_decided(
             lambda: self.reads.detail(session_id, caller, datetime.now(UTC)), session_id, self.database, self.changes
         )
@@ -107,7 +108,7 @@ class SessionRoutes:
         """Tell one page of a session's events."""
         caller = await self.gate.session_reader(request)
         page = read_history_page(Query(request, "limit", "cursor"))
-        session_id = _session_id(request)
+        session_id = session_id_of(request)
         return answer(
             await found_or_decided(
                 lambda: self.reads.history(session_id, caller, page), session_id, self.database, self.changes
@@ -118,7 +119,7 @@ class SessionRoutes:
         """Cancel a session, and answer with what really became of it."""
         caller = await self.gate.session_reader(request, Scope.SESSIONS_CANCEL)
         Query(request)
-        session_id = _session_id(request)
+        session_id = session_id_of(request)
         body = parse_body(CancelBody, await read_body(request), optional=True)
         admit_text("reason", body.reason or "", MAX_TEXT_BYTES)
         session = await self._cancellable(session_id, caller)
@@ -156,17 +157,7 @@ class SessionRoutes:
         self, session: dict[str, Any], caller: Caller, reason: str | None, traceparent: str
     ) -> None:
         now = datetime.now(UTC)
-        event = CancelRequested(
-            event_id=new_id(),
-            occurred_at=now,
-            session_id=UUID(int=session["sessionId"].int),
-            conversation_id=session["conversationId"],
-            persona_id=session["personaId"],
-            user_id=session["userId"],
-            requested_by=caller.user_id,
-            reason=reason,
-        )
-        admit(event, now)
+        event = cancel_of(session, new_id(), now, requested_by=caller.user_id, reason=reason)
         if session["userId"] != caller.user_id or caller.service is not None:
             async with self.database.statements() as connection:
                 target = str(session["sessionId"])
@@ -186,13 +177,6 @@ class SessionRoutes:
     async def _ended(self, session_id: UUID, caller: Caller) -> dict[str, Any] | None:
         session = await self.reads.session(session_id, caller)
         return session if session is not None and session["status"] is not SessionStatus.ACTIVE else None
-
-
-def _session_id(request: Request) -> UUID:
-    session_id = session_id_of(request)
-    if session_id is None:
-        raise no_such_session()
-    return session_id
 
 
 def _field(request: Request, name: str) -> str | None:

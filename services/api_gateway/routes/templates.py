@@ -56,7 +56,7 @@ class TemplateRoutes:
         """List templates by id, each in its latest version."""
         await self.gate.admin(request, Scope.TEMPLATES_READ, "template.list", "templates")
         query = Query(request, "limit", "cursor")
-        limit = query.integer("limit", 50, low=1, high=200)
+        limit = query.limit()
         async with self.database.statements() as connection:
             rows = await read_templates(connection, query.identifier("cursor"), limit + 1)
         return page_answer([shown(row) for row in rows], limit, "templateId")
@@ -103,7 +103,7 @@ class TemplateRoutes:
         template_id = _template_id(request)
         await self.gate.admin(request, Scope.TEMPLATES_READ, "template.get", template_id)
         query = Query(request, "limit", "cursor")
-        limit = query.integer("limit", 50, low=1, high=200)
+        limit = query.limit()
         before = query.integer("cursor", MOST_VERSION, low=1, high=MOST_VERSION)
         async with self.database.statements() as connection:
             rows = await read_versions(connection, template_id, before, limit + 1)

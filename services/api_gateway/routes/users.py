@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
@@ -17,7 +16,7 @@ from services.api_gateway.downloads import Download, Downloads
 from services.api_gateway.erasures import Erasures
 from services.api_gateway.exports import Format, Writer, takes_gzip
 from services.api_gateway.gate import Gate
-from services.api_gateway.parameters import Query, identifier
+from services.api_gateway.parameters import Query, id_in_path, identifier
 from services.api_gateway.problems import Problem, invalid_parameter
 from services.api_gateway.scopes import Scope
 from services.api_gateway.user_data import UserData
@@ -73,12 +72,9 @@ class UserRoutes:
         """Tell how far an erasure is."""
         await self.gate.admin(request, Scope.USERS_ERASE, "user.erase.read", "users")
         Query(request)
-        try:
-            told = await self.erasures.told(UUID(request.path_params["erasureId"]), datetime.now(UTC))
-        except ValueError:
-            told = None
+        told = await self.erasures.told(id_in_path(request, "erasureId", _no_such_erasure), datetime.now(UTC))
         if told is None:
-            raise Problem(404, "no-such-erasure", "No erasure with this id was asked for.")
+            raise _no_such_erasure()
         return answer(told)
 
     async def _admin(self, request: Request, scope: Scope, action: str) -> tuple[Caller, str]:
@@ -89,6 +85,10 @@ class UserRoutes:
         if is_erased(identifier("userId", user_id)):
             raise invalid_parameter("userId", "It stands for a user whose data was erased.")
         return caller, user_id
+
+
+def _no_such_erasure() -> Problem:
+    return Problem(404, "no-such-erasure", "No erasure with this id was asked for.")
 
 
 async def _written(data: UserData, writer: Writer) -> AsyncIterator[bytes]:

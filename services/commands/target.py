@@ -5,14 +5,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import httpx
 import typer
 
-from services.commands.tokens import mint_token
+from services.commands.tokens import token_for
 from services.commands.wording import listed
 from services.runtime.secret_files import SUFFIX, UnusableSecretFile
 from services.runtime.secret_files import secret as secret_of
@@ -61,22 +61,14 @@ class Target:
         scopes: Sequence[str] = (),
         service: str | None = None,
     ) -> str:
-        """A token as mint_token() makes it, signed with the target's secret; CommandError without one."""
+        """A token as token_for() makes it, signed with the target's secret; CommandError without one."""
         secret = self._secret("JWT_SECRET")
         if not secret:
             raise CommandError(
                 "JWT_SECRET is not set, so no token can be signed: set it, or give --data-dir of a running stack."
             )
-        return mint_token(
-            user_id,
-            secret,
-            admin=admin,
-            now=datetime.now(UTC),
-            lifetime=lifetime,
-            issuer=self.environment.get("JWT_ISSUER") or None,
-            audience=self.environment.get("JWT_AUDIENCE") or None,
-            scopes=scopes,
-            service=service,
+        return token_for(
+            self.environment, secret, user_id, admin=admin, lifetime=lifetime, scopes=scopes, service=service
         )
 
     def client(self, user_id: str, *, admin: bool, timeout_seconds: float = 15) -> httpx.Client:

@@ -66,12 +66,12 @@ class DataDirectory:
             ensure_port_is_free(port, "the stub n8n")
         except PortBusyError:
             port = free_port()
-        _write_private(kept, str(port))
+        write_private(kept, str(port))
         return port
 
     def write_stack(self, stack: dict[str, object]) -> None:
         """Replace stack.json: a reader sees the old one or the new one, and only its owner can read it."""
-        _write_private(self.stack_file, json.dumps(stack, indent=2))
+        write_private(self.stack_file, json.dumps(stack, indent=2))
 
     def remove_stack(self) -> None:
         """Remove stack.json, if there is one."""
@@ -156,11 +156,11 @@ def _lock(lock: int, path: Path) -> None:
 
 def _kept_secret(path: Path, fresh: str) -> str:
     if not path.exists():
-        _write_private(path, fresh)
+        write_private(path, fresh)
     return path.read_text()
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Put `text` at `path` at one blow, readable by its owner only."""
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(number, "w") as file:

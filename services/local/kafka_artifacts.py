@@ -1,17 +1,14 @@
 """The jars of an Apache Kafka broker: fetched once by Maven, kept in the user's cache."""
 
-import fcntl
-import hashlib
 import os
 import re
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.local.cache import cached_directory
 from services.local.processes import ProcessEndedError, run_to_end, start_process
 from services.local.reaper import Reaper
 
@@ -49,13 +46,9 @@ def kafka_artifacts(
     if not pom.exists():
         raise KafkaMissingError(f"Apache Kafka is started from a checkout, and {pom} is not there: {_GO_ON}.")
     java = _java(environment)
-    cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chat-sessions"
-    jars = cache / f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:16]}"
-    if not jars.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with _locked(jars.with_suffix(".lock")):
-            if not jars.exists():
-                _fetch(pom, jars, log_path, reaper, environment)
+    jars = cached_directory(
+        "kafka", pom.read_bytes(), environment, lambda part: _fetch(pom, part, log_path, reaper, environment)
+    )
     return KafkaArtifacts(java, jars, files / "log4j2.properties")
 
 
@@ -83,32 +76,18 @@ def _version(java: str, environment: Mapping[str, str]) -> str:
     return done.stderr
 
 
-def _fetch(pom: Path, jars: Path, log_path: Path, reaper: Reaper, environment: Mapping[str, str]) -> None:
-    """Let Maven copy the jars beside their place, then move them there at one blow."""
+def _fetch(pom: Path, directory: Path, log_path: Path, reaper: Reaper, environment: Mapping[str, str]) -> None:
+    """Let Maven copy the jars into a directory."""
     maven = shutil.which("mvn", path=environment.get("PATH", os.defpath))
     if maven is None:
         raise KafkaMissingError(f"Apache Kafka is fetched by Maven, and there is no `mvn`: install Maven, or {_GO_ON}.")
-    for broken in jars.parent.glob(f"{jars.name}.part-*"):
-        shutil.rmtree(broken, ignore_errors=True)
-    part = Path(tempfile.mkdtemp(dir=jars.parent, prefix=f"{jars.name}.part-"))
     command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
-    command += ["-DincludeScope=runtime", f"-DoutputDirectory={part}"]
+    command += ["-DincludeScope=runtime", f"-DoutputDirectory={directory}"]
     try:
         run_to_end(
             start_process("maven", command, environment=environment, log_path=log_path, reaper=reaper), _FETCH_SECONDS
         )
-        part.rename(jars)
     except ProcessEndedError as error:
         raise KafkaMissingError(
             f"Maven could not fetch Apache Kafka (its words are in {log_path}): see to its access, or {_GO_ON}."
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; it ends with the process at the latest."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

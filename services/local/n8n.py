@@ -6,13 +6,11 @@ point the system at it. It listens on 127.0.0.1 only and reports nothing to anyo
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import httpx
@@ -34,16 +32,13 @@ from services.local.processes import (
     start_process,
 )
 from services.local.reaper import Reaper, start_reaper
+from services.local.signals import StopRequested, ignore_signals, stop_on_signals
 
 WORKFLOWS = N8N_FILES / "workflows"
 
 _START_SECONDS = 180.0
 _STOP_SECONDS = 15.0
 _PORT = 5678
-
-
-class StopRequested(Exception):
-    """SIGINT or SIGTERM arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +144,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=_PORT, help="where to listen on 127.0.0.1")
     parser.add_argument("--data-dir", type=Path, default=default_n8n_directory(), help="what n8n keeps")
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _raise_stop)
+    stop_on_signals()
     try:
         directory = open_data_directory(options.data_dir)
         reaper = start_reaper(keep_open=[directory.lock])
@@ -170,8 +164,7 @@ def main() -> int:
         _say(str(error))
         return 1
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals()
         reaper.close()
 
 
@@ -199,13 +192,6 @@ def _greet(url: str, directory: Path) -> None:
         f"is in {directory / 'webhook-credentials.json'}.\n"
         f"The log is {directory / 'n8n.log'}. Ctrl-C stops n8n."
     )
-
-
-def _raise_stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    # A second signal must not interrupt the stopping.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise StopRequested
 
 
 def _say(text: str) -> None:

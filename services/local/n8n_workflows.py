@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from services.local.data_directory import write_private
 from services.local.n8n_artifacts import N8nArtifacts
 from services.local.processes import run_to_end, start_process
 from services.local.reaper import Reaper
@@ -41,7 +41,7 @@ def kept_credentials(directory: Path) -> WebhookCredentials:
             header_value=secrets.token_urlsafe(24),
             jwt_secret=secrets.token_urlsafe(48),
         )
-        _write_private(path, asdict(fresh))
+        write_private(path, json.dumps(asdict(fresh), indent=2))
     return WebhookCredentials(**json.loads(path.read_text()))
 
 
@@ -82,7 +82,7 @@ def import_workflows(
     say(f"Importing {len(paths)} workflows: about {2 * len(paths) + 10} s, once.")
     handed_over = directory / "credentials-for-import.json"
     try:
-        _write_private(handed_over, credentials)
+        write_private(handed_over, json.dumps(credentials, indent=2))
         run("import:credentials", f"--input={handed_over}")
     finally:
         handed_over.unlink(missing_ok=True)
@@ -113,8 +113,3 @@ def _fingerprint(workflows: Path, artifacts: N8nArtifacts) -> str:
     for path in workflow_paths(workflows):
         digest.update((workflows / f"{path}.json").read_bytes())
     return digest.hexdigest()
-
-
-def _write_private(path: Path, value: object) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(value, file, indent=2)

@@ -4,13 +4,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Literal, NoReturn
 
 import httpx
 from rich.console import Console
 
-from services.commands.tokens import mint_token
+from services.commands.tokens import token_for
 from services.local.data_directory import DataDirectory
 from services.local.engines import Engines
 from services.local.greeting import greeting
@@ -221,14 +221,8 @@ class Stack:
         self._recover()
 
     def _token(self, user: str, *, admin: bool) -> str:
-        return mint_token(
-            user,
-            self._environment["JWT_SECRET"],
-            admin=admin,
-            now=datetime.now(UTC),
-            lifetime=_TOKEN_LIFETIME,
-            issuer=self._environment.get("JWT_ISSUER") or None,
-            audience=self._environment.get("JWT_AUDIENCE") or None,
+        return token_for(
+            self._environment, self._environment["JWT_SECRET"], user, admin=admin, lifetime=_TOKEN_LIFETIME
         )
 
     def _write_stack(self) -> None:

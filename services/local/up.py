@@ -1,9 +1,6 @@
 """`chat-sessions up` as a command: it runs the stack until a signal, and turns failures into plain words."""
 
 import os
-import signal
-from types import FrameType
-from typing import NoReturn
 
 from rich.console import Console
 
@@ -19,14 +16,10 @@ from services.local.postgres_place import PlaceError
 from services.local.processes import PortBusyError, ProcessEndedError, ensure_port_is_free
 from services.local.reaper import start_reaper
 from services.local.service_health import NotReadyError, PersonaRefusedError
+from services.local.signals import StopRequested, ignore_signals, stop_on_signals
 from services.local.stack import Stack, show
 from services.local.stack_options import StackOptions
 from services.local.supervisor import KeepsDyingError
-
-
-class StopRequested(Exception):
-    """SIGINT or SIGTERM arrived."""
-
 
 _FAILURES = (
     AlreadyRunningError,
@@ -48,8 +41,7 @@ def run_stack(options: StackOptions, console: Console) -> int:
 
     Gives the exit code: 0 when told to stop, 1 after a failure, which was shown in plain words.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _raise_stop)
+    stop_on_signals()
     try:
         directory = _directory_of(options)
         reaper = start_reaper(keep_open=[directory.lock], remove=[directory.stack_file])
@@ -68,8 +60,7 @@ def run_stack(options: StackOptions, console: Console) -> int:
         show(console, str(error))
         return 1
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals()
         stack.stop()
         # Whatever a failed start or stop overlooked ends here.
         reaper.close()
@@ -84,10 +75,3 @@ def _directory_of(options: StackOptions) -> DataDirectory:
     directory = open_data_directory(options.data_directory)
     ensure_port_is_free(options.port, purpose)
     return directory
-
-
-def _raise_stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    # A second signal must not interrupt the stopping.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise StopRequested

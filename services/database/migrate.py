@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from services.database.audit_partitions import create_audit_partition
 from services.database.engine import build_engine
+from services.database.errors import first_words
 from services.database.partitions import months_ahead
 
 logger = logging.getLogger(__name__)
@@ -66,9 +67,9 @@ async def _migrate_once(database_url: str) -> str | None:
         later = await _upgrade(database_url)
         await _make_room(database_url)
     except (OSError, asyncpg.InterfaceError) as error:
-        raise NotMigrated(f"PostgreSQL cannot be reached ({_told(error)}): check DATABASE_URL.") from error
+        raise NotMigrated(f"PostgreSQL cannot be reached ({first_words(error)}): check DATABASE_URL.") from error
     except DBAPIError as error:
-        told = _told(error.orig)
+        told = first_words(error)
         if getattr(error.orig, "sqlstate", None) in _GAVE_WAY:
             raise _TableInUse(told) from error
         raise NotMigrated(f"PostgreSQL refuses ({told}): check DATABASE_URL and what its user may do.") from error
@@ -114,9 +115,3 @@ def alembic_config(database_url: str) -> Config:
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["database_url"] = database_url
     return config
-
-
-def _told(error: BaseException | None) -> str:
-    # SQLAlchemy wraps what the driver raised; its later lines hold the statement.
-    cause = error if error is None or error.__cause__ is None else error.__cause__
-    return next(iter(str(cause).splitlines()), "") or type(cause).__name__

@@ -7,6 +7,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from services.database.errors import driver_error
 from services.runtime.faults import PassingFault
 
 
@@ -48,17 +49,10 @@ def postgres_faults() -> Iterator[None]:
     try:
         yield
     except (DBAPIError, *_REFUSED, *_AWAY, _NOT_MIGRATED) as error:
-        fault = _fault(_driver_error(error))
+        fault = _fault(driver_error(error))
         if fault is None:
             raise
         raise fault from error
-
-
-def _driver_error(error: BaseException) -> BaseException:
-    # SQLAlchemy wraps twice what the driver raises under a statement of SQLAlchemy's.
-    if not isinstance(error, DBAPIError) or error.orig is None:
-        return error
-    return error.orig.__cause__ or error.orig
 
 
 def _fault(error: BaseException) -> Exception | None:

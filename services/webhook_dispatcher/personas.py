@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-import asyncpg
 import jwt
 from cryptography.fernet import Fernet, InvalidToken
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from sqlalchemy import ARRAY, Row, Text, any_, bindparam, select
-from sqlalchemy.exc import DataError, DBAPIError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import DataError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.contracts.policy import CallPolicy
 from services.contracts.secrecy import forms
+from services.database.errors import POSTGRES_ERRORS
 from services.database.tables import personas
 from services.runtime.signing import KEY_PREFIX, read_key
 from services.webhook_dispatcher.credentials import NO_CREDENTIALS, Credentials, TokenAlgorithm, TokenKey
@@ -29,8 +29,8 @@ RETRY_SECONDS = 0.5
 LOOK_UP_SECONDS = 10.0
 """A PostgreSQL that takes longer, or has gone without a word, counts as away."""
 
-POSTGRES_FAULTS = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""What a query may raise; while connecting, the driver's own errors can come without SQLAlchemy's around them."""
+POSTGRES_FAULTS = (*POSTGRES_ERRORS, PoolTimeoutError)
+"""What a query may raise."""
 _OUR_OWN_FAULT = (ProgrammingError, DataError, NotSupportedError)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
-import asyncpg
 from alembic.script import ScriptDirectory
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +20,7 @@ from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
 from services.database import tables as t
 from services.database.audit_partitions import TABLE as AUDIT_TABLE
 from services.database.engine import build_engine
+from services.database.errors import POSTGRES_ERRORS, first_words
 from services.database.migrate import alembic_config
 from services.database.partitions import PARTITIONED_TABLES, months_ahead, partition_name
 from services.runtime.settings import PostgresSettings, WrongSettings, read_settings
@@ -72,8 +72,9 @@ async def check_postgres(settings: PostgresSettings) -> list[Finding]:
             for check, look in checks.items():
                 findings += await _seen(check, look(connection))
             return findings
-    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, DBAPIError) as error:
-        return [_out_of_reach(error)]
+    except POSTGRES_ERRORS as error:
+        step = "start it, or correct DATABASE_URL and its user's rights."
+        return [wrong("postgres", f"it does not answer ({first_words(error)}).", step)]
     finally:
         await engine.dispose()
 
@@ -89,14 +90,6 @@ async def _seen(check: str, looking: Awaitable[Finding | list[Finding]]) -> list
         step = f"see {LOCKS} for who holds the lock, and PostgreSQL's load; end or mend that."
         return [wrong(check, _KEPT_WAITING[state], step)]
     return [found] if isinstance(found, Finding) else found
-
-
-def _out_of_reach(error: BaseException) -> Finding:
-    cause = getattr(error, "orig", error)
-    told = next(iter(str(cause).splitlines()), "") or type(cause).__name__
-    return wrong(
-        "postgres", f"it does not answer ({told}).", "start it, or correct DATABASE_URL and its user's rights."
-    )
 
 
 async def _schema(connection: AsyncConnection, url: str) -> Finding:

@@ -5,9 +5,7 @@ from services.commands.diagnosis.facts import Facts, Tracked
 from services.commands.diagnosis.words import LONGEST, Verdict, first, persona, time_of
 from services.commands.wording import duration, shown
 from services.contracts.session import FailureKind, SessionStatus
-
-_SCHEDULE = "sweeper"
-"""Who asks for the sweeps that come by the clock."""
+from services.session_tracker.timeouts import REQUESTED_BY as SCHEDULE
 
 
 def explain_ended(facts: Facts, session: Tracked) -> Verdict:
@@ -47,7 +45,7 @@ def _timed_out(name: str, facts: Facts) -> str:
     by, hours = "a sweep", None if sweep is None else sweep.get("maxAgeHours")
     if sweep is not None and sweep.get("requestedBy"):
         asked = str(sweep["requestedBy"])
-        by = "the scheduled sweep" if asked == _SCHEDULE else f"a sweep that {shown(asked, LONGEST)} asked for"
+        by = "the scheduled sweep" if asked == SCHEDULE else f"a sweep that {shown(asked, LONGEST)} asked for"
     long = (
         "for too long" if not isinstance(hours, int | float) else f"for {hours:g} {'hour' if hours == 1 else 'hours'}"
     )

@@ -1,8 +1,8 @@
 """Everything that is known of one session, from every side: what its explanation rests on. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from services.contracts.session import SessionStatus
@@ -100,7 +100,6 @@ class Facts:
     kafka_away: str | None = None
     searched_all: bool = True
     """Whether Kafka was looked through wherever the session's records may be."""
-    message_retention: timedelta = field(default=timedelta(days=7))
 
     @property
     def message(self) -> FoundRecord | None:

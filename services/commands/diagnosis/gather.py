@@ -31,7 +31,7 @@ _TIME_VERSION = 7
 async def gather(kafka: KafkaSettings, postgres: PostgresSettings, session_id: UUID, progress: Progress) -> Facts:
     """Return what is known; what does not answer is named in it, and nothing is raised for it."""
     minted = id_time(session_id) if session_id.version == _TIME_VERSION else None
-    facts = Facts(session_id=session_id, id_time=minted, now=datetime.now(UTC), message_retention=MESSAGES.retention)
+    facts = Facts(session_id=session_id, id_time=minted, now=datetime.now(UTC))
     if minted is None or minted > facts.now + _FIRST:
         return facts
     rows: Rows | None = None

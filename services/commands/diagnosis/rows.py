@@ -6,9 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 from sqlalchemy import func, select
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.commands.diagnosis.facts import Entry, Persona, Tracked
@@ -16,6 +14,7 @@ from services.contracts.session import SessionStatus
 from services.contracts.topics import GROUP_TOPICS, PARTITIONS, TRACKER_GROUP
 from services.database import tables as t
 from services.database.engine import build_engine
+from services.database.errors import POSTGRES_ERRORS, first_words
 from services.database.partitions import month_of
 from services.runtime.placement import partition_of
 from services.runtime.settings import PostgresSettings
@@ -38,6 +37,7 @@ _COLUMNS = (
     "failure_kind",
     "error_message",
     "deadline_at",
+    "trace_id",
 )
 
 
@@ -66,10 +66,8 @@ async def read_rows(settings: PostgresSettings, session_id: UUID, id_time: datet
     try:
         async with engine.connect() as connection:
             return await _read(connection, session_id, id_time)
-    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, DBAPIError) as error:
-        cause = getattr(error, "orig", error)
-        told = next(iter(str(cause).splitlines()), "") or type(cause).__name__
-        raise PostgresSilent(told) from error
+    except POSTGRES_ERRORS as error:
+        raise PostgresSilent(first_words(error)) from error
     finally:
         await engine.dispose()
 
@@ -99,13 +97,7 @@ async def _tracked(connection: AsyncConnection, session_id: UUID) -> Tracked | N
         return None
     columns: dict[str, Any] = {name: row[t.chat_sessions.c[name]] for name in _COLUMNS}
     status = SessionStatus(row[t.chat_sessions.c.status])
-    return Tracked(status=status, trace_id=_trace_id(row), **columns)
-
-
-def _trace_id(row: Mapping[Any, Any]) -> str | None:
-    # The schema gets this column later; until then, and of older sessions, Kafka's records carry the trace.
-    column = t.chat_sessions.c.get("trace_id")
-    return None if column is None else row[column]
+    return Tracked(status=status, **columns)
 
 
 async def _timeline(connection: AsyncConnection, session_id: UUID) -> list[Entry]:

@@ -14,6 +14,7 @@ from services.contracts.codec import decode, header
 from services.contracts.events import SessionEvent
 from services.runtime.kafka import read_from
 from services.runtime.records import RawRecord, written_at
+from services.runtime.tracing import trace_id_of
 from services.runtime.written_since import written_since
 
 MOST_RECORDS = 500_000
@@ -22,7 +23,6 @@ JOIN = timedelta(minutes=5)
 """Windows that are closer together are looked through as one."""
 _BATCH = 5_000
 _SHOW_SECONDS = 2.0
-_TRACE_PARTS = 4
 
 Window = tuple[datetime, datetime]
 Progress = Callable[[int], None]
@@ -92,7 +92,6 @@ def matched(record: RawRecord, session_id: UUID) -> FoundRecord | None:
         return None
     if not isinstance(event, SessionEvent) or event.session_id != session_id:
         return None
-    parts = (header(record.headers, "traceparent") or "").split("-")
     return FoundRecord(
         topic=record.topic,
         partition=record.partition,
@@ -100,7 +99,7 @@ def matched(record: RawRecord, session_id: UUID) -> FoundRecord | None:
         at=written_at(record),
         type=type(event).__name__,
         conversation_id=event.conversation_id,
-        trace_id=parts[1] if len(parts) == _TRACE_PARTS else None,
+        trace_id=trace_id_of(header(record.headers, "traceparent")),
     )
 
 

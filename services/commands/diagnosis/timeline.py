@@ -1,9 +1,10 @@
 """A session's timeline, in lines for people. Pure."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from services.commands.diagnosis.facts import Entry
+from services.commands.diagnosis.words import moment
 from services.commands.wording import shown
 
 _TIMES = {"asOf", "retryAt", "deadlineAt"}
@@ -23,7 +24,7 @@ def _lines(timeline: Sequence[Entry], error_message: object) -> Iterator[str]:
     day: date | None = None
     messages = {error_message}
     for entry in timeline:
-        at = _moment(entry.get("at"))
+        at = moment(entry.get("at"))
         when = str(entry.get("at")) if at is None else _short(at, day)
         day = day if at is None else at.date()
         yield "  ".join(["", when, str(entry.get("type")), *_details(entry, messages)])
@@ -37,15 +38,8 @@ def _details(entry: Entry, messages: set[object]) -> Iterator[str]:
         repeated = (name == "errorMessage" and value in messages) or (name == "asOf" and value == entry.get("at"))
         if name in {"at", "type", "late"} or value is None or (name, value) == ("dryRun", False) or repeated:
             continue
-        at = _moment(value) if name in _TIMES else None
+        at = moment(value) if name in _TIMES else None
         yield f"{name}={shown(str(value), _LONGEST_VALUE) if at is None else _short(at, at.date()).strip()}"
-
-
-def _moment(told: object) -> datetime | None:
-    try:
-        return datetime.fromisoformat(str(told)).astimezone(UTC)
-    except ValueError:
-        return None
 
 
 def _short(at: datetime, day: date | None) -> str:

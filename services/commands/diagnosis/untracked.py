@@ -12,6 +12,7 @@ from services.commands.diagnosis.words import (
     time_of,
 )
 from services.commands.wording import counted
+from services.contracts.topics import MESSAGES
 
 
 def explain_untracked(facts: Facts) -> Verdict:
@@ -68,12 +69,13 @@ def _never_kept(facts: Facts) -> Verdict | None:
 
 
 def _unknown(facts: Facts) -> Verdict:
-    told, days = f"There is no session {facts.session_id}", facts.message_retention.days
+    told = f"There is no session {facts.session_id}"
     if facts.id_time is None:
         why = "the id is no UUIDv7, and this system makes no others; check where it comes from"
     elif (facts.id_time - facts.now).total_seconds() > SOON_SECONDS:
         why = f"its id is of {time_of(facts.id_time)}, which is still to come; check where it comes from"
-    elif facts.now - facts.id_time > facts.message_retention:
+    elif facts.now - facts.id_time > MESSAGES.retention:
+        days = MESSAGES.retention.days
         why = f"no row, record or dead letter names it, and Kafka keeps messages for {days} days; check the id"
     elif not facts.searched_all:
         why = "no row or dead letter names it, nor any of the records that were looked through; check the id"

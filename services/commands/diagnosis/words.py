@@ -1,7 +1,7 @@
 """What the explanations of a session have in common: the verdict, and words for readers, times and texts. Pure."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from services.commands.diagnosis.facts import Entry, Facts, FoundLetter, FoundRecord, Reader, Tracked
 from services.commands.wording import counted, shown
@@ -63,9 +63,9 @@ def persona(session: Tracked) -> str:
 
 
 def moment(told: object) -> datetime | None:
-    """Return the time that an event tells; None where it tells none."""
+    """Return the time that an event tells, in UTC; None where it tells none."""
     try:
-        return datetime.fromisoformat(str(told))
+        return datetime.fromisoformat(str(told)).astimezone(UTC)
     except ValueError:
         return None
 

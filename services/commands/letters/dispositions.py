@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
 from sqlalchemy import ColumnElement, delete, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError
@@ -14,6 +13,7 @@ from services.commands.letters.selection import Disposition, Place, State
 from services.commands.target import CommandError
 from services.database.audit import ActorKind, entry
 from services.database.engine import build_engine
+from services.database.errors import POSTGRES_ERRORS, first_words
 from services.database.tables import audit_log
 from services.database.tables import dead_letter_dispositions as table
 from services.runtime.dead_letter_tools import StoredDeadLetter
@@ -133,11 +133,9 @@ def _is(letter: StoredDeadLetter) -> ColumnElement[bool]:
 def _postgres() -> Iterator[None]:
     try:
         yield
-    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, DBAPIError) as error:
-        cause = getattr(error, "orig", error)
-        told = next(iter(str(cause).splitlines()), "") or type(cause).__name__
+    except POSTGRES_ERRORS as error:
         raise CommandError(
-            f"PostgreSQL, which keeps what was decided, does not answer ({told}): check DATABASE_URL."
+            f"PostgreSQL, which keeps what was decided, does not answer ({first_words(error)}): check DATABASE_URL."
         ) from error
 
 

@@ -12,10 +12,10 @@ from typing import Annotated
 import httpx
 import typer
 
-from services.commands.tokens import token_for
 from services.commands.wording import listed
 from services.runtime.secret_files import SUFFIX, UnusableSecretFile
 from services.runtime.secret_files import secret as secret_of
+from services.runtime.tokens import token_for
 
 _NAMES_A_SYSTEM = (
     "JWT_SECRET",

@@ -10,7 +10,6 @@ from typing import Literal, NoReturn
 import httpx
 from rich.console import Console
 
-from services.commands.tokens import token_for
 from services.local.data_directory import DataDirectory
 from services.local.engines import Engines
 from services.local.greeting import greeting
@@ -39,6 +38,7 @@ from services.local.stack_options import (
     service_program,
 )
 from services.local.supervisor import Program, Supervisor
+from services.runtime.tokens import token_for
 
 _READY_SECONDS = 60.0
 _DRAIN_SECONDS = 10.0

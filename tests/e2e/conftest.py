@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from services.commands.tokens import mint_token
+from services.runtime.tokens import mint_token
 from tests.e2e.local_stack import Up, start_up
 from tests.e2e.person import Json, Person
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import jwt
 
-from services.commands.tokens import mint_token
 from services.commands.wording import counted, duration, listed, shown
+from services.runtime.tokens import mint_token
 
 SECRET = "s" * 32
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from aiokafka import TopicPartition
 
-from services.commands.tokens import mint_token
 from services.contracts.topics import CONTROL, TRACKER_GROUP
 from services.local.reaper import Reaper
 from services.local.service_health import register_personas
 from services.runtime.dead_letter_tools import read_dead_letters
+from services.runtime.tokens import mint_token
 from tests.cluster.ledger import close_ledger
 from tests.cluster.load import steady_load
 from tests.cluster.watch import watching

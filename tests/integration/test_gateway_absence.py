@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text, update
 
-from services.api_gateway import app
+from services.api_gateway import parts
 from services.contracts import MessageSent
 from services.contracts.topics import MESSAGES, TOPICS
 from services.database.migrate import migrate
@@ -138,7 +138,7 @@ async def test_while_postgres_is_away_only_unkeyed_messages_pass(
 async def test_a_question_that_takes_too_long_is_not_to_be_asked_again(
     broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "STATEMENT_TIMEOUT_MS", 200)
+    monkeypatch.setattr(parts, "STATEMENT_TIMEOUT_MS", 200)
     async with running_gateway(broker, postgres_url) as gateway, gateway.engine.begin() as other:
         await other.execute(text("LOCK TABLE chat_sessions IN ACCESS EXCLUSIVE MODE"))
         answer = await gateway.get("/api/chat-sessions")

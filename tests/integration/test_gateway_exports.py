@@ -12,7 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from services.api_gateway import app, downloads
+from services.api_gateway import downloads, parts
 from services.api_gateway.answer_models import Session
 from services.api_gateway.exports import COLUMNS
 from services.api_gateway.routes import exports
@@ -205,7 +205,7 @@ async def test_a_client_that_takes_nothing_is_given_up(gateway: Gateway, monkeyp
 async def test_an_export_that_cannot_go_on_is_no_whole_answer(
     any_broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "STATEMENT_TIMEOUT_MS", 300)
+    monkeypatch.setattr(parts, "STATEMENT_TIMEOUT_MS", 300)
     async with running_gateway(any_broker, postgres_url, topics=False) as gateway:
         await add_many(gateway, 20_000, padding=2_000)
         async with (

@@ -16,7 +16,6 @@ Json = dict[str, Any]
 MAX_EVENTS = 200
 """Of one page, and of the beginning that a session is told with."""
 
-_IDENTITY = {"eventId", "sessionId", "conversationId", "personaId", "userId", "occurredAt"}
 _TOLD_ELSEWHERE = {"message", "metadata"}
 
 
@@ -67,6 +66,6 @@ def time_of(text: str) -> datetime:
 
 
 def _happening(event: Json) -> Json:
-    hidden = _IDENTITY | _TOLD_ELSEWHERE | (set() if event["late"] else {"reply"})
+    hidden = _TOLD_ELSEWHERE | (set() if event["late"] else {"reply"})
     shown = {name: value for name, value in (event["body"] or {}).items() if name not in hidden}
     return {**shown, "type": event["type"], "at": time_of(event["occurredAt"]), "late": event["late"]}

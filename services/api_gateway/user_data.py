@@ -12,6 +12,7 @@ from sqlalchemy import Column, Select, Table, func, select, tuple_
 from services.api_gateway.audit_reads import AuditFilters, read_audit
 from services.api_gateway.database import Database
 from services.api_gateway.places import read_place
+from services.database.rollup_days import OF_DAYS, days_until
 from services.database.rollups import Granularity, user_scope
 from services.database.tables import (
     chat_sessions,
@@ -122,11 +123,7 @@ def _named(table: Table) -> list[Any]:
 
 def _days(user_id: str) -> Select[Any]:
     """Return the query of the user's statistics: also of days whose sessions retention has dropped."""
-    # Day by day: the key of a rollup has its bucket before its scope.
-    of_days = _ROLLUP.granularity == Granularity.DAY
-    first = select(func.min(_ROLLUP.bucket)).where(of_days).scalar_subquery()
-    step = Granularity.DAY.length
-    days = select(func.generate_series(first, func.now() + step, step, type_=_ROLLUP.bucket.type))
+    days = days_until(func.now() + Granularity.DAY.length)
     sums = [func.sum(_ROLLUP[key]).label(str(_ROLLUP[key].name)) for key in _COUNTED]
-    counted = select(_ROLLUP.bucket.label("day"), *sums).where(of_days, _ROLLUP.bucket.in_(days))
+    counted = select(_ROLLUP.bucket.label("day"), *sums).where(OF_DAYS, _ROLLUP.bucket.in_(days))
     return counted.where(_ROLLUP.scope == user_scope(user_id)).group_by(_ROLLUP.bucket).order_by(_ROLLUP.bucket)

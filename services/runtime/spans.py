@@ -11,6 +11,7 @@ from services.contracts.events import Event, SessionEvent
 from services.runtime.tracing import Attributes, Kind, Span, Tracer, Unrecorded
 
 _KAFKA = {"messaging.system": "kafka"}
+_SEND = {**_KAFKA, "messaging.operation.type": "send", "messaging.operation.name": "send"}
 SESSION, PERSONA, ATTEMPT = "chat.session.id", "chat.persona.id", "chat.attempt"
 
 
@@ -37,9 +38,7 @@ def sending(tracer: Tracer | None, event: Event, parent: str) -> Span:
         {SESSION: str(event.session_id), PERSONA: event.persona_id} if isinstance(event, SessionEvent) else {}
     )
     attributes: Attributes = {
-        **_KAFKA,
-        "messaging.operation.type": "send",
-        "messaging.operation.name": "send",
+        **_SEND,
         "messaging.destination.name": topic,
         "messaging.message.id": str(event.event_id),
         **about,
@@ -52,9 +51,7 @@ def sending_batch(tracer: Tracer | None, topic: str, count: int, parent: str) ->
     if tracer is None:
         return Unrecorded(parent)
     attributes: Attributes = {
-        **_KAFKA,
-        "messaging.operation.type": "send",
-        "messaging.operation.name": "send",
+        **_SEND,
         "messaging.destination.name": topic,
         "messaging.batch.message_count": count,
     }

@@ -16,9 +16,14 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-(
 Attributes = Mapping[str, str | int]
 
 
+def _parsed(traceparent: str | None) -> re.Match[str] | None:
+    """Return its trace, span and flags; None where none is given or it is invalid."""
+    return _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+
+
 def continued(traceparent: str | None) -> str:
     """Return a traceparent with a new span of the given trace, of a new trace where none is given or it is invalid."""
-    parent = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    parent = _parsed(traceparent)
     if parent:
         return f"00-{parent.group(1)}-{_random(16)}-{parent.group(3)}"
     return f"00-{_random(32)}-{_random(16)}-01"
@@ -31,7 +36,7 @@ def _random(digits: int) -> str:
 
 def trace_id_of(traceparent: str | None) -> str | None:
     """Return the id of the trace, 32 hexadecimal digits; None where none is given or it is invalid."""
-    parent = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    parent = _parsed(traceparent)
     return None if parent is None else parent.group(1)
 
 
@@ -43,14 +48,13 @@ def exemplar(traceparent: str | None) -> dict[str, str] | None:
 
 def parts_of(traceparent: str | None) -> tuple[int, int, int] | None:
     """Return trace, span and flags as numbers; None where none is given or it is invalid."""
-    parent = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    parent = _parsed(traceparent)
     return None if parent is None else (int(parent.group(1), 16), int(parent.group(2), 16), int(parent.group(3), 16))
 
 
 class Kind(Enum):
     """What part a step has in a call or in a message's way; the values are OpenTelemetry's names."""
 
-    INTERNAL = "INTERNAL"
     SERVER = "SERVER"
     CLIENT = "CLIENT"
     PRODUCER = "PRODUCER"

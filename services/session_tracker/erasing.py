@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.database import tables as t
 from services.database.audit import ActorKind, entry
 from services.database.partitions import id_at
+from services.database.rollup_days import OF_DAYS, days_until
 from services.database.rollups import MERGED_SHARD, Granularity, bucket_of, user_scope
 from services.runtime.pseudonyms import Pseudonyms
 from services.session_tracker.audit import write_audit
@@ -185,9 +186,6 @@ async def _rename_days(connection: AsyncConnection, erasure: Erasure) -> None:
 
 async def _taken_days(connection: AsyncConnection, scope: str, last: datetime) -> Sequence[Row[Any]]:
     """Remove a user's rollups up to a day, and return them."""
-    # Day by day: the key of a rollup has its bucket before its scope.
-    of_days = _ROLLUP.granularity == Granularity.DAY
-    first = select(func.min(_ROLLUP.bucket)).where(of_days).scalar_subquery()
-    days = select(func.generate_series(first, last, Granularity.DAY.length, type_=t.Time))
-    taken = delete(t.session_rollups).where(of_days, _ROLLUP.bucket.in_(days), _ROLLUP.scope == scope)
+    theirs = OF_DAYS, _ROLLUP.bucket.in_(days_until(last)), _ROLLUP.scope == scope
+    taken = delete(t.session_rollups).where(*theirs)
     return (await connection.execute(taken.returning(*_ROLLUP))).all()

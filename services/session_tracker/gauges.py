@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.database import tables as t
 from services.database.partitions import room_until
+from services.database.rollup_days import OF_DAYS, days_until
 from services.database.rollups import GLOBAL, Granularity
 from services.runtime.faults import PassingFault
 from services.session_tracker.faults import postgres_faults
@@ -52,10 +53,7 @@ def _totals() -> Select[int, int, int]:
     """Return the query of ACTIVE, COMPLETED and all sessions there have ever been."""
     rollups = t.session_rollups.c
     ended = rollups.completed + rollups.failed + rollups.timeout + rollups.cancelled
-    # Day by day: the key of a rollup has its bucket before its scope.
-    first = select(func.min(rollups.bucket)).where(rollups.granularity == Granularity.DAY).scalar_subquery()
-    step = Granularity.DAY.length
-    days = select(func.generate_series(first, func.now() + step, step, type_=t.Time))
+    days = days_until(func.now() + Granularity.DAY.length)
     return select(func.sum(rollups.active), func.sum(rollups.completed), func.sum(rollups.active + ended)).where(
-        rollups.granularity == Granularity.DAY, rollups.bucket.in_(days), rollups.scope == GLOBAL
+        OF_DAYS, rollups.bucket.in_(days), rollups.scope == GLOBAL
     )

@@ -23,9 +23,8 @@ MOST_EVENTS = 500
 _STATEMENT_MS = 5_000
 _KEY_WITHIN = timedelta(minutes=1)
 """An Idempotency-Key is written down when its session's id is made."""
-_IDENTITY = {"eventId", "sessionId", "conversationId", "personaId", "userId", "occurredAt"}
-_HIDDEN = _IDENTITY | {"message", "metadata", "reply"}
-"""What is told elsewhere, and what the user and the persona wrote."""
+_HIDDEN = {"message", "metadata", "reply"}
+"""What the user and the persona wrote, or may have."""
 _COLUMNS = (
     "conversation_id",
     "persona_id",

@@ -7,7 +7,6 @@ from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote
 
 import typer
 
@@ -15,7 +14,8 @@ from services.api_gateway.scopes import Scope
 from services.commands import dead_letters, personas
 from services.commands.doctor import doctor
 from services.commands.flags import show_flags_without_type
-from services.commands.target import CommandError, DataDirectoryOption, answer_of, chosen_target
+from services.commands.send import send
+from services.commands.target import CommandError, DataDirectoryOption, chosen_target
 from services.commands.wording import counted
 
 app = typer.Typer(
@@ -182,41 +182,6 @@ def token(
 
 
 @app.command(rich_help_panel="Tools")
-def send(
-    message: Annotated[str, typer.Argument(help="What to say.")],
-    *,
-    persona: Annotated[str, typer.Option(help="To which persona.")] = "echo",
-    conversation: Annotated[
-        str | None, typer.Option(help="In which conversation.", show_default="command-line-USER")
-    ] = None,
-    user: Annotated[str, typer.Option(help="As which user.")] = "alice",
-    wait: Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait for the reply.")] = 30,
-    data_dir: DataDirectoryOption = None,
-) -> None:
-    """Send a message and show the reply; exit code 1 if there is none."""
-    # A conversation is its first user's, so each has one.
-    conversation_id = conversation or f"command-line-{user}"
-    with chosen_target(data_dir) as target, target.client(user, admin=False, timeout_seconds=wait + 15) as client:
-        session = answer_of(
-            client.post(
-                f"/api/conversations/{quote(conversation_id, safe='')}/messages",
-                params={"wait": wait} if wait else None,
-                json={"personaId": persona, "message": message},
-            )
-        )
-    if not isinstance(session, dict):
-        raise CommandError("The gateway's answer is no session: check the address.")
-    typer.echo(f"Session {session['sessionId']} is {session['status']}.")
-    if session["status"] == "COMPLETED":
-        typer.echo(session["reply"])
-    elif wait:
-        doctor_of_it = f"chat-sessions doctor {session['sessionId']}" + (f" --data-dir {data_dir}" if data_dir else "")
-        raise CommandError(
-            session.get("errorMessage") or f"No reply within {wait} s; the session goes on. See `{doctor_of_it}`."
-        )
-
-
-@app.command(rich_help_panel="Tools")
 def recover(data_dir: DataDirectoryOption = None) -> None:
     """Send again the messages of sessions that are ACTIVE and may be lost to Kafka, with their original ids."""
     from services.commands.recovery import send_again  # noqa: PLC0415
@@ -227,6 +192,7 @@ def recover(data_dir: DataDirectoryOption = None) -> None:
     typer.echo(f"{counted(count, 'message')} sent again.")
 
 
+app.command(rich_help_panel="Tools")(send)
 app.add_typer(personas.app, name="persona", rich_help_panel="Tools")
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Tools")
 app.command(rich_help_panel="Tools")(doctor)

@@ -72,11 +72,24 @@ class Target:
         )
 
     def client(self, user_id: str, *, admin: bool, timeout_seconds: float = 15) -> httpx.Client:
-        """An HTTP client of the gateway that acts for `user_id`, or as CHAT_SESSIONS_TOKEN says if that is set."""
-        token = self._secret("CHAT_SESSIONS_TOKEN") or self.token(user_id, admin=admin)
+        """An HTTP client of the gateway that acts for `user_id`, or as CHAT_SESSIONS_TOKEN says if that is set.
+
+        CommandError where it is not, and no token can be signed either.
+        """
+        token = self.given_token()
+        if not token and not self._secret("JWT_SECRET"):
+            raise CommandError(
+                "Neither CHAT_SESSIONS_TOKEN, a token for the gateway, nor JWT_SECRET, to sign one, is set: "
+                "set one of them, or give --data-dir of a running stack."
+            )
+        token = token or self.token(user_id, admin=admin)
         return httpx.Client(
             base_url=self.gateway_url, headers={"authorization": f"Bearer {token}"}, timeout=timeout_seconds
         )
+
+    def given_token(self) -> str | None:
+        """CHAT_SESSIONS_TOKEN, as which a client acts; None where it is not set."""
+        return self._secret("CHAT_SESSIONS_TOKEN") or None
 
     def _secret(self, name: str) -> str | None:
         try:

@@ -82,6 +82,21 @@ def test_a_message_gets_its_reply_and_the_commands_find_the_stack(running_up: Up
         assert mistaken.stderr.startswith(f"Error: {told}")
 
 
+def test_a_token_that_was_given_says_whose_conversation_it_is(running_up: Up) -> None:
+    directory, gateway = str(running_up.data_directory), running_up.stack()["gatewayUrl"]
+    for user in ("dora", "emil"):  # each with an own one
+        token = run("token", "--user", user, "--admin", "--data-dir", directory).stdout.strip()
+        given = {"CHAT_SESSIONS_URL": gateway, "CHAT_SESSIONS_TOKEN": token}
+        sent = run("send", "hello", **given)
+        assert (sent.returncode, sent.stdout.splitlines()[-1]) == (0, "You said: hello"), sent.stderr
+    foreign = run("send", "hello", "--conversation", "command-line-dora", **given)
+    assert foreign.returncode == 1
+    assert foreign.stderr == (
+        "Error: The gateway answered 404: you have no conversation command-line-dora, "
+        "it belongs to another user: give --conversation.\n"
+    )
+
+
 def test_doctor_tells_wrong_settings_before_a_process_does(running_up: Up) -> None:
     here = run("doctor", "--data-dir", str(running_up.data_directory), LOG_LEVEL="loud")
     assert here.returncode == 0, here.stdout

@@ -77,8 +77,8 @@ class Publisher:
 
     async def stop(self) -> None:
         """Send what is on its way, and close the connections."""
-        if self._reached.is_set():
-            await disconnect(self._producer)
+        # Also where Kafka was never reached: what is not closed complains when the process has all but ended.
+        await disconnect(self._producer)
 
     async def _reach(self) -> None:
         if self._reached.is_set():

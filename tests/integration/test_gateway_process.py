@@ -14,7 +14,7 @@ from services.local.processes import free_port
 from tests.integration.gateway import ADA, SECRET, make_topics, until
 from tests.patience import PATIENT_SECONDS
 
-COMMAND = (sys.executable, "-c", "from services.api_gateway.app import main; raise SystemExit(main())")
+COMMAND = (sys.executable, "-m", "services.cli", "gateway")
 
 
 @asynccontextmanager
@@ -58,6 +58,30 @@ async def test_it_serves_and_stops_in_order_on_sigterm(broker: str, postgres_url
         _, said = await asyncio.wait_for(gateway.communicate(), PATIENT_SECONDS)
         assert gateway.returncode == 0, said.decode()
         assert b"Traceback" not in said
+
+
+async def test_it_stops_in_order_where_kafka_was_never_there() -> None:
+    port = free_port()
+    settings = {
+        "JWT_SECRET": SECRET,
+        "GATEWAY_PORT": str(port),
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
+    }
+    async with process(**settings) as gateway, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+
+        async def problem() -> str:
+            try:
+                return (await http.get("/health/ready")).text
+            except httpx.TransportError:
+                return ""
+
+        await until(problem, lambda told: "Kafka" in told)
+        gateway.send_signal(signal.SIGTERM)
+        _, said = await asyncio.wait_for(gateway.communicate(), PATIENT_SECONDS)
+        assert gateway.returncode == 0, said.decode()
+        assert b"Exception ignored" not in said, said.decode()
+        assert b"Traceback" not in said, said.decode()
 
 
 async def test_wrong_settings_stop_the_start_with_a_line_each() -> None:

@@ -55,7 +55,7 @@ class _DefaultDirectory:
 
 
 def _not_installed(error: ModuleNotFoundError) -> CommandError:
-    return CommandError(f"`up` needs {error.name}: install chat-sessions[local].")
+    return CommandError(f"`up` needs {error.name}: `pip install '.[local]'` in a clone of chat-sessions installs it.")
 
 
 @app.command(rich_help_panel="Everything on this machine")

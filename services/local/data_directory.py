@@ -25,6 +25,10 @@ class UnusableDirectoryError(Exception):
     """A path cannot be the data directory; the message says why."""
 
 
+class DirectoryGoneError(Exception):
+    """The data directory was deleted while it was in use; the message says which."""
+
+
 class NoStackError(Exception):
     """No stack runs in a data directory; the message says how to start one."""
 
@@ -72,6 +76,11 @@ class DataDirectory:
     def write_stack(self, stack: dict[str, object]) -> None:
         """Replace stack.json: a reader sees the old one or the new one, and only its owner can read it."""
         write_private(self.stack_file, json.dumps(stack, indent=2))
+
+    def ensure_there(self) -> None:
+        """Raise DirectoryGoneError if the directory, or the lock in it, was deleted since it was opened."""
+        if os.fstat(self.lock).st_nlink == 0:
+            raise DirectoryGoneError(f"{self.path} was deleted, so everything stops: begin anew with another start.")
 
     def remove_stack(self) -> None:
         """Remove stack.json, if there is one."""

@@ -1,6 +1,5 @@
 """What `chat-sessions up` says once everything runs. Pure text."""
 
-import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,17 +12,18 @@ def greeting(
     stub_personas: Iterable[str],
     data_directory: Path,
     database_directory: Path | None,
+    command: str,
     seconds: float,
 ) -> Iterator[str]:
     """Paragraphs for a person: where the system is, how to speak to it, and how to stop it.
 
-    `seconds` is how long the start took; `stub_personas` is empty where n8n is a real one, `database_directory` None
-    where PostgreSQL runs elsewhere.
+    `command` sends a message, its text left out; `seconds` is how long the start took; `stub_personas` is empty where
+    n8n is a real one, `database_directory` None where PostgreSQL runs elsewhere.
     """
     yield f"\nReady after {seconds:.1f} s: {gateway_url} (its API is described at {gateway_url}/docs)"
     yield f"Kafka: {kafka}"
     yield f"\nUser token:\n{user_token}\n\nAdmin token:\n{admin_token}"
-    yield f"\nTry:\nchat-sessions send Hello --data-dir {shlex.quote(str(data_directory))}"
+    yield f"\nTry:\n{command} Hello"
     yield "or, with the user token in TOKEN:"
     yield (
         f"curl -X POST '{gateway_url}/api/conversations/hello/messages?wait=10' "
@@ -32,12 +32,15 @@ def greeting(
     )
     if names := ", ".join(stub_personas):
         yield f"\nPersonas of the stub n8n: {names}"
-    yield f"\n{_what_lies_where(data_directory, database_directory)} Ctrl-C stops everything."
+    yield f"\n{_what_lies_where(data_directory, database_directory)}"
 
 
 def _what_lies_where(data: Path, database: Path | None) -> str:
     if database is None:
-        return f"What is kept here is in {data}, the database elsewhere."
+        return f"What is kept here is in {data}, the database elsewhere. Ctrl-C stops everything."
     if database.is_relative_to(data):
-        return f"Data and logs are in {data}: delete it to begin anew."
-    return f"Data and logs are in {data}, the database is in {database}: delete both to begin anew."
+        return f"Data and logs are in {data}. Ctrl-C stops everything; to begin anew, delete that directory afterwards."
+    return (
+        f"Data and logs are in {data}, the database is in {database}. "
+        "Ctrl-C stops everything; to begin anew, delete both directories afterwards."
+    )

@@ -140,8 +140,11 @@ def free_port() -> int:
         return port
 
 
-def ensure_port_is_free(port: int, purpose: str) -> None:
-    """Raise PortBusyError if something already has `port` of 127.0.0.1; `purpose` says in the message who wants it."""
+def ensure_port_is_free(port: int, purpose: str, otherwise: str = "choose another port") -> None:
+    """Raise PortBusyError if something already has `port` of 127.0.0.1.
+
+    The message says who wants it, `purpose`, and what to do, `otherwise`, if what uses it is to go on.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -149,7 +152,7 @@ def ensure_port_is_free(port: int, purpose: str) -> None:
         except OSError as error:
             raise PortBusyError(
                 f"Port {port}, wanted for {purpose}, cannot be had ({error.strerror}): "
-                "stop the process that uses it or choose another port."
+                f"stop the process that uses it, or {otherwise}."
             ) from error
 
 

@@ -1,6 +1,7 @@
 """`chat-sessions up`: the whole system on this machine, until it is told to stop."""
 
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Literal, NoReturn
 import httpx
 from rich.console import Console
 
-from services.local.data_directory import DataDirectory
+from services.local.data_directory import DataDirectory, default_data_directory
 from services.local.engines import Engines
 from services.local.greeting import greeting
 from services.local.kafka_artifacts import KafkaArtifacts, kafka_artifacts
@@ -38,6 +39,7 @@ from services.local.stack_options import (
     service_program,
 )
 from services.local.supervisor import Program, Supervisor
+from services.local.typed import typed_command
 from services.runtime.tokens import token_for
 
 _READY_SECONDS = 60.0
@@ -102,9 +104,10 @@ class Stack:
         self._greet(time.monotonic() - began)
 
     def watch(self) -> NoReturn:
-        """Keep everything running; ends only by an exception."""
+        """Keep everything running; ends only by an exception, DirectoryGoneError once its directory was deleted."""
         while True:
             time.sleep(_LOOK_SECONDS)
+            self._directory.ensure_there()
             changed = False
             for name in self._engines.dead():
                 self._replace_engine(name)
@@ -208,6 +211,7 @@ class Stack:
 
     def _replace_engine(self, name: str) -> None:
         self._engines.note_death(name)
+        self._directory.ensure_there()
         if not self._engines.loses_records(name):
             self._engines.start_again(name)
             self._say(f"{name} was started again.")
@@ -248,6 +252,7 @@ class Stack:
             PERSONAS if self._options.n8n is None else (),
             self._directory.path,
             self._engines.database_directory,
+            self._send_command(),
             seconds,
         ):
             self._say(paragraph)
@@ -256,6 +261,11 @@ class Stack:
                 f"\nNobody answers at {self._addresses.n8n_url} ({why}): messages to the personas fail until n8n runs "
                 "there (`make n8n` starts one on this machine)."
             )
+
+    def _send_command(self) -> str:
+        path = self._directory.path
+        is_default = path == default_data_directory().resolve()
+        return f"{typed_command()} send" + ("" if is_default else f" --data-dir {shlex.quote(str(path))}")
 
     def _say(self, text: str) -> None:
         show(self._console, text)

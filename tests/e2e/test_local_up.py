@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -248,7 +249,7 @@ def start_again(running_up: Up) -> Iterator[Callable[[], Up]]:
 
 # The last of the tests in this directory, for it ends what they share.
 @pytest.mark.timeout(240)
-def test_nothing_outlives_it_and_the_next_goes_on_where_it_was(running_up: Up, start_again: Callable[[], Up]) -> None:
+def test_nothing_outlives_it_and_the_next_goes_on_where_it_was_until_its_data_is_deleted(running_up: Up, start_again: Callable[[], Up]) -> None:
     first = running_up
     completed = say(first, "remember me")
     waiting = send_to_a_dispatcher_that_stands_still(first)
@@ -275,4 +276,10 @@ def test_nothing_outlives_it_and_the_next_goes_on_where_it_was(running_up: Up, s
     third = start_again()
     assert until_completed(third, slow)["attempts"] == 1
     assert calls_of(third, slow) == 0
-    assert third.stop() == 0
+    processes = third.descendants()
+    shutil.rmtree(third.data_directory, ignore_errors=True)
+    assert third.popen.wait(60) == 1
+    assert left_over(processes) == []
+    told = third.output.read_text()
+    assert "Traceback" not in told
+    assert "so everything stops: " in told

@@ -1,5 +1,7 @@
 """The pure half of `up`: when to start again, what to start, with which environment."""
 
+import os
+import sys
 from pathlib import Path
 
 from services.local.greeting import greeting
@@ -12,6 +14,8 @@ from services.local.stack_options import (
     service_names,
     service_program,
 )
+from services.local.typed import as_typed
+from services.local.up import in_terms_of
 
 
 def test_restarts_back_off_and_the_fifth_death_within_a_minute_is_the_last() -> None:
@@ -84,8 +88,29 @@ def test_only_the_gateway_listens_for_users() -> None:
 
 
 def test_the_banner_has_each_token_once() -> None:
-    told = "\n".join(greeting("http://g", "k:1", "user's", "admin's", (), Path("/data"), None, 1))
+    told = "\n".join(greeting("http://g", "k:1", "user's", "admin's", (), Path("/data"), None, "x send", 1))
     assert (told.count("user's"), told.count("admin's")) == (1, 1)
+    assert "\nx send Hello\n" in told
+
+
+def test_the_command_is_named_as_it_can_be_typed(tmp_path: Path) -> None:
+    program = tmp_path / ".venv" / "bin" / "chat-sessions"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    assert as_typed(".venv/bin/chat-sessions", tmp_path, os.defpath) == ".venv/bin/chat-sessions"
+    assert as_typed(str(program), tmp_path, os.defpath) == ".venv/bin/chat-sessions"
+    assert as_typed(str(program), Path("/"), os.defpath) == str(program).removeprefix("/")
+    assert as_typed("../bin/chat-sessions", program.parent.with_name("lib"), os.defpath) == "../bin/chat-sessions"
+    assert as_typed("./chat-sessions", program.parent, os.defpath) == "./chat-sessions"
+    assert as_typed(str(program), Path("/"), str(program.parent)) == "chat-sessions"
+    assert as_typed("/x/services/cli.py", Path("/y"), os.defpath) == str(Path(sys.executable).parent / "chat-sessions")
+
+
+def test_a_failure_names_the_flags_that_were_given() -> None:
+    told = "Kafka is away: check KAFKA_BOOTSTRAP_SERVERS. Check DATABASE_URL."
+    assert in_terms_of(StackOptions(3000, Path("data")), told) == told
+    given = StackOptions(3000, Path("data"), kafka="k:1", database_url="postgresql://d")
+    assert in_terms_of(given, told) == "Kafka is away: check --kafka. Check --database-url."
 
 
 def test_a_process_that_was_killed_did_not_end_by_itself() -> None:
@@ -99,9 +124,10 @@ def test_a_process_that_was_killed_did_not_end_by_itself() -> None:
 def test_the_banner_names_every_place_that_holds_data() -> None:
     def last(database: str | None) -> str:
         data = Path("/data")
-        *_, told = greeting("http://g", "k:1", "u", "a", (), data, None if database is None else Path(database), 1)
+        *_, told = greeting("http://g", "k:1", "u", "a", (), data, database and Path(database), "send", 1)
         return told.strip()
 
-    assert last("/data/postgres").startswith("Data and logs are in /data: delete it to begin anew.")
-    assert "the database is in /clusters/1: delete both" in last("/clusters/1")
+    assert last("/data/postgres").endswith("to begin anew, delete that directory afterwards.")
+    assert "the database is in /clusters/1. Ctrl-C" in last("/clusters/1")
+    assert last("/clusters/1").endswith("delete both directories afterwards.")
     assert "delete" not in last(None)

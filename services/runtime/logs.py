@@ -8,6 +8,7 @@ import copy
 import logging
 import sys
 import time
+from functools import partial
 from types import TracebackType
 from typing import Literal
 from uuid import UUID
@@ -74,7 +75,7 @@ class CalmHandler(logging.StreamHandler):  # type: ignore[type-arg]
         if not logging.WARNING <= record.levelno < logging.CRITICAL:
             super().emit(record)
             return
-        left_out = self._repeats.take(_fault(record), now)
+        left_out = self._repeats.take(_fault(record), now, partial(_line, record))
         if left_out is None:
             if self.left_out is not None:
                 self.left_out.labels(record.name).inc()
@@ -90,10 +91,9 @@ class CalmHandler(logging.StreamHandler):  # type: ignore[type-arg]
         super().close()
 
     def _tell_over(self, now: float) -> None:
-        for fault, left_out in self._repeats.over(now):
-            record = logging.LogRecord(
-                fault.logger, logging.WARNING, "", 0, "No more lines like this one: %s", (fault.text,), None
-            )
+        for fault, last, left_out in self._repeats.over(now):
+            told = "No more lines like this one, the last that was left out: %s"
+            record = logging.LogRecord(fault.logger, logging.WARNING, "", 0, told, (last,), None)
             record.leftOut = left_out
             super().emit(record)
 
@@ -106,6 +106,13 @@ def _fault(record: logging.LogRecord) -> Fault:
     arguments = record.args if isinstance(record.args, tuple) else ()
     errors = [one for one in (error, *arguments) if isinstance(one, BaseException)]
     return Fault(record.name, str(record.msg), type(errors[0]).__name__ if errors else "")
+
+
+def _line(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):  # what was to be filled in does not fit: whoever is told of it sees that
+        return str(record.msg)
 
 
 class _Text(logging.Formatter):

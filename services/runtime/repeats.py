@@ -1,6 +1,6 @@
 """Which lines of a log tell again what was told a moment ago. No I/O; time in monotonic seconds is an argument."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ class Fault(NamedTuple):
 class _Told:
     at: float
     left_out: int = 0
+    last: str = ""
+    """The last line that was left out."""
 
 
 class Repeats:
@@ -34,11 +36,15 @@ class Repeats:
         self._told: dict[Fault, _Told] = {}
         """The one that was told longest ago first."""
 
-    def take(self, fault: Fault, now: float) -> int | None:
-        """Return how many lines were left out since the fault was last told; None where this one is left out too."""
+    def take(self, fault: Fault, now: float, line: Callable[[], str]) -> int | None:
+        """Return how many lines were left out since the fault was last told; None where this one is left out too.
+
+        `line` gives its text.
+        """
         told = self._told.get(fault)
         if told is not None and now < told.at + self._period:
             told.left_out += 1
+            told.last = line()
             return None
         self._told.pop(fault, None)
         if len(self._told) >= self._most:
@@ -46,12 +52,15 @@ class Repeats:
         self._told[fault] = _Told(now)
         return 0 if told is None else told.left_out
 
-    def over(self, now: float) -> Iterator[tuple[Fault, int]]:
-        """Yield, once, the faults that were left out and of which no line came for a period; forget what is over."""
+    def over(self, now: float) -> Iterator[tuple[Fault, str, int]]:
+        """Yield, once, the faults that were left out and of which no line came for a period; forget what is over.
+
+        With each: the last line that was left out, and how many were.
+        """
         while self._told:
             fault, told = next(iter(self._told.items()))
             if now < told.at + 2 * self._period:
                 return
             del self._told[fault]
             if told.left_out:
-                yield fault, told.left_out
+                yield fault, told.last, told.left_out

@@ -71,7 +71,7 @@ def test_a_fault_that_repeats_is_one_line_and_a_count(capsys: pytest.CaptureFixt
     ]
     assert metrics.left_out.labels("services.test")._value.get() == 4
     logging.getLogger().handlers[0].close()
-    assert capsys.readouterr().err.endswith("No more lines like this one: Broker %d is away: %r leftOut=4\n")
+    assert capsys.readouterr().err.endswith("the last that was left out: Broker 4 is away: OSError(4) leftOut=4\n")
 
 
 @pytest.mark.parametrize("form", ["json", "text"])

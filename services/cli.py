@@ -13,7 +13,7 @@ import typer
 from services.api_gateway.scopes import Scope
 from services.commands import dead_letters, personas
 from services.commands.doctor import doctor
-from services.commands.flags import show_flags_without_type
+from services.commands.plain_typer import speak_plainly
 from services.commands.send import send
 from services.commands.target import CommandError, DataDirectoryOption, chosen_target
 from services.commands.wording import counted
@@ -223,7 +223,7 @@ def _check_settings(process: str) -> None:
 def main() -> None:
     """Run the command; a person's mistake is one line on stderr and exit code 1, or 2 for wrong arguments."""
     command = typer.main.get_command(app)
-    show_flags_without_type(command)
+    speak_plainly(command)
     try:
         command()
     except CommandError as error:

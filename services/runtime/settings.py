@@ -14,6 +14,7 @@ from pydantic_settings.exceptions import SettingsError
 from services.contracts.callbacks import CallbackUrls
 from services.runtime.egress import EgressRules
 from services.runtime.kafka_security import KafkaSecuritySettings
+from services.runtime.plain_words import plain
 from services.runtime.pseudonyms import Pseudonyms
 from services.runtime.secret_files import SUFFIX, from_files
 
@@ -237,7 +238,7 @@ def read_settings(settings: type[SettingsType]) -> SettingsType:
 
 
 def _line(location: tuple[int | str, ...], told: str) -> str:
-    message = told.removeprefix("Value error, ").rstrip(".")
+    message = plain(told).rstrip(".")
     if not location:
         return f"The settings do not fit together: {message}."
     name = str(location[0]).upper()

@@ -126,6 +126,22 @@ def test_each_problem_has_its_line(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("KAFKA_FETCH_MAX_WAIT_MS", "soon", "it must be a whole number."),
+        ("KAFKA_FETCH_MAX_WAIT_MS", "0", "it must be at least 1."),
+        ("KAFKA_IDEMPOTENCE", "perhaps", "it must be true or false."),
+        ("KAFKA_BOOTSTRAP_SERVERS", "one", "it must be host:port, or several separated by commas."),
+    ],
+)
+def test_a_problem_is_told_in_plain_words(
+    name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert refused(KafkaSettings, capsys) == [f"{name} is wrong: {told}"]
+
+
 def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("API_SECRET", "hunter2")
     (line,) = refused(StrictSettings, capsys)

@@ -21,6 +21,11 @@ SECRET_VARIABLE = "PERSONA_AUTH_SECRET"  # noqa: S105
 KEYS_VARIABLE = "PERSONA_SIGNING_KEYS"
 """Where `set` finds signing keys, separated by spaces."""
 API_KEY_VARIABLE = "N8N_API_KEY"
+HEARD_SECONDS = 5
+"""After so long every dispatcher has heard of a change of a persona."""
+
+_LONGEST_ALIGNED = 80
+"""Characters of a webhook's URL; what stands behind a longer one is out of line."""
 
 PersonaId = Annotated[str, typer.Argument(help="The persona's id.")]
 
@@ -86,13 +91,13 @@ def set_persona(
         "n8nApiKey": _secret(API_KEY_VARIABLE, "Key of n8n's API") if n8n_api_key else None,
         "n8nApiUrl": n8n_api_url,
     }
-    _call("PUT", persona_id, data_dir, body)
+    typer.echo(_json(_ask("PUT", persona_id, data_dir, body)))
 
 
 @app.command("get")
 def get_persona(persona_id: PersonaId, data_dir: DataDirectoryOption = None) -> None:
     """Show one persona; its secrets stay where they are."""
-    _call("GET", persona_id, data_dir)
+    typer.echo(_json(_ask("GET", persona_id, data_dir)))
 
 
 @app.command("list")
@@ -116,25 +121,30 @@ def list_personas(
 def pause_persona(persona_id: PersonaId, data_dir: DataDirectoryOption = None) -> None:
     """Let messages to a persona wait, in order; calls that run go on."""
     _ask("POST", persona_id, data_dir, action="/pause")
-    typer.echo(f"{persona_id} is paused: its messages wait until `chat-sessions persona resume {persona_id}`.")
+    typer.echo(
+        f"{persona_id} is paused: within {HEARD_SECONDS} s no further call begins, and its messages wait until "
+        f"`chat-sessions persona resume {persona_id}`."
+    )
 
 
 @app.command("resume")
 def resume_persona(persona_id: PersonaId, data_dir: DataDirectoryOption = None) -> None:
     """Let the messages of a paused persona through again."""
     _ask("POST", persona_id, data_dir, action="/resume")
-    typer.echo(f"{persona_id} is not paused; its messages go through.")
+    typer.echo(f"{persona_id} is not paused: within {HEARD_SECONDS} s its messages go through.")
 
 
 @app.command("delete")
 def delete_persona(persona_id: PersonaId, data_dir: DataDirectoryOption = None) -> None:
     """Delete a persona; its sessions stay."""
-    _call("DELETE", persona_id, data_dir)
+    _ask("DELETE", persona_id, data_dir, otherwise="")
+    typer.echo(f"{persona_id} is deleted; its sessions stay.")
 
 
 def persona_lines(personas: Sequence[Mapping[str, object]]) -> Iterator[str]:
     """A line for each persona of the gateway's JSON: its id, its webhook, whether it is paused, its limits."""
-    width = max(len(str(persona["personaId"])) for persona in personas)
+    width, url_width = (max(len(str(persona[of])) for persona in personas) for of in ("personaId", "webhookUrl"))
+    url_width = min(url_width, _LONGEST_ALIGNED)
     for persona in personas:
         limits = ["paused"] if persona.get("paused") else []
         limits += [
@@ -147,7 +157,7 @@ def persona_lines(personas: Sequence[Mapping[str, object]]) -> Iterator[str]:
             limits.append(f"replies by callback within {persona['callbackSeconds']:g} s")
         limits += ["with credentials"] if persona["hasAuth"] else []
         limits += ["signed"] if persona.get("hasSigningKeys") else []
-        yield f"{persona['personaId']!s:{width}}  {persona['webhookUrl']}  {', '.join(limits)}"
+        yield f"{persona['personaId']!s:{width}}  {persona['webhookUrl']!s:{url_width}}  {', '.join(limits)}"
 
 
 def _credentials(header: str | None, user: str | None, jwt: bool) -> dict[str, str] | None:
@@ -184,18 +194,19 @@ def _all_personas(client: httpx.Client) -> Iterator[dict[str, object]]:
             return
 
 
-def _call(method: str, persona_id: str, data_dir: Path | None, body: dict[str, object] | None = None) -> None:
-    answer = _ask(method, persona_id, data_dir, body)
-    typer.echo(_json(answer) if answer is not None else "Done.")
-
-
 def _ask(
-    method: str, persona_id: str, data_dir: Path | None, body: dict[str, object] | None = None, action: str = ""
+    method: str,
+    persona_id: str,
+    data_dir: Path | None,
+    body: dict[str, object] | None = None,
+    *,
+    action: str = "",
+    otherwise: str = ": `chat-sessions persona set` makes it",
 ) -> object:
     with chosen_target(data_dir) as target, target.client("admin", admin=True) as client:
         response = client.request(method, f"/api/personas/{quote(persona_id, safe='')}{action}", json=body)
         if response.status_code == 404 and b'"no-such-persona"' in response.content:
-            raise CommandError(f"There is no persona {persona_id!r}: `chat-sessions persona set` makes it.")
+            raise CommandError(f"There is no persona {persona_id!r}{otherwise}.")
         return answer_of(response)
 
 

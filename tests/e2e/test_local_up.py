@@ -142,7 +142,10 @@ def test_personas_from_the_command_line(running_up: Up) -> None:
             if line.startswith("from-cli ")
         ]
         assert ("  paused, " in line) == shown
-    assert run("persona", "delete", "from-cli", "--data-dir", directory).returncode == 0
+    deleted = run("persona", "delete", "from-cli", "--data-dir", directory)
+    assert (deleted.returncode, deleted.stdout) == (0, "from-cli is deleted; its sessions stay.\n")
+    again = run("persona", "delete", "from-cli", "--data-dir", directory)
+    assert (again.returncode, again.stderr) == (1, "Error: There is no persona 'from-cli'.\n")
     gone = run("persona", "get", "from-cli", "--data-dir", directory)
     assert gone.returncode == 1
     assert gone.stderr == "Error: There is no persona 'from-cli': `chat-sessions persona set` makes it.\n"
@@ -249,7 +252,9 @@ def start_again(running_up: Up) -> Iterator[Callable[[], Up]]:
 
 # The last of the tests in this directory, for it ends what they share.
 @pytest.mark.timeout(240)
-def test_nothing_outlives_it_and_the_next_goes_on_where_it_was_until_its_data_is_deleted(running_up: Up, start_again: Callable[[], Up]) -> None:
+def test_nothing_outlives_it_and_the_next_goes_on_where_it_was_until_its_data_is_deleted(
+    running_up: Up, start_again: Callable[[], Up]
+) -> None:
     first = running_up
     completed = say(first, "remember me")
     waiting = send_to_a_dispatcher_that_stands_still(first)

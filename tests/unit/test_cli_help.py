@@ -28,6 +28,21 @@ def test_flags_have_no_type(command: tuple[str, ...]) -> None:
     assert "<bool>" not in told
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("up", "--broker", "foo"), "'--broker': 'foo' is not one of 'embedded', "),
+        (("token", "--user", "u", "--scope", "x"), "'--scope': 'x' is not one of "),
+        (("send", "hello", "--wait", "y"), "'--wait': it must be a whole number"),
+        (("send", "hello", "--wait", "61"), "'--wait': it must be at most 60"),
+    ],
+)
+def test_a_wrong_option_is_told_in_plain_words(command: tuple[str, ...], told: str) -> None:
+    done = run_command(*command, environment={**os.environ, "COLUMNS": "200", "TERM": "dumb"})
+    assert done.returncode == 2
+    assert f"Invalid value for {told}" in done.stderr
+
+
 def test_paragraphs_fill_the_terminal() -> None:
     lines = [line.strip() for line in help_of("up", columns=80).splitlines()]
     assert "sessions again; Apache Kafka keeps its records, and goes on where it was." in lines
@@ -56,12 +71,20 @@ def test_a_persona_is_a_line() -> None:
     lines = personas.persona_lines(
         [
             {**shown, "personaId": "a", "maxAttempts": 1, "hasAuth": False, "callbackSeconds": 600.0},
-            {**shown, "personaId": "long", "maxAttempts": 3, "hasAuth": True, "idempotent": True, "paused": True},
+            {
+                **shown,
+                "personaId": "long",
+                "webhookUrl": "http://n8n/long",
+                "maxAttempts": 3,
+                "hasAuth": True,
+                "idempotent": True,
+                "paused": True,
+            },
         ]
     )
     assert list(lines) == [
-        "a     http://n8n/a  10 s a call, 1 attempt, 60 s in all, replies by callback within 600 s",
-        "long  http://n8n/a  paused, 10 s a call, 3 attempts, 60 s in all, idempotent, with credentials",
+        "a     http://n8n/a     10 s a call, 1 attempt, 60 s in all, replies by callback within 600 s",
+        "long  http://n8n/long  paused, 10 s a call, 3 attempts, 60 s in all, idempotent, with credentials",
     ]
 
 

@@ -103,6 +103,11 @@ async def test_it_names_the_personas_that_fail_and_are_slow_and_who_holds_a_lock
     assert "a secret" not in str(found)
     success, response = found["sessions.success"], found["sessions.response"]
     assert (success.level, success.told[-26:]) == (Level.WRONG, " badly: down 14 (connect).")
+    assert success.next_step == "nothing: the personas that failed are deleted."
+    async with connected(postgres_url) as rows:
+        await rows.execute("""INSERT INTO personas ("personaId", "webhookUrl") VALUES ('down', 'http://n8n/down')""")
+    success = (await look(postgres_url))["sessions.success"]
+    assert success.next_step == "down: check that n8n runs and that the URL is right."
     assert response.figures == {"replies": 11, "slow": 11, "webhooksShare": pytest.approx(0.001, rel=0.2)}
     assert "slow was paused within the hour" in str(response.next_step)
 

@@ -182,9 +182,9 @@ def test_a_process_tells_what_will_keep_it_from_kafka_and_from_verifying() -> No
 
 def test_the_personas_that_fail_and_are_slow_are_named() -> None:
     failing = [Outcomes("persona:a", failed=14, kinds=["connect", "timeout"]), Outcomes("persona:b b", failed=1)]
-    found = objectives.success(Outcomes("global", completed=84, failed=15), failing, timed_out=1)
-    told = "a 14 (connect, timeout), 'b b' 1 (of unknown kind), 1 timed out."
-    assert found.told == f"of 100 sessions within an hour 16 (16%) ended badly: {told}"
+    found = objectives.success(Outcomes("global", completed=84, failed=17), failing, timed_out=1)
+    told = "a 14 (connect, timeout), 'b b' 1 (of unknown kind), 1 timed out and 2 more."
+    assert found.told == f"of 102 sessions within an hour 18 (18%) ended badly: {told}"
     assert found.level is Level.WRONG
     assert found.next_step == "a: check that n8n runs and that the URL is right."
     assert objectives.success(Outcomes("global", completed=90, failed=10), failing, 0).level is Level.NOTICE
@@ -198,6 +198,11 @@ def test_the_personas_that_fail_and_are_slow_are_named() -> None:
     ]
     found = objectives.success(Outcomes("global", completed=84, failed=7), failing, 0)
     assert found.next_step == "ecco: make it with `chat-sessions persona set`; b and c: open its execution in n8n."
+    failing[1] = replace(failing[1], is_deleted=True)
+    found = objectives.success(Outcomes("global", completed=84, failed=7), failing, 0)
+    assert found.next_step == "ecco: make it with `chat-sessions persona set`; c: open its execution in n8n."
+    found = objectives.success(Outcomes("global", completed=84, failed=7), failing[1:2], 0)
+    assert found.next_step == "nothing: the personas that failed are deleted."
     assert objectives.success(Outcomes("global", completed=1), [], 0).told == (
         "of 1 session within an hour none ended badly."
     )

@@ -1,6 +1,6 @@
 """Looks at what users got within an hour, beside what is promised to them: a reply, and soon."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -44,6 +44,8 @@ class Outcomes:
     slow: int = 0
     kinds: Sequence[str] = ()
     """The kinds of failure among them, the most frequent first, where they were looked for."""
+    is_deleted: bool = False
+    """Whether the persona is not there any more, and nothing is to be done about it."""
     was_paused: bool = False
     """Whether a pause of the persona ended within the hour: its messages waited on purpose."""
 
@@ -64,13 +66,20 @@ async def check_objectives(connection: AsyncConnection) -> list[Finding]:
     personas = [one for one in outcomes if one.scope != GLOBAL]
     failing = sorted((one for one in personas if one.failed), key=lambda one: -one.failed)[:_MOST_NAMED]
     kinds = (await connection.execute(_kinds(since, failing))).all() if failing else []
-    failing = [replace(one, kinds=[kind for scope, kind in kinds if scope == one.scope]) for one in failing]
+    there = {*await connection.scalars(_there(failing))} if failing else set()
+    failing = [_failing(one, [kind for scope, kind in kinds if scope == one.scope], there) for one in failing]
     slow = sorted((one for one in personas if one.slow), key=lambda one: -one.slow)[:_MOST_NAMED]
     share = await connection.scalar(_webhooks_share(since, slow[0])) if slow else None
     resumed = {*await connection.scalars(_resumed(since, slow))} if slow else set()
     slow = [replace(one, was_paused=one.scope.removeprefix(PERSONA_PREFIX) in resumed) for one in slow]
     timed_out = int(await connection.scalar(_timed_out(since)) or 0)
     return [success(everyone, failing, timed_out), response(everyone, slow, None if share is None else float(share))]
+
+
+def _failing(one: Outcomes, kinds: Sequence[str], there: Set[str]) -> Outcomes:
+    # What fails as unknown was never there, or is still asked for: of that there is something to be told.
+    is_deleted = one.scope.removeprefix(PERSONA_PREFIX) not in there and kinds[:1] != [FailureKind.UNKNOWN_PERSONA]
+    return replace(one, kinds=kinds, is_deleted=is_deleted)
 
 
 def success(everyone: Outcomes, failing: Sequence[Outcomes], timed_out: int) -> Finding:
@@ -86,7 +95,9 @@ def success(everyone: Outcomes, failing: Sequence[Outcomes], timed_out: int) -> 
         return well(check, told if ended else "no session ended within an hour.", **figures)
     parts = [f"{one.persona} {one.failed} ({', '.join(one.kinds) or 'of unknown kind'})" for one in failing]
     parts += [f"{timed_out} timed out"] if timed_out else []
-    told = f"of {ended} sessions within an hour {bad} ({bad / ended:.0%}) ended badly: {', '.join(parts)}."
+    others = everyone.failed - sum(one.failed for one in failing)
+    more = f" and {others} more" if others > 0 else ""
+    told = f"of {ended} sessions within an hour {bad} ({bad / ended:.0%}) ended badly: {', '.join(parts)}{more}."
     return (wrong if bad > FAST * MAY_FAIL * ended else notice)(
         check, told, _mend(everyone, failing, timed_out), **figures
     )
@@ -96,9 +107,11 @@ def _mend(everyone: Outcomes, failing: Sequence[Outcomes], timed_out: int) -> st
     """Return what to do about each persona's most frequent failure."""
     of_step = dict[str, list[str]]()
     for one in failing:
-        for kind in one.kinds[:1]:
+        for kind in () if one.is_deleted else one.kinds[:1]:
             of_step.setdefault(CAUSES[FailureKind(kind)][1], []).append(one.persona)
     steps = [f"{listed(names)}: {step}" for step, names in of_step.items()]
+    if not steps and failing and all(one.is_deleted for one in failing):
+        steps.append("nothing: the personas that failed are deleted")
     if not steps or timed_out > everyone.failed:
         steps.append("see the groups, and the executions in n8n: for a long time nothing came back")
     return f"{'; '.join(steps)}."
@@ -157,6 +170,12 @@ def _kinds(since: datetime, of: Sequence[Outcomes]) -> Select[Any]:
 def _pairs(keys: Column[Any], counts: Column[Any]) -> TableValuedAlias:
     """Return what two arrays of a rollup hold, side by side: `of` and `count`."""
     return func.unnest(keys, counts).table_valued("of", "count").render_derived()
+
+
+def _there(of: Sequence[Outcomes]) -> Select[Any]:
+    """Return the query of the ids of those personas that there are."""
+    persona = t.personas.c.persona_id
+    return select(persona).where(persona.in_([one.scope.removeprefix(PERSONA_PREFIX) for one in of]))
 
 
 def _within(since: datetime) -> tuple[Any, ...]:

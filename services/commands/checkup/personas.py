@@ -70,7 +70,7 @@ def _of(state: PersonaState, now: datetime) -> Finding:
         "lastFailureKind": state.failure_kind if state.failed_at else None,
     }
     if state.paused:
-        step = f"resume it when its workflow is well: POST /api/personas/{shown(state.persona_id, 128)}/resume."
+        step = f"when its workflow is well: `chat-sessions persona resume {shown(state.persona_id, 128)}`."
         return notice(check, "it is paused: its messages wait.", step, **figures)
     kind, failed_at = FailureKind(state.failure_kind or FailureKind.HTTP_5XX), state.failed_at or now
     success = "none within a day" if state.completed_at is None else f"{_ago(state.completed_at, now)} ago"

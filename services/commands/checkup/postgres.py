@@ -221,7 +221,8 @@ def sweeps(last: datetime | None, now: datetime, interval: timedelta) -> Finding
     check, every = "postgres.sweeps", duration(interval.total_seconds())
     step = "see the sweeper's health and log, then the group session-sweeps and the fold, which a sweep waits for."
     if last is None:
-        return notice(check, f"no scheduled sweep has run yet; one is due every {every}.", step, lastSecondsAgo=None)
+        told = f"no scheduled sweep has run yet; the first is due at the start, then one every {every}."
+        return notice(check, told, f"wait a minute. If it is still so then, {step}", lastSecondsAgo=None)
     last_seconds_ago = (now - last).total_seconds()
     if last_seconds_ago > interval.total_seconds() + min(_SWEEP_SECONDS, interval.total_seconds() / 2):
         told = f"the last scheduled sweep was of {duration(last_seconds_ago)} ago, and one is due every {every}."

@@ -27,7 +27,7 @@ CAUSES: Mapping[FailureKind, tuple[str, str]] = {
     ),
     FailureKind.NOT_REGISTERED: (
         "no active workflow listens at the persona's URL",
-        "activate it, or correct the path",
+        "activate the workflow, or correct the path",
     ),
     FailureKind.UNAUTHORIZED: (
         "the webhook wants other credentials",

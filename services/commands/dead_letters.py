@@ -46,7 +46,10 @@ def list_letters(
     done: Annotated[bool, typer.Option("--done", help="Those that were replayed or dropped, too.")] = False,
     data_dir: DataDirectoryOption = None,
 ) -> None:
-    """Show dead letters that nobody has decided on, the newest last: id, when, key, session, where from, why."""
+    """Show dead letters that nobody has decided on, the newest last.
+
+    A line each: id, which names topic and group, when (UTC), key, session, its record's partition/offset, and why.
+    """
     from services.commands.letters.told import letter_lines, summary  # noqa: PLC0415
 
     choice = _choice(topic, group, reason, event_type, since, session)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
@@ -70,7 +71,14 @@ def test_a_line_of_the_list_has_only_the_beginning_of_a_long_reason() -> None:
     error = "; ".join(f"field{n}: Field required" for n in range(5))
     letter = Letter(replace(STORED, error=error))
     (told,) = letter_lines([letter], [letter])
-    assert told.endswith("malformed: field0: Field required; field1: Field required; field2: Field required; field3:…")
+    assert told.endswith("  malformed: field0, field1, field2, field3, field4: Field required")
+    error = "; ".join(f"a.longer.field{n}: Complaint {n}" for n in range(5))
+    letter = Letter(
+        replace(STORED, error=error, key=b"conversation-1", headers=(("ce_subject", str(UUID(int=0)).encode()),))
+    )
+    (told,) = letter_lines([letter], [letter])
+    assert len(told) <= 160
+    assert told.endswith("  malformed: a.longer.field0: Complai…")
     assert f"Reason        malformed: {error}" in [*letter_details(letter, body=False)]
 
 

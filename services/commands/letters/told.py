@@ -7,7 +7,8 @@ from services.commands.letters.selection import Letter, State
 from services.commands.wording import counted, listed, shown
 
 _LONGEST = 200
-_LONGEST_IN_LIST = 80
+_WIDTH, _LEAST = 160, 24
+"""Characters of a line of the list, and so many of its reason at least, whatever the rest takes."""
 
 
 def letter_lines(letters: Sequence[Letter], every: Sequence[Letter]) -> Iterator[str]:
@@ -80,16 +81,24 @@ def _before(done: Done) -> Iterator[str]:
 def _letter_line(letter: Letter) -> str:
     stored = letter.stored
     key = "no key" if stored.key is None else f"key {shown(stored.key.decode('utf-8', 'replace'), 64)}"
-    session = "no session" if stored.subject is None else f"session {shown(stored.subject, 64)}"
-    return (
-        f"{stored.letter_id}  {stored.written_at:%Y-%m-%d %H:%M:%S}  {key}  {session}  from {stored.topic} partition "
-        f"{stored.partition} offset {stored.offset}  {stored.reason}: {_short(stored.error)}"
+    session = "no session" if stored.subject is None else shown(stored.subject, 64)
+    # Which topic it is from, the id says.
+    told = (
+        f"{stored.letter_id}  {stored.written_at:%m-%d %H:%M:%S}  {key}  {session}  "
+        f"from {stored.partition}/{stored.offset}  {stored.reason}: "
     )
+    return told + _short(stored.error, max(_LEAST, _WIDTH - len(told)))
 
 
-def _short(error: str) -> str:
-    """What is wrong first, as far as there is room in a list; `show` tells all."""
-    return error if len(error) <= _LONGEST_IN_LIST else f"{error[:_LONGEST_IN_LIST].rstrip('; ')}…"
+def _short(error: str, longest: int) -> str:
+    """What is wrong first, each complaint once, as far as there is room in a list; `show` tells all."""
+    of_complaint: dict[str, list[str]] = {}
+    for part in error.split("; "):
+        field, colon, complaint = part.rpartition(": ")
+        of_complaint.setdefault(complaint, []).extend([field] if colon else [])
+    parts = (f"{', '.join(fields)}: {told}" if fields else told for told, fields in of_complaint.items())
+    short = "; ".join(parts)
+    return short if len(short) <= longest else f"{short[: longest - 1].rstrip(';, ')}…"
 
 
 def _decision(letter: Letter) -> str:

@@ -7,6 +7,8 @@ from zlib import crc32
 import orjson
 
 _JSON = "application/json; charset=utf-8"
+_BETWEEN_WORDS_SECONDS, _LONGEST_STREAM_SECONDS = 0.2, 5.0
+"""Slow enough to be watched, and never as long as a persona has time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +23,14 @@ class WebhookCall:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back, after `delay_seconds`; `body` in several pieces is sent piece by piece."""
+    """What goes back, after `delay_seconds`; several pieces of `body` are sent with `pause_seconds` between two."""
 
     status: int = 200
     body: tuple[bytes, ...] = (b"",)
     content_type: str | None = _JSON
     headers: tuple[tuple[str, str], ...] = ()
     delay_seconds: float = 0
+    pause_seconds: float = 0
     reply_later: bytes | None = None
     """JSON that is posted to the call's callback URL a moment after the answer."""
 
@@ -66,10 +69,14 @@ def _streaming(call: WebhookCall) -> Answer:
     words = f"You said: {call.message}".split(" ")
     spaced = [words[0], *(f" {word}" for word in words[1:])]
     node = _stream_node("Respond to Webhook")
-    chunks: list[dict[str, object]] = [{"type": "begin", "metadata": node}]
-    chunks += [{"type": "item", "content": word, "metadata": node} for word in spaced]
-    chunks += [{"type": "end", "metadata": node}]
-    return Answer(body=tuple(orjson.dumps(chunk, option=orjson.OPT_APPEND_NEWLINE) for chunk in chunks))
+    pieces = [_line({"type": "item", "content": word, "metadata": node}) for word in spaced]
+    pieces[0] = _line({"type": "begin", "metadata": node}) + pieces[0]
+    pieces[-1] += _line({"type": "end", "metadata": node})
+    return Answer(body=tuple(pieces), pause_seconds=min(_BETWEEN_WORDS_SECONDS, _LONGEST_STREAM_SECONDS / len(pieces)))
+
+
+def _line(chunk: dict[str, object]) -> bytes:
+    return orjson.dumps(chunk, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _stream_node(name: str) -> dict[str, object]:

@@ -175,7 +175,10 @@ def _response(answer: Answer) -> Response:
 
 
 async def _pieces(answer: Answer) -> AsyncIterator[bytes]:
-    for piece in answer.body:
+    first, *others = answer.body
+    yield first
+    for piece in others:
+        await asyncio.sleep(answer.pause_seconds)
         yield piece
 
 

@@ -1,12 +1,14 @@
 """The stub answers what n8n answers, row by row, and remembers who called."""
 
 import sys
+import time
 from collections.abc import Iterator
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from services.local.n8n_answers import WEBHOOKS, WebhookCall
 from services.local.processes import free_port, start_process, wait_for_port
 from services.local.reaper import Reaper
 from services.local.service_health import why_silent
@@ -64,11 +66,19 @@ def test_unknown_paths_and_methods_are_not_registered(stub: httpx.Client) -> Non
     assert stub.get("/webhook/echo").status_code == 404
 
 
-def test_streaming_comes_as_lines_that_add_up_to_the_reply(stub: httpx.Client) -> None:
+def test_streaming_comes_word_by_word_as_lines_that_add_up_to_the_reply(stub: httpx.Client) -> None:
+    began = time.monotonic()
     with stub.stream("POST", "/webhook/streaming", json=body()) as answer:
         chunks = [httpx.Response(200, text=line).json() for line in answer.iter_lines()]
+    assert time.monotonic() - began > 0.6
     assert [chunks[0]["type"], chunks[-1]["type"]] == ["begin", "end"]
     assert "".join(chunk["content"] for chunk in chunks[1:-1]) == "You said: good day"
+
+
+def test_a_long_stream_ends_in_time() -> None:
+    answer = WEBHOOKS["streaming"](WebhookCall("streaming", "s", "word " * 1_000, 1))
+    assert answer is not None
+    assert answer.pause_seconds * len(answer.body) == pytest.approx(5)
 
 
 def test_flaky_and_overloaded_answer_by_the_session_s_own_count(stub: httpx.Client) -> None:

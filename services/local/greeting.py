@@ -17,13 +17,13 @@ def greeting(
 ) -> Iterator[str]:
     """Paragraphs for a person: where the system is, how to speak to it, and how to stop it.
 
-    `command` sends a message, its text left out; `seconds` is how long the start took; `stub_personas` is empty where
+    `command` sends a message; `seconds` is how long the start took; `stub_personas` is empty where
     n8n is a real one, `database_directory` None where PostgreSQL runs elsewhere.
     """
     yield f"\nReady after {seconds:.1f} s: {gateway_url} (its API is described at {gateway_url}/docs)"
     yield f"Kafka: {kafka}"
     yield f"\nUser token:\n{user_token}\n\nAdmin token:\n{admin_token}"
-    yield f"\nTry:\n{command} Hello"
+    yield f"\nTry:\n{command}"
     yield "or, with the user token in TOKEN:"
     yield (
         f"curl -X POST '{gateway_url}/api/conversations/hello/messages?wait=10' "

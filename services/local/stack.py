@@ -265,7 +265,7 @@ class Stack:
     def _send_command(self) -> str:
         path = self._directory.path
         is_default = path == default_data_directory().resolve()
-        return f"{typed_command()} send" + ("" if is_default else f" --data-dir {shlex.quote(str(path))}")
+        return f"{typed_command()} send Hello" + ("" if is_default else f" --data-dir {shlex.quote(str(path))}")
 
     def _say(self, text: str) -> None:
         show(self._console, text)

@@ -88,7 +88,7 @@ def test_only_the_gateway_listens_for_users() -> None:
 
 
 def test_the_banner_has_each_token_once() -> None:
-    told = "\n".join(greeting("http://g", "k:1", "user's", "admin's", (), Path("/data"), None, "x send", 1))
+    told = "\n".join(greeting("http://g", "k:1", "user's", "admin's", (), Path("/data"), None, "x send Hello", 1))
     assert (told.count("user's"), told.count("admin's")) == (1, 1)
     assert "\nx send Hello\n" in told
 

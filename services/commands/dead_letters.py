@@ -48,7 +48,8 @@ def list_letters(
 ) -> None:
     """Show dead letters that nobody has decided on, the newest last.
 
-    A line each: id, which names topic and group, when (UTC), key, session, its record's partition/offset, and why.
+    A line each: id, which names topic and group, when (UTC), session, or else the record's key, and why. `show` tells
+    the rest.
     """
     from services.commands.letters.told import letter_lines, summary  # noqa: PLC0415
 

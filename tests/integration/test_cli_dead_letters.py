@@ -126,7 +126,7 @@ async def test_letters_are_listed_shown_and_a_chosen_one_is_replayed_once(system
     listed = run(system, "list")
     assert listed.returncode == 0, listed.stderr
     lines = listed.stdout.splitlines()
-    assert "  from 3/7  malformed: The body is no JSON." in lines[0]
+    assert "  key conversation  malformed: The body is no JSON." in lines[0]
     assert lines[-1] == "2 of 2 dead letters."
     second = lines[1].split()[0]
     shown = run(system, "show", second, "--body").stdout
@@ -214,8 +214,9 @@ async def test_a_record_that_two_groups_cannot_use_is_known_as_one(system: Syste
     letters = await stored(system)
     ids = [letter.stored.letter_id for letter in letters]
     for line, other in zip(letter_lines(letters, letters), reversed(ids), strict=True):
-        assert "  key conversation  the-session  from " in line
-        assert line.endswith(f"  (the same record as {other})")
+        assert "  the-session  malformed: " in line
+        assert line.endswith(f"  (same as {other.removeprefix('chat.messages.v1.')})")
+        assert len(line) <= 160
     assert summary(letters) == "2 dead letters of 1 record."
 
 

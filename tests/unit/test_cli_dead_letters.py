@@ -78,7 +78,7 @@ def test_a_line_of_the_list_has_only_the_beginning_of_a_long_reason() -> None:
     )
     (told,) = letter_lines([letter], [letter])
     assert len(told) <= 160
-    assert told.endswith("  malformed: a.longer.field0: Complai…")
+    assert told.endswith(f"  {UUID(int=0)}  malformed: a.longer.field0: Complaint 0; a.longer.field1: Complaint…")
     assert f"Reason        malformed: {error}" in [*letter_details(letter, body=False)]
 
 

@@ -7,7 +7,7 @@ from services.commands.letters.selection import Letter, State
 from services.commands.wording import counted, listed, shown
 
 _LONGEST = 200
-_WIDTH, _LEAST = 160, 24
+_WIDTH, _LEAST = 160, 18
 """Characters of a line of the list, and so many of its reason at least, whatever the rest takes."""
 
 
@@ -18,10 +18,13 @@ def letter_lines(letters: Sequence[Letter], every: Sequence[Letter]) -> Iterator
         by_origin.setdefault(letter.stored.origin, []).append(letter.stored.letter_id)
     for letter in letters:
         same = [other for other in by_origin[letter.stored.origin] if other != letter.stored.letter_id]
-        remarks = [f"the same record as {listed(same)}"] if same else []
+        # Without the topic, which its own id has too.
+        remarks = (
+            [f"same as {listed([other.removeprefix(f'{letter.stored.topic}.') for other in same])}"] if same else []
+        )
         remarks += ["failed again after a replay"] if letter.stored.failed_again else []
         remarks += [] if letter.state is State.OPEN else [_decision(letter)]
-        yield _letter_line(letter) + (f"  ({'; '.join(remarks)})" if remarks else "")
+        yield _letter_line(letter, f"  ({'; '.join(remarks)})" if remarks else "")
 
 
 def letter_details(letter: Letter, *, body: bool) -> Iterator[str]:
@@ -78,16 +81,12 @@ def _before(done: Done) -> Iterator[str]:
         yield f"{letter.stored.letter_id} is left as it is: {_decision(letter)}."
 
 
-def _letter_line(letter: Letter) -> str:
+def _letter_line(letter: Letter, remarks: str) -> str:
     stored = letter.stored
     key = "no key" if stored.key is None else f"key {shown(stored.key.decode('utf-8', 'replace'), 64)}"
-    session = "no session" if stored.subject is None else shown(stored.subject, 64)
-    # Which topic it is from, the id says.
-    told = (
-        f"{stored.letter_id}  {stored.written_at:%m-%d %H:%M:%S}  {key}  {session}  "
-        f"from {stored.partition}/{stored.offset}  {stored.reason}: "
-    )
-    return told + _short(stored.error, max(_LEAST, _WIDTH - len(told)))
+    whose = key if stored.subject is None else shown(stored.subject, 64)
+    told = f"{stored.letter_id}  {stored.written_at:%m-%d %H:%M}  {whose}  {stored.reason}: "
+    return told + _short(stored.error, max(_LEAST, _WIDTH - len(told) - len(remarks))) + remarks
 
 
 def _short(error: str, longest: int) -> str:

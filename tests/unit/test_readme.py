@@ -84,6 +84,15 @@ def test_every_link_leads_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
+def test_every_decision_is_in_their_index() -> None:
+    decisions = ROOT / "docs" / "decisions"
+    heads = {path.name: path.read_text().partition("\n")[0] for path in decisions.glob("[0-9]*.md")}
+    rows = re.findall(
+        r"^\| (\d{4}) \| \[(.+)\]\((.+)\) \| .+\. \|$", (decisions / "README.md").read_text(), re.MULTILINE
+    )
+    assert [(path, f"# {number} · {title}") for number, title, path in rows] == sorted(heads.items())
+
+
 @pytest.mark.parametrize("path", re.findall(r"`(services/[\w/]+\.py)`", README))
 def test_every_file_it_names_exists(path: str) -> None:
     assert (ROOT / path).is_file()

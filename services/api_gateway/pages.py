@@ -66,7 +66,7 @@ def values_of_list(selection: Selection, page: Page, limit: int) -> dict[str, An
 def counted_page(form: ListForm) -> Statement:
     """Return one page, each row with the capped count; where the page is empty, one row with nothing else."""
     conditions = _conditions(form)
-    capped = select(true()).where(*conditions).limit(CAP + 1).subquery()
+    capped = select(true()).select_from(chat_sessions).where(*conditions).limit(CAP + 1).subquery()
     counted = select(func.count().label(TOTAL)).select_from(capped).subquery()
     rows = _page(form, conditions).subquery()
     session = [column.label(str(column.name)) for column in rows.c]

@@ -81,6 +81,16 @@ async def test_a_list_is_filtered(gateway: Gateway) -> None:
     assert await collect(gateway, q=f"startedAt:{boundary}..{boundary}") == [str(timed_out)]
 
 
+async def test_everyones_sessions_are_counted_without_any_filter(gateway: Gateway) -> None:
+    async def total() -> int:
+        return int((await gateway.get("/api/chat-sessions", ROOT, userId="*", limit=1)).json()["total"])
+
+    assert await total() == 0
+    for user in ("ada", "bob", "root"):
+        await gateway.add_session(old_id(), user_id=user)
+    assert await total() == 3
+
+
 async def test_a_total_is_counted_up_to_a_thousand(gateway: Gateway) -> None:
     one = await gateway.add_session(old_id())
     copy = """

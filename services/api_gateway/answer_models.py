@@ -233,7 +233,7 @@ class AuditEntry(Shape):
         description="Whether an end user, an admin, a service for someone, or a process acted"
     )
     actor: str = Field(description="By name; of an end user a keyed hash")
-    action: str
+    action: str = Field(description="What was done or refused; of an old entry, as it was named then")
     target: str
     outcome: str
     address: str | None = Field(description="Where the request came from; never of end users")

@@ -12,6 +12,7 @@ from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database, DatabaseAway
 from services.api_gateway.refusals import Refusals, Refused, Repeats
 from services.database.audit import ActorKind, entry
+from services.database.audit_words import Action, Outcome
 from services.database.tables import audit_log
 from services.runtime.pseudonyms import Pseudonyms
 
@@ -21,10 +22,6 @@ EVERYONE = "*"
 """Instead of a user's id: all users."""
 USER_TARGET = "user:"
 """Begins the target of an act that is about an end user."""
-DONE = "done"
-ASKED = "asked"
-"""Of what goes through Kafka: the tracker writes what became of it."""
-REFUSED = "refused"
 PERIOD_SECONDS = 60.0
 
 
@@ -40,10 +37,10 @@ class AuditLog:
         self,
         connection: AsyncConnection,
         caller: Caller,
-        action: str,
+        action: Action,
         target: str,
         *,
-        outcome: str = DONE,
+        outcome: Outcome = Outcome.DONE,
         details: Mapping[str, Any] | None = None,
     ) -> None:
         """Add one entry, in the caller's transaction."""
@@ -55,7 +52,7 @@ class AuditLog:
         values = entry(kind, actor, action, target, outcome, address=address, details=told)
         await connection.execute(insert(audit_log), values)
 
-    async def record_refusal(self, caller: Caller, action: str, target: str, why: str) -> None:
+    async def record_refusal(self, caller: Caller, action: Action, target: str, why: str) -> None:
         """Add an entry for an act that was refused, the first of its actor and action in a minute.
 
         The others are counted, and told by `run`. While PostgreSQL is away only the process's own log has it.
@@ -74,7 +71,7 @@ class AuditLog:
         )
         try:
             async with self._database.statements() as connection:
-                await self.record(connection, caller, action, target, outcome=REFUSED, details={"why": why})
+                await self.record(connection, caller, action, target, outcome=Outcome.REFUSED, details={"why": why})
         except DatabaseAway as error:
             logger.warning("The refusal is not in the audit log: %s", error)
 
@@ -117,6 +114,6 @@ class AuditLog:
 def _repeated(repeats: Repeats) -> dict[str, Any]:
     details = {"repeated": repeats.count}
     if repeats.of is None:
-        return entry(ActorKind.SYSTEM, "gateway", "refusals", "others", REFUSED, details=details)
+        return entry(ActorKind.SYSTEM, "gateway", Action.REFUSALS_COUNT, "others", Outcome.REFUSED, details=details)
     kind, actor, action = repeats.of
-    return entry(ActorKind(kind), actor, action, "several", REFUSED, details=details)
+    return entry(ActorKind(kind), actor, action, "several", Outcome.REFUSED, details=details)

@@ -8,6 +8,7 @@ from sqlalchemy import select, tuple_
 
 from services.api_gateway.database import Database
 from services.api_gateway.places import Place, cursor_of
+from services.database.audit_words import Action, Outcome, names_of
 from services.database.tables import audit_log
 
 
@@ -18,8 +19,8 @@ class AuditFilters:
     actor: str | None = None
     user: str | None = None
     """The actor, too, by the name that end users have here."""
-    action: str | None = None
-    outcome: str | None = None
+    action: Action | None = None
+    outcome: Outcome | None = None
     since: datetime | None = None
     until: datetime | None = None
     """Not included."""
@@ -32,11 +33,12 @@ async def read_audit(database: Database, filters: AuditFilters, before: Place | 
     for column, value in (
         (table.actor, filters.actor),
         (table.actor, filters.user),
-        (table.action, filters.action),
         (table.outcome, filters.outcome),
     ):
         if value is not None:
             statement = statement.where(column == value)
+    if filters.action is not None:
+        statement = statement.where(table.action.in_(names_of(filters.action)))
     if filters.since is not None:
         statement = statement.where(table.at >= filters.since)
     if filters.until is not None:

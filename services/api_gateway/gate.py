@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from fastapi import Request
 
@@ -12,15 +13,8 @@ from services.api_gateway.limiting import Limiter
 from services.api_gateway.origin import client_address
 from services.api_gateway.problems import Problem
 from services.api_gateway.scopes import Scope
+from services.database.audit_words import ABOUT, Action
 from services.runtime.egress import Network
-
-_ON_OTHERS = {
-    "session.list": "list other users' sessions",
-    "session.live": "watch other users' sessions",
-    "session.export": "export other users' sessions",
-    "stats.read": "read the statistics of other users' sessions",
-}
-"""What users may do too, with their own sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +27,26 @@ class Gate:
     sessions_enabled: bool
     proxies: Sequence[Network]
 
-    async def caller(self, request: Request, scope: Scope) -> Caller:
-        """Return who calls with a token for `scope`; the request counts towards no limit."""
+    async def caller(self, request: Request, scope: Scope, action: Action) -> Caller:
+        """Return who calls with a token for `scope`, or else put the refusal into the log; counts towards no limit."""
         caller = await self._authenticated(request)
-        await self._require_scope(caller, scope, scope, _route(request))
+        await self._require_scope(caller, scope, action, _route(request))
         return caller
 
-    async def reader(self, request: Request, scope: Scope) -> Caller:
-        """Return who calls with a token for `scope`, within the limit of reads."""
+    async def reader(self, request: Request, scope: Scope, action: Action) -> Caller:
+        """Return who calls, as `caller` does, within the limit of reads."""
         caller = await self._authenticated(request)
         await self.reads.count(request, caller.user_id)
-        await self._require_scope(caller, scope, scope, _route(request))
+        await self._require_scope(caller, scope, action, _route(request))
         return caller
 
-    async def session_reader(self, request: Request, scope: Scope = Scope.SESSIONS_READ) -> Caller:
+    async def session_reader(self, request: Request, action: Action, scope: Scope = Scope.SESSIONS_READ) -> Caller:
         """Return who calls a session endpoint, as `reader` does."""
-        caller = await self.reader(request, scope)
+        caller = await self.reader(request, scope, action)
         self.require_sessions()
         return caller
 
-    async def admin(self, request: Request, scope: Scope, action: str, target: str) -> Caller:
+    async def admin(self, request: Request, scope: Scope, action: Action, target: str) -> Caller:
         """Return the admin who calls, within the limit of reads; a refusal is put into the audit log."""
         caller = await self._authenticated(request)
         await self.reads.count(request, caller.user_id)
@@ -60,12 +54,15 @@ class Gate:
         await self.require_admin(caller, action, target)
         return caller
 
-    async def require_admin(self, caller: Caller, action: str, target: str) -> None:
+    async def require_admin(self, caller: Caller, action: Action, target: str) -> None:
         """Raise Problem 403, and put it into the audit log, unless the caller is an admin."""
         if not caller.is_admin:
-            await self.audit.record_refusal(caller, action, target, "admin-only")
-            what = _ON_OTHERS.get(action, f"do this: {action}")
-            raise Problem(403, "admin-only", f"Only a token with the role ADMIN may {what}.")
+            await self._refuse(caller, action, target, ABOUT[action])
+
+    async def require_own(self, caller: Caller, action: Action, user_id: str | None) -> None:
+        """Raise Problem 403, and put it into the audit log, where a user, no admin, asks for another's sessions."""
+        if user_id not in {None, caller.user_id} and not caller.is_admin:
+            await self._refuse(caller, action, self.audit.target_of(str(user_id)), f"{ABOUT[action]} of other users")
 
     def require_sessions(self) -> None:
         """Raise Problem 503 while session endpoints are turned off."""
@@ -76,13 +73,17 @@ class Gate:
                 "Session endpoints are turned off here (ENABLE_CHAT_SESSIONS=false); messages are still tracked.",
             )
 
+    async def _refuse(self, caller: Caller, action: Action, target: str, what: str) -> NoReturn:
+        await self.audit.record_refusal(caller, action, target, "admin-only")
+        raise Problem(403, "admin-only", f"Only a token with the role ADMIN may {what}.")
+
     async def _authenticated(self, request: Request) -> Caller:
         caller = await self.authenticator.caller(request.headers.get("authorization"), time.time())
         peer = request.scope["client"]
         address = client_address(peer and peer[0], request.headers.getlist("x-forwarded-for"), self.proxies)
         return Caller(caller.user_id, caller.is_admin, caller.service, caller.scopes, address, caller.expires_at)
 
-    async def _require_scope(self, caller: Caller, scope: Scope, action: str, target: str) -> None:
+    async def _require_scope(self, caller: Caller, scope: Scope, action: Action, target: str) -> None:
         """Raise Problem 403 (RFC 6750, 3.1), and put it into the audit log, unless the token is for `scope`."""
         if not caller.may(scope):
             await self.audit.record_refusal(caller, action, target, "insufficient-scope")

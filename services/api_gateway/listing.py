@@ -56,7 +56,7 @@ class Page:
 
 def read_sort(query: Query, tree: Filter, now: datetime) -> Sort:
     """Return the order that a query asks for; Problem 400 for one that takes a shorter range."""
-    sort = Sort(query.choice("sort", tuple(Sort)) or Sort.NEWEST)
+    sort = query.word("sort", Sort) or Sort.NEWEST
     if sort is Sort.SLOWEST:
         bounds = started_within(tree)
         if bounds.since is None or (bounds.until or now) - bounds.since > MAX_SORTED + _SLACK:

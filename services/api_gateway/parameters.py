@@ -97,6 +97,11 @@ class Query:
             raise invalid_parameter(name, f"It must be one of {', '.join(allowed)}.")
         return value
 
+    def word(self, name: str, allowed: type[E]) -> E | None:
+        """Return one of the words of `allowed`."""
+        value = self.choice(name, tuple(allowed))
+        return None if value is None else allowed(value)
+
     def choices(self, name: str, allowed: type[E]) -> tuple[E, ...]:
         """Return one or more of the allowed words, separated by commas."""
         value = self._values.get(name)

@@ -14,6 +14,7 @@ from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query
 from services.api_gateway.problems import Problem
 from services.contracts.session import SessionStatus
+from services.database.audit_words import Action
 
 FILTER_NAMES = ("q", "status", "personaId", "conversationId", "userId", "from", "to")
 
@@ -44,15 +45,16 @@ def read_filter(query: Query, caller: Caller) -> Filter:
     return And(tuple(parts))
 
 
-async def read_selection(gate: Gate, query: Query, caller: Caller, action: str, *, all_by_default: bool) -> Selection:
+async def read_selection(
+    gate: Gate, query: Query, caller: Caller, action: Action, *, all_by_default: bool
+) -> Selection:
     """Return what the caller asks for; Problem 403 where he may not, 400 where it means nothing.
 
     A user has his own sessions. An admin has those of the user that he names, everyone's with `*` or where his filter
     speaks of users, and without either everyone's or his own.
     """
     wanted = query.identifier("userId")
-    if wanted not in {None, caller.user_id}:
-        await gate.require_admin(caller, action, gate.audit.target_of(str(wanted)))
+    await gate.require_own(caller, action, wanted)
     tree = read_filter(query, caller)
     if wanted is None:
         everyone = caller.is_admin and (all_by_default or names(tree, USER))

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from services.contracts.ids import new_id
+from services.database.audit_words import Action, Outcome
 
 
 class ActorKind(StrEnum):
@@ -27,15 +28,15 @@ def entry(
     address: str | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the columns of an entry that is written now."""
+    """Return the columns of an entry that is written now; ValueError for words that the log does not know."""
     return {
         "id": new_id(),
         "at": datetime.now(UTC),
         "actor_kind": kind,
         "actor": actor,
-        "action": action,
+        "action": Action(action),
         "target": target,
-        "outcome": outcome,
+        "outcome": Outcome(outcome),
         "address": address,
         "details": dict(details or {}),
     }

@@ -14,6 +14,7 @@ from services.contracts import SessionStatus
 from services.contracts.ids import new_id
 from services.contracts.topics import CONTROL
 from services.database.audit import ActorKind, entry
+from services.database.audit_words import Action, Outcome
 from services.database.partitions import months_ahead
 from services.database.tables import audit_log
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway, named, ready, running_gateway, token
@@ -83,9 +84,25 @@ async def test_it_is_read_by_cursor_through_all_months_and_by_filter(gateway: Ga
         ], query
 
 
+async def test_entries_of_former_releases_are_found_by_what_their_actions_are_called_now(gateway: Gateway) -> None:
+    for action in ("cleanup", "sessions:read"):
+        row = {**entry(ActorKind.ADMIN, "root", "persona.put", "t", "refused"), "action": action}
+        await gateway.execute(insert(audit_log).values(row))
+
+    async def found(action: str) -> list[str]:
+        return [item["action"] for item in await pages(gateway, action=action)]
+
+    assert await found("cleanup.start") == ["cleanup"]
+    assert await found("session.get") == await found("session.export") == ["sessions:read"]
+    assert await found("persona.put") == []
+
+
 @pytest.mark.parametrize(
     "query",
     [
+        {"action": "cleanup"},
+        {"action": "persona"},
+        {"outcome": "DONE"},
         {"cursor": "x"},
         {"cursor": "f39_" * 8},
         {"limit": "0"},
@@ -97,6 +114,36 @@ async def test_it_is_read_by_cursor_through_all_months_and_by_filter(gateway: Ga
 async def test_a_wrong_parameter_is_refused(gateway: Gateway, query: dict[str, str]) -> None:
     answer = await gateway.get("/api/audit", ROOT, **query)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid-parameter")
+
+
+async def test_a_wrong_word_is_told_the_right_ones(gateway: Gateway) -> None:
+    for name, words in (("action", Action), ("outcome", Outcome)):
+        answer = await gateway.get("/api/audit", ROOT, **{name: "nothing"})
+        assert answer.json()["detail"] == f"{name}: It must be one of {', '.join(words)}."
+
+
+async def test_a_refusal_by_scope_has_the_action_of_its_call(gateway: Gateway) -> None:
+    session = f"/api/chat-sessions/{new_id()}"
+    calls = {
+        ("POST", "/api/conversations/c/messages"): "message.send",
+        ("POST", f"{session}/retry"): "session.retry",
+        ("PATCH", f"{session}/cancel"): "session.cancel",
+        ("GET", "/api/chat-sessions"): "session.list",
+        ("GET", "/api/conversations/c/chat-sessions"): "session.list",
+        ("GET", session): "session.get",
+        ("GET", f"{session}/events"): "session.get",
+        ("GET", f"{session}/live"): "session.live",
+        ("GET", "/api/chat-sessions/live"): "session.live",
+        ("GET", "/api/chat-sessions/export"): "session.export",
+        ("GET", "/api/chat-sessions/stats"): "stats.read",
+    }
+    for number, (method, path) in enumerate(calls):
+        # Of refusals of one actor that are alike only the first has an entry.
+        headers = {"authorization": f"Bearer {token('ada', act={'sub': f's-{number}'}, scope='audit:read')}"}
+        assert (await gateway.http.request(method, path, headers=headers)).status_code == 403
+    rows = sorted(await gateway.rows(audit_log), key=lambda row: int(row.actor[2:]))
+    assert [row.action for row in rows] == list(calls.values())
+    assert {(row.outcome, row.details["why"]) for row in rows} == {("refused", "insufficient-scope")}
 
 
 async def test_a_flood_of_refusals_is_one_entry_and_a_count(broker: str, postgres_url: str) -> None:

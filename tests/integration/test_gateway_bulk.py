@@ -97,7 +97,7 @@ async def test_a_job_sends_the_messages_of_what_its_filter_finds_again(gateway: 
     assert [told[str(each)]["newSessionId"] for each in failed] == [str(event.session_id) for event in sent]  # type: ignore[union-attr]
     assert (told[str(erased[0])]["outcome"], told[str(erased[0])]["code"]) == ("skipped", "no-message")
     entries = [(entry.actor, entry.action, entry.target) for entry in await gateway.rows(audit_log)]
-    assert entries == [("root", "sessions.bulk", job["jobId"])]
+    assert entries == [("root", "bulk.start", job["jobId"])]
 
 
 async def test_a_job_cancels_by_ids_and_tells_what_became_of_each(gateway: Gateway) -> None:

@@ -50,7 +50,7 @@ async def test_cleanup_asks_for_a_sweep_and_tells_what_it_did(gateway: Gateway) 
     assert (answer.json()["sweepId"], answer.json()["timedOut"]) == (str(event.sweep_id), 17)
     looked_up = await gateway.get(f"{path}/{event.sweep_id}", ROOT)
     assert looked_up.json() == answer.json()
-    assert [entry.action for entry in await gateway.rows(audit_log)] == ["cleanup"]
+    assert [entry.action for entry in await gateway.rows(audit_log)] == ["cleanup.start"]
 
 
 async def test_a_cleanup_that_takes_longer_is_202_with_where_to_look(gateway: Gateway) -> None:
@@ -94,4 +94,4 @@ async def test_only_an_admin_cleans_up(gateway: Gateway) -> None:
     answer = await gateway.http.post("/api/chat-sessions/cleanup", headers=ADA, json={})
     assert (answer.status_code, answer.json()["code"]) == (403, "admin-only")
     [entry] = await gateway.rows(audit_log)
-    assert (entry.actor, entry.action, entry.outcome) == (named("ada"), "cleanup", "refused")
+    assert (entry.actor, entry.action, entry.outcome) == (named("ada"), "cleanup.start", "refused")

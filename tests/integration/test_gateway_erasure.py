@@ -153,7 +153,7 @@ async def test_a_users_whole_journey(whole: Gateway, module_postgres_url: str) -
     assert ("root", "user.export", user, "done") in acts
     assert ("root", "user.erase", user, "asked") in acts
     assert ("session-tracker", "user.erase", user, "erased") in acts
-    [bulk] = (await whole.get("/api/audit", ROOT, action="sessions.bulk")).json()["items"]
+    [bulk] = (await whole.get("/api/audit", ROOT, action="bulk.start")).json()["items"]
     assert (bulk["details"]["filter"], bulk["details"]["users"]) == (None, [user])
 
 

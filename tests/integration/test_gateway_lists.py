@@ -109,7 +109,7 @@ async def test_only_an_admin_lists_another_users_sessions(gateway: Gateway) -> N
     theirs = await gateway.add_session(old_id(), user_id="bob")
     refused = await gateway.get("/api/chat-sessions", userId="bob")
     assert (refused.status_code, refused.json()["code"]) == (403, "admin-only")
-    assert refused.json()["detail"] == "Only a token with the role ADMIN may list other users' sessions."
+    assert refused.json()["detail"] == "Only a token with the role ADMIN may list sessions of other users."
     listed = (await gateway.get("/api/chat-sessions", ROOT, userId="bob")).json()
     assert [item["sessionId"] for item in listed["items"]] == [str(theirs)]
     assert (await gateway.get("/api/chat-sessions", ROOT)).json()["items"] == []

@@ -9,7 +9,7 @@ ADA = Refused("user", "ada", "persona.put")
 def test_the_first_of_each_actor_and_action_is_written_and_the_others_are_counted() -> None:
     refusals = Refusals()
     assert [refusals.is_first(ADA) for _ in range(5)] == [True, False, False, False, False]
-    assert refusals.is_first(ADA._replace(action="cleanup"))
+    assert refusals.is_first(ADA._replace(action="cleanup.start"))
     assert refusals.is_first(ADA._replace(actor="bob"))
     assert refusals.end_period() == [Repeats(ADA, 4)]
     assert refusals.end_period() == []

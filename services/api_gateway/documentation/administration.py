@@ -17,6 +17,7 @@ from services.api_gateway.documentation.parts import (
 )
 from services.api_gateway.persona_bodies import PersonaBody, PersonaTestBody
 from services.api_gateway.scopes import Scope
+from services.database.audit_words import ABOUT, Action, Outcome
 
 CLEAN_UP = call(
     "Time out inactive sessions",
@@ -85,13 +86,17 @@ LIST_PERSONAS = call(
 READ_AUDIT = call(
     "Read the audit log",
     "For admins, the newest entries first: administrative and destructive acts, done and refused, and webhook calls "
-    "that failed for good. End users stand in it by a keyed hash: ask for one by `userId`.",
+    "that failed for good. End users stand in it by a keyed hash: ask for one by `userId`. Actions: "
+    + "; ".join(f"`{action}`: {about}" for action, about in ABOUT.items())
+    + ". Of what was refused `details.why` says why: `admin-only`, `insufficient-scope` or `no-such-session`. Entries "
+    "are never changed: those of former releases keep the names that their actions had then, a scope's name where it "
+    "was refused by scope, and are found by the actions that they may have been.",
     {200: ("One page", "AuditList", {"items": [examples.AUDIT_ENTRY], "nextCursor": None})},
     parameters=(
         parameter("actor", "query", NAME, "Entries of this admin, service or process, by name"),
         parameter("userId", "query", NAME, "Entries of this end user"),
-        parameter("action", "query", NAME, "Such as persona.put, session.cancel, cleanup, webhook.call"),
-        parameter("outcome", "query", NAME, "Such as done, refused, failed"),
+        parameter("action", "query", {"enum": list(Action)}, "Entries of this action"),
+        parameter("outcome", "query", {"enum": list(Outcome)}, "Entries of acts of which this became"),
         parameter("from", "query", TIME, "Written at this time or later; UTC without a zone"),
         parameter("to", "query", TIME, "Written before this time"),
         PAGE[1],

@@ -12,8 +12,7 @@ from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query
 from services.api_gateway.places import read_place
 from services.api_gateway.scopes import Scope
-
-MAX_TEXT_CHARACTERS = 128
+from services.database.audit_words import Action, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class AuditRoutes:
 
     async def list(self, request: Request) -> Response:
         """List entries, the newest first."""
-        await self.gate.admin(request, Scope.AUDIT_READ, "audit.read", "audit")
+        await self.gate.admin(request, Scope.AUDIT_READ, Action.AUDIT_READ, "audit")
         query = Query(request, "actor", "userId", "action", "outcome", "from", "to", "limit", "cursor")
         user_id = query.identifier("userId")
         limit = query.limit()
@@ -39,8 +38,8 @@ class AuditRoutes:
         filters = AuditFilters(
             actor=query.identifier("actor"),
             user=None if user_id is None else self.gate.audit.name_of(user_id),
-            action=query.text("action", MAX_TEXT_CHARACTERS),
-            outcome=query.text("outcome", MAX_TEXT_CHARACTERS),
+            action=query.word("action", Action),
+            outcome=query.word("outcome", Outcome),
             since=query.time("from"),
             until=query.time("to"),
         )

@@ -25,9 +25,9 @@ from services.api_gateway.scopes import Scope
 from services.api_gateway.selection import invalid_filter
 from services.contracts import new_id
 from services.contracts.admission import MAX_TEXT_BYTES, admit_text
+from services.database.audit_words import Action
 
 PATH = "/api/chat-sessions/bulk"
-ACTION = "sessions.bulk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class BulkRoutes:
 
     async def start(self, request: Request) -> Response:
         """Begin a job: it is counted and worked on afterwards."""
-        caller = await self._admin(request, ACTION, "chat-sessions")
+        caller = await self._admin(request, Action.BULK_START, "chat-sessions")
         Query(request)
         raw = await read_body(request)
         body, now, job_id = _checked(parse_body(BulkBody, raw)), datetime.now(UTC), new_id()
@@ -59,20 +59,20 @@ class BulkRoutes:
             ticket = await self.keys.ticket(keyed, Ticket(job_id, job_id, now))
             job_id, now = ticket.session_id, ticket.created_at
         if await self.jobs.add(job_id, caller.user_id, body, now):
-            await self._record(caller, ACTION, job_id, self._details(body))
+            await self._record(caller, Action.BULK_START, job_id, self._details(body))
         if keyed is not None:
             self.keys.published(keyed, datetime.now(UTC))
         return answer(await self._told(job_id), 202, {"location": f"{PATH}/{job_id}", "retry-after": "1"})
 
     async def get(self, request: Request) -> Response:
         """Tell how far a job is."""
-        await self._admin(request, "sessions.bulk.read", "chat-sessions")
+        await self._admin(request, Action.BULK_READ, "chat-sessions")
         Query(request)
         return answer(await self._told(_job_id(request)))
 
     async def items(self, request: Request) -> Response:
         """Tell what became of each session."""
-        await self._admin(request, "sessions.bulk.read", "chat-sessions")
+        await self._admin(request, Action.BULK_READ, "chat-sessions")
         query = Query(request, "limit", "cursor")
         limit = query.limit()
         job_id = _job_id(request)
@@ -82,20 +82,22 @@ class BulkRoutes:
 
     async def cancel(self, request: Request) -> Response:
         """Let a job do no more; what it has done stays done."""
-        caller = await self._admin(request, "sessions.bulk.cancel", "chat-sessions")
+        caller = await self._admin(request, Action.BULK_CANCEL, "chat-sessions")
         Query(request)
         job_id = _job_id(request)
         await self._told(job_id)
         await self.jobs.end(job_id, JobState.CANCELLED)
-        await self._record(caller, "sessions.bulk.cancel", job_id)
+        await self._record(caller, Action.BULK_CANCEL, job_id)
         return answer(await self._told(job_id))
 
-    async def _admin(self, request: Request, action: str, target: str) -> Caller:
+    async def _admin(self, request: Request, action: Action, target: str) -> Caller:
         caller = await self.gate.admin(request, Scope.SESSIONS_BULK, action, target)
         self.gate.require_sessions()
         return caller
 
-    async def _record(self, caller: Caller, action: str, job_id: UUID, details: dict[str, Any] | None = None) -> None:
+    async def _record(
+        self, caller: Caller, action: Action, job_id: UUID, details: dict[str, Any] | None = None
+    ) -> None:
         async with self.database.statements() as connection:
             await self.gate.audit.record(connection, caller, action, str(job_id), details=details)
 

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 
 from services.api_gateway.answers import answer
-from services.api_gateway.audit import ASKED
 from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import CleanupBody
 from services.api_gateway.database import Database
@@ -26,13 +25,13 @@ from services.api_gateway.traces import traceparent_of
 from services.api_gateway.waits import until_told
 from services.contracts import TimeoutSweep, admit, new_id
 from services.contracts.topics import SWEEPS
+from services.database.audit_words import Action, Outcome, names_of
 from services.database.tables import audit_log, sweeps
 from services.runtime.kafka import NotAcknowledged
 
 SWEEP_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 0.25
 PATH = "/api/chat-sessions/cleanup"
-ACTION = "cleanup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class CleanupRoutes:
 
     async def clean_up(self, request: Request) -> Response:
         """Ask for a sweep, and answer with what it did if it ends within a few seconds."""
-        caller = await self.gate.admin(request, Scope.SESSIONS_CLEANUP, ACTION, "chat-sessions")
+        caller = await self.gate.admin(request, Scope.SESSIONS_CLEANUP, Action.CLEANUP_START, "chat-sessions")
         self.gate.require_sessions()
         Query(request)
         raw = await read_body(request)
@@ -86,7 +85,9 @@ class CleanupRoutes:
         async with self.database.statements() as connection:
             asked: dict[str, Any] = {"maxAgeHours": event.max_age_hours, "dryRun": event.dry_run}
             target = str(event.sweep_id)
-            await self.gate.audit.record(connection, caller, ACTION, target, outcome=ASKED, details=asked)
+            await self.gate.audit.record(
+                connection, caller, Action.CLEANUP_START, target, outcome=Outcome.ASKED, details=asked
+            )
         try:
             await self.publisher.publish(event, parent=traceparent)
         except NotAcknowledged as error:
@@ -95,7 +96,7 @@ class CleanupRoutes:
 
     async def look_up(self, request: Request) -> Response:
         """Tell how far a sweep is."""
-        await self.gate.admin(request, Scope.SESSIONS_CLEANUP, "cleanup.read", "chat-sessions")
+        await self.gate.admin(request, Scope.SESSIONS_CLEANUP, Action.CLEANUP_READ, "chat-sessions")
         self.gate.require_sessions()
         Query(request)
         sweep_id = id_in_path(request, "sweepId", _no_such_sweep)
@@ -107,7 +108,7 @@ class CleanupRoutes:
     async def _is_asked(self, sweep_id: UUID, now: datetime) -> bool:
         """Tell whether an admin has asked for the sweep while Kafka still holds what he asked."""
         entry = audit_log.c
-        recent = entry.action == ACTION, entry.at >= now - SWEEPS.retention
+        recent = entry.action.in_(names_of(Action.CLEANUP_START)), entry.at >= now - SWEEPS.retention
         asked = select(entry.id).where(*recent, entry.target == str(sweep_id)).limit(1)
         async with self.database.statements() as connection:
             return await connection.scalar(asked) is not None

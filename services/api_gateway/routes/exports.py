@@ -18,6 +18,7 @@ from services.api_gateway.listing import Page, Sort, position_of, read_sort
 from services.api_gateway.parameters import Query
 from services.api_gateway.reads import SessionReads
 from services.api_gateway.selection import FILTER_NAMES, Selection, read_selection
+from services.database.audit_words import Action
 
 PAGE_SESSIONS = 1_000
 
@@ -39,15 +40,15 @@ class ExportRoutes:
 
     async def export(self, request: Request) -> Response:
         """Stream the caller's sessions; for an admin everyone's, unless he names a user."""
-        caller = await self.gate.session_reader(request)
+        caller = await self.gate.session_reader(request, Action.SESSION_EXPORT)
         query = Query(request, *FILTER_NAMES, "sort", "format")
-        selection = await read_selection(self.gate, query, caller, "session.export", all_by_default=True)
+        selection = await read_selection(self.gate, query, caller, Action.SESSION_EXPORT, all_by_default=True)
         sort = read_sort(query, selection.filter, datetime.now(UTC))
-        form = Format(query.choice("format", tuple(Format)) or Format.NDJSON)
+        form = query.word("format", Format) or Format.NDJSON
         if selection.user_id != caller.user_id:
             async with self.database.statements() as connection:
                 target = self.gate.audit.target_of(selection.user_id or EVERYONE)
-                await self.gate.audit.record(connection, caller, "session.export", target)
+                await self.gate.audit.record(connection, caller, Action.SESSION_EXPORT, target)
         writer = Writer(form, compressed=takes_gzip(request.headers.get("accept-encoding", "")))
         with self.downloads.beginning() as end:
             # What goes wrong until here can still be told as a problem.

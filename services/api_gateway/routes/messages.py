@@ -21,6 +21,7 @@ from services.api_gateway.templates import usable_template
 from services.api_gateway.waits import MAX_WAIT_SECONDS
 from services.contracts import MessageSent, admit, new_id
 from services.contracts.admission import admit_id
+from services.database.audit_words import Action
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class MessageRoutes:
 
     async def send(self, request: Request) -> Response:
         """Publish the message, and wait for its session's end if asked to."""
-        caller = await self.gate.caller(request, Scope.MESSAGES_WRITE)
+        caller = await self.gate.caller(request, Scope.MESSAGES_WRITE, Action.MESSAGE_SEND)
         wait = Query(request, "wait").seconds("wait", MAX_WAIT_SECONDS)
         conversation_id = identifier("conversationId", request.path_params["conversationId"])
         await self.sending.count(request, caller)

@@ -19,6 +19,7 @@ from services.api_gateway.scopes import Scope
 from services.api_gateway.sending import Sending, with_origin_of
 from services.api_gateway.waits import MAX_WAIT_SECONDS
 from services.contracts import MessageSent, admit, new_id
+from services.database.audit_words import Action
 
 WAIT_SECONDS = 30.0
 
@@ -40,7 +41,7 @@ class PersonaTestRoutes:
     async def test(self, request: Request) -> Response:
         """Send the persona a message, and wait for what becomes of it."""
         persona_id = identifier("personaId", request.path_params["personaId"])
-        caller = await self.gate.admin(request, Scope.PERSONAS_WRITE, "persona.test", persona_id)
+        caller = await self.gate.admin(request, Scope.PERSONAS_WRITE, Action.PERSONA_TEST, persona_id)
         wait = Query(request, "wait").seconds("wait", MAX_WAIT_SECONDS, WAIT_SECONDS)
         await self.sending.count(request, caller)
         await self.sending.count_persona(request, caller, persona_id)
@@ -49,7 +50,7 @@ class PersonaTestRoutes:
         async with self.database.statements() as connection:
             if await read_persona(connection, persona_id) is None:
                 raise no_such_persona(persona_id)
-            await self.gate.audit.record(connection, caller, "persona.test", persona_id)
+            await self.gate.audit.record(connection, caller, Action.PERSONA_TEST, persona_id)
         return await self.sending.send(request, caller, event, raw, wait=wait)
 
     def _event(self, request: Request, caller: Caller, persona_id: str, raw: bytes) -> MessageSent:

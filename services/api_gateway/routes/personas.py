@@ -22,6 +22,7 @@ from services.api_gateway.persona_bodies import PersonaBody
 from services.api_gateway.personas import Personas, delete_persona, read_persona, read_personas, set_paused, shown
 from services.api_gateway.problems import no_such_persona
 from services.api_gateway.scopes import Scope
+from services.database.audit_words import Action
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class PersonaRoutes:
 
     async def list(self, request: Request) -> Response:
         """List personas by id."""
-        await self.gate.admin(request, Scope.PERSONAS_READ, "persona.list", "personas")
+        await self.gate.admin(request, Scope.PERSONAS_READ, Action.PERSONA_LIST, "personas")
         query = Query(request, "limit", "cursor")
         limit = query.limit()
         async with self.database.statements() as connection:
@@ -56,20 +57,20 @@ class PersonaRoutes:
     async def put(self, request: Request) -> Response:
         """Make or replace a persona, its address checked."""
         persona_id = _persona_id(request)
-        caller = await self.gate.admin(request, Scope.PERSONAS_WRITE, "persona.put", persona_id)
+        caller = await self.gate.admin(request, Scope.PERSONAS_WRITE, Action.PERSONA_PUT, persona_id)
         Query(request)
         body = parse_body(PersonaBody, await read_body(request))
         warnings = await self.personas.check_addresses(body)
         async with self.database.transaction() as connection:
             row = await self.personas.put(connection, persona_id, body, datetime.now(UTC))
             host = urlsplit(body.webhook_url).hostname
-            await self.gate.audit.record(connection, caller, "persona.put", persona_id, details={"host": host})
+            await self.gate.audit.record(connection, caller, Action.PERSONA_PUT, persona_id, details={"host": host})
         return answer({**shown(row), "warnings": warnings} if warnings else shown(row))
 
     async def get(self, request: Request) -> Response:
         """Tell a persona, without its credentials."""
         persona_id = _persona_id(request)
-        await self.gate.admin(request, Scope.PERSONAS_READ, "persona.get", persona_id)
+        await self.gate.admin(request, Scope.PERSONAS_READ, Action.PERSONA_GET, persona_id)
         Query(request)
         async with self.database.statements() as connection:
             row = await read_persona(connection, persona_id)
@@ -79,13 +80,13 @@ class PersonaRoutes:
 
     async def pause(self, request: Request) -> Response:
         """Hold a persona's messages back."""
-        return await self._set_paused(request, "persona.pause", True)
+        return await self._set_paused(request, Action.PERSONA_PAUSE, True)
 
     async def resume(self, request: Request) -> Response:
         """Let a persona's messages through again."""
-        return await self._set_paused(request, "persona.resume", False)
+        return await self._set_paused(request, Action.PERSONA_RESUME, False)
 
-    async def _set_paused(self, request: Request, action: str, paused: bool) -> Response:
+    async def _set_paused(self, request: Request, action: Action, paused: bool) -> Response:
         persona_id = _persona_id(request)
         caller = await self.gate.admin(request, Scope.PERSONAS_WRITE, action, persona_id)
         Query(request)
@@ -99,12 +100,12 @@ class PersonaRoutes:
     async def delete(self, request: Request) -> Response:
         """Delete a persona: messages to it fail from then on."""
         persona_id = _persona_id(request)
-        caller = await self.gate.admin(request, Scope.PERSONAS_WRITE, "persona.delete", persona_id)
+        caller = await self.gate.admin(request, Scope.PERSONAS_WRITE, Action.PERSONA_DELETE, persona_id)
         Query(request)
         async with self.database.transaction() as connection:
             if not await delete_persona(connection, persona_id):
                 raise no_such_persona(persona_id)
-            await self.gate.audit.record(connection, caller, "persona.delete", persona_id)
+            await self.gate.audit.record(connection, caller, Action.PERSONA_DELETE, persona_id)
         return Response(status_code=204)
 
 

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
 
-from services.api_gateway.audit import ASKED
 from services.api_gateway.bodies import RetryBody
 from services.api_gateway.database import Database
 from services.api_gateway.documentation.sessions import RETRY_SESSION
@@ -18,6 +17,7 @@ from services.api_gateway.retries import retry_of
 from services.api_gateway.scopes import Scope
 from services.api_gateway.sending import Sending
 from services.api_gateway.waits import MAX_WAIT_SECONDS
+from services.database.audit_words import Action, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class RetryRoutes:
 
     async def retry(self, request: Request) -> Response:
         """Send the session's message again, and wait for the new session's end if asked to."""
-        caller = await self.gate.caller(request, Scope.MESSAGES_WRITE)
+        caller = await self.gate.caller(request, Scope.MESSAGES_WRITE, Action.SESSION_RETRY)
         self.gate.require_sessions()
         wait = Query(request, "wait").seconds("wait", MAX_WAIT_SECONDS)
         session_id = session_id_of(request)
@@ -52,5 +52,7 @@ class RetryRoutes:
         await self.sending.count_persona(request, caller, event.persona_id)
         if event.user_id != caller.user_id or caller.service is not None:
             async with self.database.statements() as connection:
-                await self.gate.audit.record(connection, caller, "session.retry", str(session_id), outcome=ASKED)
+                await self.gate.audit.record(
+                    connection, caller, Action.SESSION_RETRY, str(session_id), outcome=Outcome.ASKED
+                )
         return await self.sending.send(request, caller, event, raw, wait=wait)

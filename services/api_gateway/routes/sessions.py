@@ -8,7 +8,6 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 
 from services.api_gateway.answers import answer, session_location, unchanged
-from services.api_gateway.audit import ASKED
 from services.api_gateway.auth import Caller
 from services.api_gateway.bodies import CancelBody
 from services.api_gateway.cancels import cancel_of
@@ -37,6 +36,7 @@ from services.api_gateway.versions import entity_tag, is_current, is_known
 from services.api_gateway.waits import MAX_WAIT_SECONDS, until_told
 from services.contracts import SessionStatus, new_id
 from services.contracts.admission import MAX_TEXT_BYTES, admit_text
+from services.database.audit_words import Action, Outcome
 from services.runtime.kafka import NotAcknowledged
 
 CANCEL_SECONDS = 5.0
@@ -66,14 +66,14 @@ class SessionRoutes:
 
     async def list(self, request: Request) -> Response:
         """List the caller's sessions, or for an admin also others'."""
-        caller = await self.gate.session_reader(request)
+        caller = await self.gate.session_reader(request, Action.SESSION_LIST)
         query = Query(request, *FILTER_NAMES, *PAGE_NAMES)
-        selection = await read_selection(self.gate, query, caller, "session.list", all_by_default=False)
+        selection = await read_selection(self.gate, query, caller, Action.SESSION_LIST, all_by_default=False)
         return await self._page(selection, query)
 
     async def list_conversation(self, request: Request) -> Response:
         """List the sessions of one conversation, the active ones unless others are asked for."""
-        caller = await self.gate.session_reader(request)
+        caller = await self.gate.session_reader(request, Action.SESSION_LIST)
         query = Query(request, "status", *PAGE_NAMES)
         conversation = identifier("conversationId", request.path_params["conversationId"])
         statuses = query.choices("status", SessionStatus) or (SessionStatus.ACTIVE,)
@@ -87,7 +87,7 @@ class SessionRoutes:
 
     async def detail(self, request: Request) -> Response:
         """Tell one session, at once or when it has ended."""
-        caller = await self.gate.session_reader(request)
+        caller = await self.gate.session_reader(request, Action.SESSION_GET)
         wait = Query(request, "wait").seconds("wait", MAX_WAIT_SECONDS)
         session_id = session_id_of(request)
         detail = await found_or_decided(
@@ -106,7 +106,7 @@ class SessionRoutes:
 
     async def history(self, request: Request) -> Response:
         """Tell one page of a session's events."""
-        caller = await self.gate.session_reader(request)
+        caller = await self.gate.session_reader(request, Action.SESSION_GET)
         page = read_history_page(Query(request, "limit", "cursor"))
         session_id = session_id_of(request)
         return answer(
@@ -117,7 +117,7 @@ class SessionRoutes:
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a session, and answer with what really became of it."""
-        caller = await self.gate.session_reader(request, Scope.SESSIONS_CANCEL)
+        caller = await self.gate.session_reader(request, Action.SESSION_CANCEL, Scope.SESSIONS_CANCEL)
         Query(request)
         session_id = session_id_of(request)
         body = parse_body(CancelBody, await read_body(request), optional=True)
@@ -150,7 +150,7 @@ class SessionRoutes:
         except Problem as problem:
             # Of an admin it is a mistake in the id: everything is his to cancel.
             if problem.status == 404 and not caller.is_admin:
-                await self.gate.audit.record_refusal(caller, "session.cancel", str(session_id), problem.code)
+                await self.gate.audit.record_refusal(caller, Action.SESSION_CANCEL, str(session_id), problem.code)
             raise
 
     async def _request_cancel(
@@ -161,7 +161,7 @@ class SessionRoutes:
         if session["userId"] != caller.user_id or caller.service is not None:
             async with self.database.statements() as connection:
                 target = str(session["sessionId"])
-                await self.gate.audit.record(connection, caller, "session.cancel", target, outcome=ASKED)
+                await self.gate.audit.record(connection, caller, Action.SESSION_CANCEL, target, outcome=Outcome.ASKED)
         try:
             await self.publisher.publish(event, parent=traceparent)
         except NotAcknowledged as error:

@@ -36,6 +36,7 @@ from services.api_gateway.statistics import (
 )
 from services.api_gateway.statistics_reads import Place, Question, tallies
 from services.contracts.session import SessionStatus
+from services.database.audit_words import Action
 from services.database.rollups import Granularity
 
 GROUPS = ("persona", "status", "failureKind")
@@ -56,7 +57,7 @@ class StatisticsRoutes:
 
     async def statistics(self, request: Request) -> Response:
         """Count the sessions that started within the range."""
-        caller = await self.gate.session_reader(request, Scope.STATS_READ)
+        caller = await self.gate.session_reader(request, Action.STATS_READ, Scope.STATS_READ)
         query = Query(request, "q", "personaId", "userId", "from", "to", "interval", "groupBy")
         asked = await self._subject(query, caller)
         now = datetime.now(UTC)
@@ -78,8 +79,7 @@ class StatisticsRoutes:
     async def _subject(self, query: Query, caller: Caller) -> Subject:
         """Return what is counted; Problem 400 for a filter that nothing was counted by, 403 for others' sessions."""
         wanted = query.identifier("userId")
-        if wanted not in {None, caller.user_id}:
-            await self.gate.require_admin(caller, "stats.read", self.gate.audit.target_of(str(wanted)))
+        await self.gate.require_own(caller, Action.STATS_READ, wanted)
         users = equal(USER, None if wanted == EVERYONE else wanted)
         try:
             asked = subject(And((*users, read_filter(query, caller))))

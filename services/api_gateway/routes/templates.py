@@ -29,6 +29,7 @@ from services.api_gateway.templates import (
     read_versions,
     shown,
 )
+from services.database.audit_words import Action
 
 MOST_VERSION = 2**31 - 1
 
@@ -54,7 +55,7 @@ class TemplateRoutes:
 
     async def list(self, request: Request) -> Response:
         """List templates by id, each in its latest version."""
-        await self.gate.admin(request, Scope.TEMPLATES_READ, "template.list", "templates")
+        await self.gate.admin(request, Scope.TEMPLATES_READ, Action.TEMPLATE_LIST, "templates")
         query = Query(request, "limit", "cursor")
         limit = query.limit()
         async with self.database.statements() as connection:
@@ -64,7 +65,7 @@ class TemplateRoutes:
     async def put(self, request: Request) -> Response:
         """Make a template, or its next version; one that says what the latest says already is that one."""
         template_id = _template_id(request)
-        caller = await self.gate.admin(request, Scope.TEMPLATES_WRITE, "template.put", template_id)
+        caller = await self.gate.admin(request, Scope.TEMPLATES_WRITE, Action.TEMPLATE_PUT, template_id)
         Query(request)
         body = parse_body(TemplateBody, await read_body(request))
         async with self.database.transaction() as connection:
@@ -72,14 +73,14 @@ class TemplateRoutes:
                 raise no_such_persona(body.persona_id)
             row = await put_template(connection, template_id, body, caller.user_id)
             await self.gate.audit.record(
-                connection, caller, "template.put", template_id, details={"version": row.version}
+                connection, caller, Action.TEMPLATE_PUT, template_id, details={"version": row.version}
             )
         return answer(shown(row))
 
     async def get(self, request: Request) -> Response:
         """Tell a template's latest version."""
         template_id = _template_id(request)
-        await self.gate.admin(request, Scope.TEMPLATES_READ, "template.get", template_id)
+        await self.gate.admin(request, Scope.TEMPLATES_READ, Action.TEMPLATE_GET, template_id)
         Query(request)
         async with self.database.statements() as connection:
             row = await read_template(connection, template_id)
@@ -90,18 +91,18 @@ class TemplateRoutes:
     async def delete(self, request: Request) -> Response:
         """Delete a template: messages can name it no more. Its versions can be read."""
         template_id = _template_id(request)
-        caller = await self.gate.admin(request, Scope.TEMPLATES_WRITE, "template.delete", template_id)
+        caller = await self.gate.admin(request, Scope.TEMPLATES_WRITE, Action.TEMPLATE_DELETE, template_id)
         Query(request)
         async with self.database.transaction() as connection:
             if not await delete_template(connection, template_id):
                 raise no_such_template(template_id)
-            await self.gate.audit.record(connection, caller, "template.delete", template_id)
+            await self.gate.audit.record(connection, caller, Action.TEMPLATE_DELETE, template_id)
         return Response(status_code=204)
 
     async def versions(self, request: Request) -> Response:
         """List a template's versions, the newest first."""
         template_id = _template_id(request)
-        await self.gate.admin(request, Scope.TEMPLATES_READ, "template.get", template_id)
+        await self.gate.admin(request, Scope.TEMPLATES_READ, Action.TEMPLATE_GET, template_id)
         query = Query(request, "limit", "cursor")
         limit = query.limit()
         before = query.integer("cursor", MOST_VERSION, low=1, high=MOST_VERSION)
@@ -114,7 +115,7 @@ class TemplateRoutes:
     async def version(self, request: Request) -> Response:
         """Tell one version of a template."""
         template_id = _template_id(request)
-        await self.gate.admin(request, Scope.TEMPLATES_READ, "template.get", template_id)
+        await self.gate.admin(request, Scope.TEMPLATES_READ, Action.TEMPLATE_GET, template_id)
         Query(request)
         version = _version_of(request.path_params["version"])
         async with self.database.statements() as connection:

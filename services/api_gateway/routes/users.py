@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Request, Response
 
 from services.api_gateway.answers import answer
-from services.api_gateway.audit import ASKED
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database
 from services.api_gateway.documentation.users import ERASE_USER, EXPORT_USER, GET_ERASURE
@@ -21,6 +20,7 @@ from services.api_gateway.problems import Problem, invalid_parameter
 from services.api_gateway.scopes import Scope
 from services.api_gateway.user_data import UserData
 from services.contracts import new_id
+from services.database.audit_words import Action, Outcome
 from services.runtime.pseudonyms import is_erased
 
 DATA = "/api/users/{userId:path}/data"
@@ -47,37 +47,39 @@ class UserRoutes:
 
     async def export(self, request: Request) -> Response:
         """Stream everything about a user."""
-        caller, user_id = await self._admin(request, Scope.USERS_READ, "user.export")
+        caller, user_id = await self._admin(request, Scope.USERS_READ, Action.USER_EXPORT)
         writer = Writer(Format.NDJSON, compressed=takes_gzip(request.headers.get("accept-encoding", "")))
         with self.downloads.beginning() as end:
             async with self.database.statements() as connection:
                 target = self.gate.audit.target_of(user_id)
-                await self.gate.audit.record(connection, caller, "user.export", target)
+                await self.gate.audit.record(connection, caller, Action.USER_EXPORT, target)
             data = UserData(self.database, user_id, self.gate.audit.name_of(user_id))
             return Download(_written(data, writer), end, writer.headers("user-data"))
 
     async def erase(self, request: Request) -> Response:
         """Have a user's data erased."""
-        caller, user_id = await self._admin(request, Scope.USERS_ERASE, "user.erase")
+        caller, user_id = await self._admin(request, Scope.USERS_ERASE, Action.USER_ERASE)
         erasure_id, now = new_id(), datetime.now(UTC)
         async with self.database.transaction() as connection:
             await self.erasures.add(connection, erasure_id, user_id, caller.user_id, now)
             asked = {"erasureId": str(erasure_id)}
             target = self.gate.audit.target_of(user_id)
-            await self.gate.audit.record(connection, caller, "user.erase", target, outcome=ASKED, details=asked)
+            await self.gate.audit.record(
+                connection, caller, Action.USER_ERASE, target, outcome=Outcome.ASKED, details=asked
+            )
         told = await self.erasures.told(erasure_id, now)
         return answer(told, 202, {"location": f"{ERASURES}/{erasure_id}", "retry-after": "1"})
 
     async def look_up(self, request: Request) -> Response:
         """Tell how far an erasure is."""
-        await self.gate.admin(request, Scope.USERS_ERASE, "user.erase.read", "users")
+        await self.gate.admin(request, Scope.USERS_ERASE, Action.ERASURE_READ, "users")
         Query(request)
         told = await self.erasures.told(id_in_path(request, "erasureId", _no_such_erasure), datetime.now(UTC))
         if told is None:
             raise _no_such_erasure()
         return answer(told)
 
-    async def _admin(self, request: Request, scope: Scope, action: str) -> tuple[Caller, str]:
+    async def _admin(self, request: Request, scope: Scope, action: Action) -> tuple[Caller, str]:
         """Return the admin who calls, and the user whom the path names."""
         user_id = request.path_params["userId"]
         caller = await self.gate.admin(request, scope, action, self.gate.audit.target_of(user_id))

@@ -1,0 +1,24 @@
+"""The words of the audit log."""
+
+import re
+
+import pytest
+
+from services.database.audit import ActorKind, entry
+from services.database.audit_words import ABOUT, Action, names_of
+
+
+def test_every_action_is_named_alike_and_told_in_plain_words() -> None:
+    assert [name for name in Action if not re.fullmatch(r"[a-z-]+\.[a-z-]+", name)] == []
+    assert list(ABOUT) == list(Action)
+
+
+def test_no_former_name_is_that_of_another_action_now() -> None:
+    former = {name for action in Action for name in names_of(action)[1:]}
+    assert former.isdisjoint(Action)
+
+
+@pytest.mark.parametrize(("action", "outcome"), [("cleanup", "done"), ("persona.put", "well")])
+def test_no_other_words_are_written(action: str, outcome: str) -> None:
+    with pytest.raises(ValueError, match="is not a valid"):
+        entry(ActorKind.ADMIN, "root", action, "t", outcome)

@@ -90,6 +90,13 @@ class Query:
         except ValueError as error:
             raise invalid_parameter(name, str(error)) from None
 
+    def time_range(self) -> tuple[datetime | None, datetime | None]:
+        """Return the times `from` and `to`, None where not given; Problem 400 where one is after the other."""
+        since, until = self.time("from"), self.time("to")
+        if since is not None and until is not None and since > until:
+            raise invalid_parameter("to", "It must not be before from.")
+        return since, until
+
     def choice(self, name: str, allowed: Sequence[str]) -> str | None:
         """Return one of the allowed words."""
         value = self._values.get(name)

@@ -33,7 +33,7 @@ def read_filter(query: Query, caller: Caller) -> Filter:
         *equal("status", *query.choices("status", SessionStatus)),
         *equal("persona", query.identifier("personaId")),
         *equal("conversation", query.identifier("conversationId")),
-        *_started(query.time("from"), query.time("to")),
+        *_started(*query.time_range()),
     ]
     text = query.text("q", MAX_CHARACTERS)
     if text is not None:

@@ -108,6 +108,7 @@ async def test_entries_of_former_releases_are_found_by_what_their_actions_are_ca
         {"limit": "0"},
         {"who": "a"},
         {"from": "x"},
+        {"from": "2026-11-02", "to": "2026-11-01"},
     ],
     ids=str,
 )

@@ -135,6 +135,7 @@ WRONG_PARAMETERS: list[tuple[dict[str, object], str]] = [
     ({"cursor": "zzz"}, "cursor"),
     ({"from": "yesterday"}, "from"),
     ({"to": "0001-01-01T00:00:00+14:00"}, "to"),
+    ({"from": "2026-11-02", "to": "2026-11-01T23:59:59"}, "to"),
     ({"q": "x" * 2001}, "q"),
     ({"q": ""}, "q"),
     ({"q": "a\0"}, "q"),

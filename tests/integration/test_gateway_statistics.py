@@ -114,6 +114,8 @@ async def test_any_range_of_any_subject_is_exact(
     for _ in range(40):
         monkeypatch.setattr(statistics_reads, "FEW_SESSIONS", dice.choice([0, 100, 5_000]))
         since, until = moment(dice, start), moment(dice, start)
+        if since and until and since > until:
+            since, until = until, since
         persona = dice.choice([None, "p1"])
         headers, user, asked = dice.choice([(ADA, "ada", {}), (ROOT, None, {}), (ROOT, "bob", {"userId": "bob"})])
         query = {"personaId": persona, "from": since and since.isoformat(), "to": until and until.isoformat(), **asked}
@@ -226,10 +228,9 @@ async def test_wrong_and_forbidden_questions_are_refused(gateway: Gateway) -> No
         ({"interval": "hour"}, "from"),
         ({"interval": "hour", "from": "2026-01-01", "to": "2026-06-01"}, "interval"),
         ({"status": "FAILED"}, "status"),
+        ({"from": "2026-02-01", "to": "2026-01-01"}, "to"),
     ]:
         answer = await gateway.get("/api/chat-sessions/stats", **query)
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, field)
     for user in ("bob", "*"):
         assert (await gateway.get("/api/chat-sessions/stats", userId=user)).status_code == 403
-    backwards = await gateway.get("/api/chat-sessions/stats", **{"from": "2026-02-01", "to": "2026-01-01"})
-    assert backwards.json()["total"] == 0

@@ -81,8 +81,10 @@ REFUSED = [
     ("persona:a timeout", 10, "no term"),
     ("persona:(a b)", 11, "by OR"),
     ("persona:(a AND b)", 11, "by OR"),
-    ("persona: a", 0, "follows its colon"),
-    ("persona:", 0, "follows its colon"),
+    ("persona: a", 8, "follows its colon"),
+    ("persona:", 8, "^After persona: a value is missing.$"),
+    ("status:FAILED (persona:a OR metadata.env: )", 41, "follows its colon"),
+    ("status:FAILED -metadata.env: ", 28, "^After metadata.env: a value is missing.$"),
     ("persona:a OR", 12, "ends too early"),
     ("(persona:a", 10, "ends too early"),
     ("persona:a)", 9, "never opened"),
@@ -133,11 +135,17 @@ def test_a_refusal_tells_what_is_allowed() -> None:
         ("colour:red", FIELDS, ("status", "metadata.KEY")),
         ("user:bob", ["persona", "status"], ("persona", "status")),
         ("startedAt:2026-11-22", FIELDS, (">value", "value..value")),
-        ("persona:>5", FIELDS, ("value",)),
     ]:
         with pytest.raises(InvalidFilter) as caught:
             understood(parse(text), fields)
         assert set(allowed) <= set(caught.value.allowed), text
+
+
+@pytest.mark.parametrize("text", ["persona:>5", "status:>COMPLETED", "metadata.n:>5"])
+def test_where_only_a_value_is_allowed_nothing_more_is_told(text: str) -> None:
+    with pytest.raises(InvalidFilter) as caught:
+        meant(text)
+    assert caught.value.allowed == ()
 
 
 def test_the_largest_filter_is_taken() -> None:

@@ -98,7 +98,7 @@ READ_AUDIT = call(
         parameter("action", "query", {"enum": list(Action)}, "Entries of this action"),
         parameter("outcome", "query", {"enum": list(Outcome)}, "Entries of acts of which this became"),
         parameter("from", "query", TIME, "Written at this time or later; UTC without a zone"),
-        parameter("to", "query", TIME, "Written before this time"),
+        parameter("to", "query", TIME, "Written before this time, which is not before `from`"),
         PAGE[1],
         parameter("cursor", "query", TIMED_CURSOR, "The nextCursor of the page before"),
     ),

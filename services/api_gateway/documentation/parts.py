@@ -118,7 +118,7 @@ Q = parameter(
 KEY = parameter("Idempotency-Key", "header", NAME, "Makes repeats of this request one, for 24 hours")
 STATUS = parameter("status", "query", STATUSES, "One or more statuses, separated by commas")
 FROM = parameter("from", "query", TIME, "Started at this time or later, to the millisecond; UTC without a zone")
-TO = parameter("to", "query", TIME, "Started before this time")
+TO = parameter("to", "query", TIME, "Started before this time, which is not before `from`")
 OF_PERSONA = parameter("personaId", "query", NAME, "Sessions with this persona")
 SORT = parameter(
     "sort",

@@ -46,7 +46,6 @@ _ESCAPED = re.compile(r'\\(["\\])')
 _SLIPS = (
     (r'""', "A text has at least one character."),
     (r'"([^"\\]|\\.)*\Z', "This quote has no end."),
-    (r"\w[^\s:]*:(\s|\Z)", "The value follows its colon at once."),
     (r"\)", "Nothing stands before this parenthesis, or it was never opened."),
     (r"(AND|OR)\b", "A term is missing before this word."),
     (r"(and|or|not)\b", "AND, OR and NOT are written in capitals."),
@@ -54,6 +53,7 @@ _SLIPS = (
     (r'[^\s()"]+[("]', "A value that has a quote or a parenthesis in it is quoted itself."),
 )
 """What people write by mistake, and what to tell them."""
+_NO_VALUE = re.compile(r"(\w[^\s:]*:)(?P<end>\s*\Z)?(?(end)|\s)")
 
 
 class Operator(StrEnum):
@@ -169,6 +169,11 @@ def _misplaced(text: str, error: UnexpectedToken | UnexpectedCharacters) -> Inva
     expected = error.expected if isinstance(error, UnexpectedToken) else error.allowed or ()
     if "RPAR" in expected and "FIELD" not in expected:
         return InvalidFilter("The values of one field are joined by OR and end with a parenthesis.", position)
+    if (bare := _NO_VALUE.match(rest)) is not None:
+        wrong = (
+            f"After {bare[1]} a value is missing." if bare["end"] is not None else "A value follows its colon at once."
+        )
+        return InvalidFilter(wrong, position + bare.end(1))
     for pattern, explanation in _SLIPS:
         if re.match(pattern, rest, re.DOTALL):
             return InvalidFilter(explanation, position)

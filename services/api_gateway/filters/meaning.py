@@ -80,7 +80,6 @@ FIELDS: Mapping[str, Field] = {
     "endedAt": Field(values.time, equal=False, ordered=True),
     "lastActivityAt": Field(values.time, equal=False, ordered=True),
 }
-_EQUALITY = "value"
 _ORDER = (">value", ">=value", "<value", "<=value", "value..value")
 
 
@@ -117,9 +116,7 @@ def _leaf(fields: Collection[str], term: Term | Says) -> Filter:
 
 def _entry(test: Test) -> tuple[str, ...]:
     if test.operator is not Operator.EQUAL:
-        raise InvalidFilter(
-            "Metadata is compared by equality only; quote a value with .. in it.", test.position, (_EQUALITY,)
-        )
+        raise InvalidFilter("Metadata is compared by equality only; quote a value with .. in it.", test.position)
     _no_wildcard(test)
     return values.json_scalars(test.values[0], quoted=test.quoted)
 
@@ -127,9 +124,8 @@ def _entry(test: Test) -> tuple[str, ...]:
 def _compared(name: str, test: Test) -> Value | Range:
     field = FIELDS[name]
     if not (field.equal if test.operator is Operator.EQUAL else field.ordered):
-        allowed = ((_EQUALITY,) if field.equal else ()) + (_ORDER if field.ordered else ())
         how = "its values only" if field.equal else "its order only"
-        raise InvalidFilter(f"{name} is compared by {how}.", test.position, allowed)
+        raise InvalidFilter(f"{name} is compared by {how}.", test.position, () if field.equal else _ORDER)
     _no_wildcard(test)
     try:
         read = [field.read(value) for value in test.values]

@@ -35,13 +35,14 @@ class AuditRoutes:
         user_id = query.identifier("userId")
         limit = query.limit()
         cursor = query.text("cursor", 64)
+        since, until = query.time_range()
         filters = AuditFilters(
             actor=query.identifier("actor"),
             user=None if user_id is None else self.gate.audit.name_of(user_id),
             action=query.word("action", Action),
             outcome=query.word("outcome", Outcome),
-            since=query.time("from"),
-            until=query.time("to"),
+            since=since,
+            until=until,
         )
         before = None if cursor is None else read_place(cursor)
         return answer(await read_audit(self.database, filters, before, limit))

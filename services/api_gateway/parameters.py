@@ -12,8 +12,9 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from services.api_gateway.body_errors import told
 from services.api_gateway.filters import values
-from services.api_gateway.problems import Problem, invalid_parameter, no_such_session
+from services.api_gateway.problems import Problem, invalid_parameter, no_such_session, wrong_fields
 from services.contracts import NotAdmitted
 from services.contracts.admission import admit_id, admit_text
 from services.runtime.at_once import Begun
@@ -181,10 +182,7 @@ def parse_body(model: type[B], body: bytes, *, optional: bool = False) -> B:
     try:
         return model.model_validate_json(body or (b"{}" if optional else b""))
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)[:10]
-    errors = [{"field": ".".join(map(str, e["loc"])) or "body", "message": e["msg"]} for e in found]
-    told = "; ".join(f"{e['field']}: {e['message']}" for e in errors)
-    raise Problem(400, "invalid-body", f"The body is not what this call takes: {told}.", members={"errors": errors})
+        raise wrong_fields(told(error, model)) from None
 
 
 def _storable(name: str, value: str) -> None:

@@ -1,7 +1,7 @@
 """Errors as problem details (RFC 9457), each with a stable `code`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -54,8 +54,13 @@ class Problem(Exception):
 
 def invalid_body(field: str, message: str) -> Problem:
     """The problem of a body with one wrong field."""
-    detail = f"The body is not what this call takes: {field}: {message}"
-    return Problem(400, "invalid-body", detail, members={"errors": [{"field": field, "message": message}]})
+    return wrong_fields([{"field": field, "message": message}])
+
+
+def wrong_fields(errors: Sequence[Mapping[str, str]]) -> Problem:
+    """The problem of a body with these wrong fields, each a `field` and a `message`."""
+    told = " ".join(f"{error['field']}: {error['message']}" for error in errors)
+    return Problem(400, "invalid-body", f"The body is not what this call takes: {told}", members={"errors": errors})
 
 
 def invalid_parameter(name: str, message: str) -> Problem:

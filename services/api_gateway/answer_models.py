@@ -30,11 +30,13 @@ class Accepted(Shape):
 class Session(Shape):
     """A session as the tracker committed it."""
 
-    id: UUID = Field(description="The same as sessionId")
+    id: UUID = Field(
+        description="Always the same as sessionId: records have both, and one key, which serves for either"
+    )
     conversation_id: str
     persona_id: str
     user_id: str
-    session_id: UUID
+    session_id: UUID = Field(description="What calls and events name the session by")
     status: SessionStatus
     started_at: datetime
     ended_at: datetime | None

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -82,13 +83,19 @@ def no_such_session() -> Problem:
 
 def no_such_persona(persona_id: str) -> Problem:
     """The problem of a persona that is not there."""
-    return Problem(404, "no-such-persona", f"There is no persona {persona_id!r}; PUT makes one.")
+    address = f"/api/personas/{quote(persona_id, safe='')}"
+    return Problem(404, "no-such-persona", f"There is no persona {persona_id!r}; PUT {address} makes it.")
 
 
-def no_such_template(template_id: str, version: int | str | None = None) -> Problem:
-    """The problem of a template that is not there, or not in the version that was asked for."""
-    which = "" if version is None else f" with a version {version}"
-    return Problem(404, "no-such-template", f"There is no template {template_id!r}{which}.")
+def no_such_template(template_id: str) -> Problem:
+    """The problem of a template that is not there."""
+    return Problem(404, "no-such-template", f"There is no template {template_id!r}.")
+
+
+def no_such_version(template_id: str, version: int | None) -> Problem:
+    """The problem of a template that has not this version; None is of no version that there can be."""
+    which = "of this name" if version is None else str(version)
+    return Problem(404, "no-such-template", f"Template {template_id!r} has no version {which}.")
 
 
 def not_acknowledged(error: NotAcknowledged, session_id: UUID, what_now: str) -> Problem:

@@ -5,7 +5,7 @@ import random
 import time
 from datetime import UTC, datetime
 
-from services.contracts import AttemptOutcome
+from services.contracts import AttemptOutcome, FailureKind
 from services.contracts.callbacks import CallbackUrls
 from services.contracts.replies import Reply
 from services.runtime.tracing import Tracer
@@ -23,7 +23,6 @@ from services.webhook_dispatcher.refusals import (
     EXPIRED,
     TOO_MUCH_PAUSED,
     TOO_MUCH_STUCK,
-    UNKNOWN_PERSONA,
     Refusal,
     callable_persona,
     past_deadline,
@@ -220,7 +219,7 @@ class Deliveries:
         """Fail the session without another call."""
         message.phase = Phase.PUBLISHING
         message.span.fail(refusal.kind)
-        persona_id = NO_PERSONA if refusal is UNKNOWN_PERSONA else message.event.persona_id
+        persona_id = NO_PERSONA if refusal.kind is FailureKind.UNKNOWN_PERSONA else message.event.persona_id
         self._metrics.ended_uncalled(persona_id, refusal.kind.value)
         event = result_events.given_up(message, refusal.kind, refusal.explanation, datetime.now(UTC))
         await self._results.publish(event, message.span)

@@ -14,10 +14,6 @@ class Refusal(NamedTuple):
     explanation: str
 
 
-UNKNOWN_PERSONA = Refusal(
-    FailureKind.UNKNOWN_PERSONA,
-    "There is no persona with this personaId: correct it, or create the persona, and send it again.",
-)
 EXPIRED = Refusal(
     FailureKind.EXPIRED,
     "The message waited longer than a session may take: see whether its persona was paused or dispatchers were down, "
@@ -36,6 +32,14 @@ TOO_MUCH_PAUSED = Refusal(
     FailureKind.OVERLOADED,
     "The persona is paused, and more messages wait for it than are held: send it again once the persona is resumed.",
 )
+
+
+def unknown_persona(persona_id: str) -> Refusal:
+    """Return the refusal of a message to a persona that is not there; an id has at most 128 characters."""
+    return Refusal(
+        FailureKind.UNKNOWN_PERSONA,
+        f"There is no persona {persona_id!r}: correct the personaId, or create the persona, and send it again.",
+    )
 
 
 def past_deadline(kind: FailureKind) -> Refusal:
@@ -58,7 +62,7 @@ def callable_persona(
 ) -> Persona | Refusal:
     """Return the persona, as the message wants it to be called, if its webhook may be called with that."""
     if persona is None:
-        return UNKNOWN_PERSONA
+        return unknown_persona(message.event.persona_id)
     if seconds_kept(message, persona, now, timeout_hours) < 0:
         return EXPIRED
     if persona.callback_seconds is not None and not takes_callbacks:

@@ -33,7 +33,7 @@ SIGNING_KEYS = ["whsec_" + base64.b64encode(bytes([number]) * 32).decode() for n
 
 
 async def test_a_persona_that_does_not_exist(bootstrap: str, postgres_url: str) -> None:
-    sent = SessionEvents(persona="nobody").sent()
+    sent = SessionEvents(persona="no 'body'\n").sent()
     async with dispatcher(bootstrap, postgres_url) as running:
         await publish_events(bootstrap, [sent])
         told = await ended(bootstrap, sent.session_id)
@@ -41,6 +41,7 @@ async def test_a_persona_that_does_not_exist(bootstrap: str, postgres_url: str) 
         assert await running.metric(line) == 1
     assert isinstance(told, WebhookFailed)
     assert told.failure_kind is FailureKind.UNKNOWN_PERSONA
+    assert told.error_message.startswith("There is no persona \"no 'body'\\n\": correct the personaId, or create")
 
 
 async def test_a_persona_made_after_it_was_asked_for_is_found(bootstrap: str, postgres_url: str) -> None:

@@ -206,7 +206,9 @@ async def test_a_deleted_template_makes_no_message_and_goes_on_with_its_next_ver
 
 async def test_what_is_not_there_is_404(gateway: Gateway) -> None:
     await put(gateway)
-    assert (await put(gateway, "other", personaId="nobody")).json()["code"] == "no-such-persona"
+    nobody = (await put(gateway, "other", personaId="no body")).json()
+    assert nobody["code"] == "no-such-persona"
+    assert nobody["detail"] == "There is no persona 'no body'; PUT /api/personas/no%20body makes it."
     for path in (
         "nobody",
         "nobody/versions",
@@ -217,8 +219,14 @@ async def test_what_is_not_there_is_404(gateway: Gateway) -> None:
     ):
         answer = await gateway.get(f"/api/templates/{path}", ROOT)
         assert (answer.status_code, answer.json()["code"]) == (404, "no-such-template"), path
-    unknown = await gateway.get("/api/templates/vip/versions/2", ROOT)
-    assert unknown.json()["detail"] == "There is no template 'vip' with a version 2."
+    for path, detail in [
+        ("nobody/versions/1", "There is no template 'nobody'."),
+        ("vip/versions/2", "Template 'vip' has no version 2."),
+        ("vip/versions/x", "Template 'vip' has no version of this name."),
+    ]:
+        assert (await gateway.get(f"/api/templates/{path}", ROOT)).json()["detail"] == detail
+    for template, detail in [("nobody", "There is no template 'nobody'."), ("vip", "Template 'vip' has no version 2.")]:
+        assert (await send(gateway, "c-1", templateId=template, templateVersion=2)).json()["detail"] == detail
     assert (await gateway.get("/api/templates/vip/versions", ROOT, cursor=0)).status_code == 400
 
 

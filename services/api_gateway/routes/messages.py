@@ -13,7 +13,7 @@ from services.api_gateway.documentation.sessions import SEND_MESSAGE
 from services.api_gateway.gate import Gate
 from services.api_gateway.idempotency import asked_at, keyed_request
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body
-from services.api_gateway.problems import Problem, no_such_template
+from services.api_gateway.problems import Problem, no_such_template, no_such_version
 from services.api_gateway.scopes import Scope
 from services.api_gateway.sending import Sending, with_origin_of
 from services.api_gateway.template_bodies import Template
@@ -64,8 +64,10 @@ class MessageRoutes:
         async with self.database.statements() as connection:
             as_of = None if keyed is None else await asked_at(connection, keyed, datetime.now(UTC))
             template = await usable_template(connection, body.template_id, body.template_version, as_of)
-        if template is None:
-            raise no_such_template(body.template_id, body.template_version)
+            if template is None:
+                if await usable_template(connection, body.template_id, None, as_of) is None:
+                    raise no_such_template(body.template_id)
+                raise no_such_version(body.template_id, body.template_version)
         if body.persona_id not in {None, template.persona_id}:
             detail = (
                 f"This template is for the persona {template.persona_id!r}: leave out the personaId, or the template."

@@ -17,7 +17,7 @@ from services.api_gateway.documentation.templates import (
 from services.api_gateway.gate import Gate
 from services.api_gateway.parameters import Query, identifier, parse_body, read_body
 from services.api_gateway.personas import read_persona
-from services.api_gateway.problems import no_such_persona, no_such_template
+from services.api_gateway.problems import no_such_persona, no_such_template, no_such_version
 from services.api_gateway.scopes import Scope
 from services.api_gateway.template_bodies import TemplateBody
 from services.api_gateway.templates import (
@@ -120,8 +120,9 @@ class TemplateRoutes:
         version = _version_of(request.path_params["version"])
         async with self.database.statements() as connection:
             row = None if version is None else await read_version(connection, template_id, version)
-        if row is None:
-            raise no_such_template(template_id, "of this name" if version is None else version)
+            if row is None:
+                has_others = await read_versions(connection, template_id, MOST_VERSION, 1)
+                raise no_such_version(template_id, version) if has_others else no_such_template(template_id)
         return answer(shown(row))
 
 

@@ -221,6 +221,7 @@ async def test_a_token_does_not_widen_the_rights_of_its_user(gateway: Gateway) -
     for bearer in (service("ada", ALL_SCOPES), token("ada", scope=ALL_SCOPES)):
         answer = await World(gateway).call("GET", "/api/personas", bearer)
         assert (answer.status_code, answer.json()["code"]) == (403, "admin-only")
+        assert answer.json()["detail"] == "Only a token with the role ADMIN may list personas."
 
 
 async def test_services_and_admins_stand_in_the_audit_log_by_name_and_users_do_not(

@@ -53,7 +53,7 @@ _SLIPS = (
     (r'[^\s()"]+[("]', "A value that has a quote or a parenthesis in it is quoted itself."),
 )
 """What people write by mistake, and what to tell them."""
-_NO_VALUE = re.compile(r"(\w[^\s:]*:)(?P<end>\s*\Z)?(?(end)|\s)")
+_NO_VALUE = re.compile(r"\w[^\s:]*:(?=\s|\Z)")
 
 
 class Operator(StrEnum):
@@ -170,10 +170,9 @@ def _misplaced(text: str, error: UnexpectedToken | UnexpectedCharacters) -> Inva
     if "RPAR" in expected and "FIELD" not in expected:
         return InvalidFilter("The values of one field are joined by OR and end with a parenthesis.", position)
     if (bare := _NO_VALUE.match(rest)) is not None:
-        wrong = (
-            f"After {bare[1]} a value is missing." if bare["end"] is not None else "A value follows its colon at once."
-        )
-        return InvalidFilter(wrong, position + bare.end(1))
+        follows = rest[bare.end() :].strip()
+        wrong = "A value follows its colon at once." if follows else f"After {bare[0]} a value is missing."
+        return InvalidFilter(wrong, position + bare.end())
     for pattern, explanation in _SLIPS:
         if re.match(pattern, rest, re.DOTALL):
             return InvalidFilter(explanation, position)

@@ -75,7 +75,7 @@ ABOUT: Mapping[Action, str] = {
     Action.ERASURE_READ: "look at an erasure",
     Action.AUDIT_READ: "read the audit log",
     Action.REFUSALS_COUNT: "count the refusals that were too many for entries of their own",
-    Action.WEBHOOK_CALL: "call a webhook; written where that failed for good",
+    Action.WEBHOOK_CALL: "call a webhook that failed for good",
     Action.SWEEP_RUN: "end a sweep",
     Action.SWEEP_DRY_RUN: "end a sweep that changes nothing",
     Action.RETENTION_DROP: "drop a whole month",

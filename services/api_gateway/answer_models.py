@@ -166,7 +166,7 @@ class Statistics(Counts):
     groups: list[PersonaGroup] | list[CountGroup] | None = Field(
         None, description="With groupBy, over the whole range, the largest first; of personas at most 100"
     )
-    series: list[Point] | None = Field(None, description="With interval, every minute, hour or day of the range")
+    series: list[Point] | None = Field(None, description="With interval, every minute, hour, day or week of the range")
 
 
 class Sweep(Shape):

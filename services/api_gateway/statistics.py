@@ -1,7 +1,7 @@
 """How counts of sessions become the statistics of a range of time. No I/O.
 
-Whole days, hours and minutes are counted by the rollups, the rest of a range by its sessions themselves, so any range
-is exact.
+Whole weeks, days, hours and minutes are counted by the rollups, the rest of a range by its sessions themselves, so any
+range is exact.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

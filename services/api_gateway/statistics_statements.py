@@ -79,7 +79,8 @@ def _rollups(form: Form) -> Select[Any]:
     granularities = bindparam("granularities", type_=ARRAY(rollup.granularity.type))
     buckets = bindparam("buckets", type_=ARRAY(rollup.bucket.type))
     wanted = func.unnest(granularities, buckets).table_valued("granularity", "bucket").render_derived()
-    first = select(func.min(rollup.bucket)).where(rollup.granularity == Granularity.DAY).scalar_subquery()
+    # Every session lies in a week, and no other bucket of it begins before.
+    first = select(func.min(rollup.bucket)).where(rollup.granularity == Granularity.WEEK).scalar_subquery()
     found = and_(rollup.granularity == wanted.c.granularity, rollup.bucket == wanted.c.bucket)
     if form.by_persona and not form.of_persona:
         after = PERSONA_PREFIX[:-1] + chr(ord(PERSONA_PREFIX[-1]) + 1)

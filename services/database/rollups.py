@@ -31,6 +31,8 @@ class Granularity(StrEnum):
     MINUTE = "minute"
     HOUR = "hour"
     DAY = "day"
+    WEEK = "week"
+    """Of ISO: from Monday on."""
 
     __hash__ = str.__hash__  # they are in the key of every row that is counted; the enum's own is ten times slower
 
@@ -44,17 +46,21 @@ _LENGTHS = {
     Granularity.MINUTE: timedelta(minutes=1),
     Granularity.HOUR: timedelta(hours=1),
     Granularity.DAY: timedelta(days=1),
+    Granularity.WEEK: timedelta(weeks=1),
 }
+_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
+"""The start of a bucket of each granularity."""
+
 KEPT: Mapping[Granularity, timedelta] = {
     Granularity.MINUTE: timedelta(hours=48),
     Granularity.HOUR: timedelta(days=396),  # 13 months
 }
-"""After how long rollups may be removed; days are kept for ever."""
+"""After how long rollups may be removed; days and weeks are kept for ever."""
 CLOCK_MARGIN = timedelta(hours=1)
 """Readers leave rollups alone so long before they may be removed: clocks differ."""
 
-OF_EVERYONE = (Granularity.MINUTE, Granularity.HOUR, Granularity.DAY)
-"""What is kept of the global scope and of personas."""
+OF_EVERYONE = (Granularity.MINUTE, Granularity.HOUR, Granularity.DAY, Granularity.WEEK)
+"""What is kept of the global scope and of personas: each is whole buckets of the one before."""
 OF_USERS = (Granularity.DAY,)
 """What is kept of each user, of ended sessions alone: nearly every session of a batch has another user, so all that is
 kept of users is a row for each session. Their ACTIVE sessions, which are few, and parts of days are counted from the
@@ -73,16 +79,12 @@ def user_scope(user_id: str) -> str:
 
 
 def bucket_of(moment: datetime, granularity: Granularity) -> datetime:
-    """Return the start of the UTC minute, hour or day that holds `moment`.
+    """Return the start of the UTC minute, hour, day or week that holds `moment`.
 
     A session is counted at its id's own time, so its transitions stay within one bucket of each granularity.
     """
     moment = moment.astimezone(UTC)
-    if granularity is Granularity.DAY:
-        return moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    if granularity is Granularity.HOUR:
-        return moment.replace(minute=0, second=0, microsecond=0)
-    return moment.replace(second=0, microsecond=0)
+    return moment - (moment - _MONDAY) % granularity.length
 
 
 def next_bucket(moment: datetime, granularity: Granularity) -> datetime:
@@ -92,7 +94,7 @@ def next_bucket(moment: datetime, granularity: Granularity) -> datetime:
 
 
 def readable_since(granularity: Granularity, now: datetime) -> datetime | None:
-    """Return from when on the rollups of a granularity are whole; None for days, which are never removed."""
+    """Return from when on the rollups of a granularity are whole; None for those that are never removed."""
     kept = KEPT.get(granularity)
     return None if kept is None else next_bucket(now - kept + CLOCK_MARGIN, granularity)
 

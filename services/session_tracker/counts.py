@@ -28,7 +28,7 @@ _POSITIONS = {status: position for position, status in enumerate(STATUSES)}
 
 
 _Cell = tuple[datetime, str, int]
-"""A bucket of the finest granularity, its scope and shard."""
+"""A bucket of one granularity, its scope and shard."""
 
 
 class RollupKey(NamedTuple):
@@ -111,15 +111,19 @@ def renamed(sessions: Iterable[Session], user_id: str) -> dict[RollupKey, Counts
 
 
 def _rolled_up(finest: Mapping[_Cell, Counts], granularities: Iterable[Granularity]) -> dict[RollupKey, Counts]:
-    """Return the counts at these granularities, without those that came to nothing."""
+    """Return the counts at these granularities, each made of the one before, without those that came to nothing."""
     rows: dict[RollupKey, Counts] = {}
+    cells = finest
     for granularity in granularities:
-        starts = {bucket: bucket_of(bucket, granularity) for bucket in {bucket for bucket, _, _ in finest}}
-        for (bucket, scope, shard), counts in finest.items():
-            key = RollupKey(granularity, starts[bucket], scope, shard)
-            standing = rows.get(key)
-            rows[key] = counts if standing is None else standing + counts
-    return {key: counts for key, counts in rows.items() if counts}
+        coarser: dict[_Cell, Counts] = {}
+        starts = {bucket: bucket_of(bucket, granularity) for bucket in {bucket for bucket, _, _ in cells}}
+        for (bucket, scope, shard), counts in cells.items():
+            cell = starts[bucket], scope, shard
+            standing = coarser.get(cell)
+            coarser[cell] = counts if standing is None else standing + counts
+        rows |= {RollupKey(granularity, *cell): counts for cell, counts in coarser.items() if counts}
+        cells = coarser
+    return rows
 
 
 def _sum(mine: Mapping[K, int], theirs: Mapping[K, int]) -> dict[K, int]:

@@ -1,11 +1,11 @@
 """Compares rollups with what they count, in one statement: so in one snapshot, in which a fold is there whole or not.
 
 Both sides are taken apart into cells, one count each: minutes, hours and users' days are held against the sessions, all
-other days against their hours. A difference stays the same while folds go on, for they move both sides alike; so adding
-it later repairs.
+other days against their hours, weeks against their days. A difference stays the same while folds go on, for they move
+both sides alike; so adding it later repairs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Text,
-    and_,
     bindparam,
     cast,
     exists,
@@ -32,6 +31,7 @@ from services.database.partitions import id_at
 from services.database.rollups import (
     GLOBAL,
     MERGED_SHARD,
+    OF_USERS,
     PERSONA_PREFIX,
     RESPONSE_BOUNDS,
     USER_PREFIX,
@@ -40,19 +40,29 @@ from services.database.rollups import (
 )
 from services.session_tracker.counts import STATUSES, Counts, RollupKey
 
+PARTS: Mapping[Granularity, Granularity] = {Granularity.DAY: Granularity.HOUR, Granularity.WEEK: Granularity.DAY}
+"""What the buckets of a granularity are held against, where it is not the sessions."""
+
 _RESPONSE_MS_SUM, _FAILURE, _RESPONSE = "responseMs", "failure ", "response "
 
 
-def parameters(since: datetime, until: datetime, most: int) -> dict[str, Any]:
-    """Return what a query of DRIFT takes: a range of whole hours, for days of whole days, and the most cells."""
+def parameters(granularity: Granularity, since: datetime, until: datetime, most: int) -> dict[str, Any]:
+    """Return what a query of DRIFT takes: a range of whole hours, days or weeks, and the most cells."""
     return {
         "since": since,
         "until": until,
+        "parts": parts(granularity, since, until),
         "first_id": id_at(since),
         "end_id": id_at(until),
         "month": bucket_of(since, Granularity.DAY).replace(day=1),
         "most": most,
     }
+
+
+def parts(granularity: Granularity, since: datetime, until: datetime) -> Sequence[datetime]:
+    """Return the buckets that a range is held against; none where it is held against sessions."""
+    part = PARTS.get(granularity)
+    return [] if part is None else [since + n * part.length for n in range((until - since) // part.length)]
 
 
 def repairs(granularity: Granularity, cells: Iterable[Any]) -> dict[RollupKey, Counts]:
@@ -91,7 +101,7 @@ def _session_cells(*names: ColumnElement[str]) -> Select[Any]:
     )
 
 
-def _rollup_cells(granularity: Granularity) -> Select[Any]:
+def _rollup_cells(granularity: Granularity, *which: ColumnElement[bool]) -> Select[Any]:
     rollup = t.session_rollups.c
     counters = _cells(
         [
@@ -101,20 +111,17 @@ def _rollup_cells(granularity: Granularity) -> Select[Any]:
     )
     failures = _pairs(rollup.failure_kinds, rollup.failure_counts)
     responses = _pairs(rollup.response_buckets, rollup.response_counts)
-    within = and_(
-        rollup.granularity == granularity, rollup.bucket >= bindparam("since"), rollup.bucket < bindparam("until")
-    )
-    parts = [
+    cells_of = [
         select(rollup.bucket, rollup.scope, name.label("cell"), cells.c.count)
         .select_from(t.session_rollups.join(cells, true()))
-        .where(within)
+        .where(rollup.granularity == granularity, *which)
         for cells, name in (
             (counters, counters.c.cell),
             (failures, _FAILURE + failures.c.cell),
             (responses, _RESPONSE + cast(responses.c.cell, Text)),
         )
     ]
-    every = union_all(*parts).subquery()
+    every = union_all(*cells_of).subquery()
     return select(every)
 
 
@@ -129,16 +136,23 @@ def _pairs(names: ColumnElement[Any], counts: ColumnElement[Any]) -> Any:
 
 
 def _true_cells(granularity: Granularity) -> Any:
-    session = t.chat_sessions.c
-    if granularity is not Granularity.DAY:
+    session, rollup = t.chat_sessions.c, t.session_rollups.c
+    if granularity not in PARTS:
         return _session_cells(literal(GLOBAL), PERSONA_PREFIX + session.persona_id)
+    # Bucket by bucket: between them in the key lie those of users.
+    buckets = func.any(bindparam("parts", type_=ARRAY(rollup.bucket.type)))
+    of_parts = _rollup_cells(PARTS[granularity], rollup.bucket == buckets, rollup.scope < USER_PREFIX)
+    if granularity not in OF_USERS:
+        return of_parts
     ended = _session_cells(USER_PREFIX + session.user_id).where(session.status != SessionStatus.ACTIVE)
-    return union_all(_rollup_cells(Granularity.HOUR), ended)
+    return union_all(of_parts, ended)
 
 
 def _drift(granularity: Granularity) -> Select[Any]:
+    rollup = t.session_rollups.c
+    within = rollup.bucket >= bindparam("since"), rollup.bucket < bindparam("until")
     truth = _true_cells(granularity).subquery()
-    told = _rollup_cells(granularity).subquery()
+    told = _rollup_cells(granularity, *within).subquery()
     bucket = func.date_trunc(granularity.value, truth.c.bucket, "UTC").label("bucket")
     cells = union_all(
         select(bucket, truth.c.scope, truth.c.cell, truth.c.count),
@@ -146,13 +160,14 @@ def _drift(granularity: Granularity) -> Select[Any]:
     ).subquery()
     key = (cells.c.bucket, cells.c.scope, cells.c.cell)
     wrong = cast(func.sum(cells.c.count), BigInteger)
-    dropped = exists().where(t.dropped_months.c.month >= bindparam("month"))
-    every = select(*key, wrong).where(~dropped).group_by(*key).having(wrong != 0)
+    every = select(*key, wrong).group_by(*key).having(wrong != 0)
+    if granularity is not Granularity.WEEK:
+        every = every.where(~exists().where(t.dropped_months.c.month >= bindparam("month")))
     return every.order_by(*key).limit(bindparam("most"))
 
 
 DRIFT = {granularity: _drift(granularity) for granularity in Granularity}
 """The queries of the cells by which the rollups of a granularity are wrong, and by how much.
 
-Of a month that retention dropped there is no drift: what it would be compared with is gone.
+Of a month that retention dropped there is none but of weeks: what all others would be compared with is gone.
 """

@@ -5,6 +5,7 @@ Every run looks at one recent hour and at one of all hours, both going backwards
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -29,7 +30,7 @@ from services.database.rollups import (
 )
 from services.runtime.faults import PassingFault
 from services.session_tracker.counts import Counts, RollupKey
-from services.session_tracker.drift import DRIFT, parameters, repairs
+from services.session_tracker.drift import DRIFT, PARTS, parameters, parts, repairs
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.rows import counts_of
@@ -102,7 +103,7 @@ async def run(engine: AsyncEngine, now: datetime) -> Checked:
                     continue
                 hours += 1
                 for granularity, since, until in _stretches(hour, now):
-                    drift += await _reconcile(connection, granularity, since, until)
+                    drift += await _reconcile(connection, granularity, since, until, now)
                     if granularity is not Granularity.MINUTE and until <= now - MERGE_AFTER:
                         await _merge(connection, granularity, since)
     return Checked(drift, hours)
@@ -160,26 +161,31 @@ async def _oldest(connection: AsyncConnection, now: datetime) -> datetime | None
 
 
 def _stretches(hour: datetime, now: datetime) -> list[tuple[Granularity, datetime, datetime]]:
-    """Return what is looked at with an hour: its minutes while they are kept, itself, and with the first its day."""
+    """Return what is looked at with an hour.
+
+    Its minutes while they are kept, itself, and with the first of a day that day and its week.
+    """
     stretches = [(Granularity.HOUR, hour, hour + _HOUR)]
     minutes = readable_since(Granularity.MINUTE, now)
     if minutes is None or hour >= minutes:
         stretches.insert(0, (Granularity.MINUTE, hour, hour + _HOUR))
-    day = bucket_of(hour, Granularity.DAY)
-    if day == hour:
-        stretches.append((Granularity.DAY, day, day + Granularity.DAY.length))
+    if hour == bucket_of(hour, Granularity.DAY):
+        starts = {granularity: bucket_of(hour, granularity) for granularity in PARTS}
+        stretches += [(granularity, start, start + granularity.length) for granularity, start in starts.items()]
     return stretches
 
 
-async def _reconcile(connection: AsyncConnection, granularity: Granularity, since: datetime, until: datetime) -> int:
+async def _reconcile(
+    connection: AsyncConnection, granularity: Granularity, since: datetime, until: datetime, now: datetime
+) -> int:
     """Repair the rollups of a range where they are wrong; return by how much they were."""
-    wrong, given = DRIFT[granularity], parameters(since, until, MOST_CELLS)
-    cells, of_hours = (await connection.execute(wrong, given)).all(), 0
-    if cells and granularity is Granularity.DAY:
-        # It differs from its hours: they may be what is wrong.
-        for hour in range(24):
-            start = since + hour * _HOUR
-            of_hours += await _reconcile(connection, Granularity.HOUR, start, start + _HOUR)
+    wrong, given = DRIFT[granularity], parameters(granularity, since, until, MOST_CELLS)
+    cells, of_parts = (await connection.execute(wrong, given)).all(), 0
+    if cells and granularity in PARTS:
+        # It differs from its parts: they may be what is wrong.
+        part = PARTS[granularity]
+        for start in _comparable(part, parts(granularity, since, until), now):
+            of_parts += await _reconcile(connection, part, start, start + part.length, now)
         cells = (await connection.execute(wrong, given)).all()
     drift = sum(int(abs(count)) for *_, count in cells)
     if drift:
@@ -196,7 +202,14 @@ async def _reconcile(connection: AsyncConnection, granularity: Granularity, sinc
                 details={"drift": drift, "cells": len(cells), "scopes": len({cell.scope for cell in cells})},
             ),
         )
-    return of_hours + drift
+    return of_parts + drift
+
+
+def _comparable(granularity: Granularity, buckets: Sequence[datetime], now: datetime) -> Sequence[datetime]:
+    """Return those of the buckets whose own parts are still kept."""
+    part = PARTS.get(granularity)
+    since = readable_since(part, now) if part else None
+    return [bucket for bucket in buckets if since is None or bucket >= since]
 
 
 async def _merge(connection: AsyncConnection, granularity: Granularity, bucket: datetime) -> None:

@@ -119,9 +119,13 @@ class World:
 
     async def drift(self, since: datetime, until: datetime) -> list[Any]:
         """By what the rollups of these days are wrong, as the tracker's own upkeep would find."""
-        days = parameters(bucket_of(since, Granularity.DAY), next_bucket(until, Granularity.DAY), most=10)
+        found: list[Any] = []
         async with self.engine.connect() as connection:
-            return [cell for wrong in DRIFT.values() for cell in await connection.execute(wrong, days)]
+            for granularity, wrong in DRIFT.items():
+                whole = max(granularity, Granularity.DAY, key=lambda one: one.length)
+                within = parameters(granularity, bucket_of(since, whole), next_bucket(until, whole), most=10)
+                found += await connection.execute(wrong, within)
+        return found
 
     async def erasure(self) -> asyncpg.Record:
         return await self.rows.fetchrow("SELECT * FROM erasures")

@@ -4,7 +4,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,12 +18,18 @@ from services.commands.checkup.findings import Level
 from services.commands.checkup.postgres import check_postgres
 from services.database.engine import build_engine
 from services.database.migrate import NotMigrated, alembic_config, migrate
-from services.database.partitions import create_partitions
+from services.database.partitions import create_partitions, id_at
+from services.database.rollups import MERGED_SHARD
 from services.database.tables import metadata
 from services.local.postgres import EmbeddedPostgres
 from services.runtime.settings import PostgresSettings
+from services.session_tracker.fold import Arrival
+from services.session_tracker.months import Months
+from services.session_tracker.store import SessionStore
 from tests.integration.tracker_process import connected, until_value
 from tests.patience import PATIENT_SECONDS
+from tests.recount import counted, recounted
+from tests.sample_events import SessionEvents
 
 
 @pytest.fixture
@@ -214,10 +220,35 @@ async def test_what_is_untold_and_the_counts_of_users_are_carried_over(empty_url
     assert [tuple(row) for row in counts] == [
         ("day", "global", 5, 6),
         ("hour", "global", 5, 6),
+        ("week", "global", 5, 6),
         ("day", "persona:p", 5, 6),
         ("hour", "persona:p", 5, 6),
+        ("week", "persona:p", 5, 6),
         ("day", "user:u", 0, 6),
     ]
+
+
+async def test_weeks_are_made_of_the_days_that_there_are(empty_url: str) -> None:
+    await migrate(empty_url)
+    engine = build_engine(empty_url)
+    try:
+        for number in range(60):
+            at = datetime(2026, 10, 20, tzinfo=UTC) + number * timedelta(hours=7)
+            session_id = UUID(int=id_at(at).int | number + 1)
+            told = SessionEvents(session_id=session_id, conversation="c", persona=f"p{number % 3}", user="u")
+            events = told.sent(), [told.succeeded, told.failed, told.sent][number % 3]()
+            await Months(engine).ensure(session_id)
+            await SessionStore(engine).fold([Arrival(event, at, number % 4, number) for event in events], {})
+    finally:
+        await engine.dispose()
+    async with connected(empty_url) as rows:
+        right = await recounted(rows)
+        await asyncio.to_thread(command.downgrade, alembic_config(empty_url), "0010")
+        assert await counted(rows) == {cell: count for cell, count in right.items() if cell[0] != "week"}
+        await migrate(empty_url)
+        assert await counted(rows) == right
+        weeks = "SELECT DISTINCT shard, count(*) FROM session_rollups WHERE granularity = 'week' GROUP BY 1"
+        assert [tuple(row) for row in await rows.fetch(weeks)] == [(MERGED_SHARD, 3 * 4)]
 
 
 async def test_a_downgrade_works_with_partitions(postgres_url: str) -> None:

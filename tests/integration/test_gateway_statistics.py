@@ -28,8 +28,8 @@ from tests.integration.gateway import ADA, ROOT, Gateway, running_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-START = datetime(2026, 10, 31, 20, 0, tzinfo=UTC)
-"""The sessions of these tests begin in the eight hours after this, so in two months."""
+START = datetime(2026, 5, 31, 20, 0, tzinfo=UTC)
+"""The sessions of these tests begin in the eight hours after this, so in two weeks and two months."""
 
 
 TERMS = {"personaId": "persona:", "userId": "user:", "from": "startedAt:>=", "to": "startedAt:<"}
@@ -227,6 +227,7 @@ async def test_wrong_and_forbidden_questions_are_refused(gateway: Gateway) -> No
         ({"groupBy": "user"}, "groupBy"),
         ({"interval": "hour"}, "from"),
         ({"interval": "hour", "from": "2026-01-01", "to": "2026-06-01"}, "interval"),
+        ({"interval": "week", "from": "2026-01-01", "to": "2045-06-01"}, "interval"),
         ({"status": "FAILED"}, "status"),
         ({"from": "2026-02-01", "to": "2026-01-01"}, "to"),
     ]:

@@ -29,8 +29,8 @@ from tests.integration.tracker_process import connected
 from tests.recount import counted, recounted
 from tests.sample_events import SessionEvents, in_another_name, sweep
 
-ORIGIN = datetime(2026, 10, 31, 22, 0, tzinfo=UTC)
-"""Sessions begin within the four hours after it: in two days and two months."""
+ORIGIN = datetime(2026, 5, 31, 22, 0, tzinfo=UTC)
+"""Sessions begin within the four hours after it: in two days, two weeks and two months."""
 ENDINGS = ("succeeded", "failed", "cancelled", "attempted")
 
 sessions = st.tuples(

@@ -90,6 +90,17 @@ async def folded(kept: Kept, ages: Sequence[float], chance: random.Random) -> li
     return sessions
 
 
+async def dropped(kept: Kept, month: datetime) -> None:
+    """Drop a month as retention does."""
+    await kept.rows.execute("INSERT INTO dropped_months (month) VALUES ($1)", month)
+    for table, column in (("messages", "chatSessionId"), ("chat_sessions", "sessionId")):
+        await kept.rows.execute(
+            f'DELETE FROM {table} WHERE "{column}" >= $1 AND "{column}" < $2',
+            first_id(month),
+            first_id(next_month(month)),
+        )
+
+
 DAMAGE = """
     UPDATE session_rollups SET active = active + 7, "responseMsSum" = 0 WHERE scope LIKE 'persona:%';
     UPDATE session_rollups SET "failureKinds" = '{tls}', "failureCounts" = '{3}', "responseBuckets" = '{}',
@@ -116,6 +127,30 @@ async def test_wrong_rollups_are_found_and_repaired(kept: Kept) -> None:
     assert await kept.look_at(0, count=5) == 0
 
 
+async def test_a_week_is_looked_at_with_each_of_its_days(kept: Kept) -> None:
+    monday = bucket_of(NOW - timedelta(days=14), Granularity.WEEK)
+    wednesday = (NOW - monday) / HOUR - 48
+    await folded(kept, [wednesday - 1, wednesday + 47], random.Random(9))
+    right = await counted(kept.rows)
+    await kept.rows.execute("UPDATE session_rollups SET active = active + 7 WHERE granularity IN ('day', 'week')")
+    wrong = await counted(kept.rows)
+    # Monday's counts are repaired before the week is made of them.
+    assert await kept.look_at(wednesday - 0.5, count=1) == sum(wrong.values()) - sum(right.values())
+    assert await counted(kept.rows) == right
+
+
+async def test_a_week_is_held_against_the_days_of_a_dropped_month_too(kept: Kept) -> None:
+    month = next_month(month_of(id_at(NOW - timedelta(days=40))))
+    began = (NOW - month) / HOUR
+    await folded(kept, [began + 1, began - 1], random.Random(10))
+    right = await counted(kept.rows)
+    await dropped(kept, month_of(id_at(month - HOUR)))
+    week = bucket_of(month, Granularity.WEEK)
+    await kept.rows.execute("UPDATE session_rollups SET active = active + 7 WHERE bucket = $1", week)
+    assert await kept.look_at(began - 0.5, count=1) > 0
+    assert await counted(kept.rows) == right
+
+
 async def test_folds_that_go_on_are_no_drift(kept: Kept) -> None:
     chance = random.Random(2)
     sessions = [aged(number, hours=chance.choice([0.001, 49])) for number in range(150)]
@@ -139,18 +174,19 @@ async def test_folds_that_go_on_are_no_drift(kept: Kept) -> None:
 
 
 async def test_the_shards_of_the_past_are_merged_and_stay_exact(kept: Kept) -> None:
-    sessions = await folded(kept, [hours / 10 for hours in range(720, 740)], random.Random(3))
+    # So long ago that their week is over, whatever day is today.
+    sessions = await folded(kept, [hours / 10 for hours in range(1920, 1940)], random.Random(3))
     before = await counted(kept.rows)
-    assert await kept.look_at(72, count=50) == 0
+    assert await kept.look_at(192, count=50) == 0
     assert await counted(kept.rows) == before
     shards = await kept.rows.fetch(
         "SELECT DISTINCT granularity, shard FROM session_rollups WHERE scope = 'global' AND granularity <> 'minute'"
     )
-    assert {tuple(row) for row in shards} == {("hour", MERGED_SHARD), ("day", MERGED_SHARD)}
+    assert {tuple(row) for row in shards} == {(name, MERGED_SHARD) for name in ("hour", "day", "week")}
     # A late ending makes a shard anew, until it is merged as well.
     await kept.fold([session.succeeded() for session in sessions], 5)
     await assert_rollups_exact(kept.database_url)
-    assert await kept.look_at(72, count=50) == 0
+    assert await kept.look_at(192, count=50) == 0
     await assert_rollups_exact(kept.database_url)
 
 
@@ -196,24 +232,20 @@ async def test_a_month_that_retention_dropped_has_no_drift(kept: Kept) -> None:
     dropped_at = NOW - timedelta(days=40)
     month = month_of(id_at(dropped_at))
     before = await counted(kept.rows)
-    await kept.rows.execute("INSERT INTO dropped_months (month) VALUES ($1)", month)
-    for table, column in (("messages", "chatSessionId"), ("chat_sessions", "sessionId")):
-        await kept.rows.execute(
-            f'DELETE FROM {table} WHERE "{column}" >= $1 AND "{column}" < $2',
-            first_id(month),
-            first_id(next_month(month)),
-        )
+    await dropped(kept, month)
     assert await kept.look_at(24 * 40, count=3) == 0
     hour = bucket_of(dropped_at, Granularity.HOUR)
     async with kept.engine.connect() as connection:
         for granularity in (Granularity.MINUTE, Granularity.HOUR):
             # Even if the month was dropped after a run had chosen the hour.
-            found = await connection.execute(DRIFT[granularity], parameters(hour, hour + HOUR, 10))
+            found = await connection.execute(DRIFT[granularity], parameters(granularity, hour, hour + HOUR, 10))
             assert found.all() == []
     assert await counted(kept.rows) == before
 
 
-async def test_old_minutes_and_hours_are_removed_and_days_stay(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_minutes_and_hours_are_removed_and_the_rest_stays(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(upkeep, "CHUNK", 7)
     await folded(kept, [1, 46.5, 49.5, 24 * 60, 24 * 394, 24 * 398, 24 * 500], random.Random(5))
     before = await counted(kept.rows)
@@ -222,7 +254,7 @@ async def test_old_minutes_and_hours_are_removed_and_days_stay(kept: Kept, monke
     assert after == {
         cell: count
         for cell, count in before.items()
-        if cell[0] == "day" or cell[2] >= bucket_of(kept.now - KEPT[Granularity(cell[0])], Granularity(cell[0]))
+        if cell[0] not in KEPT or cell[2] >= bucket_of(kept.now - KEPT[Granularity(cell[0])], Granularity(cell[0]))
     }
     assert {cell[0] for cell in before.keys() - after.keys()} == {"minute", "hour"}
     assert await remove_old(kept.engine, kept.now) == 0

@@ -29,13 +29,15 @@ from services.database.rollups import (
 NOW = datetime(2026, 1, 3, 12, 34, 56, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 times = st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 4)).map(lambda time: time.replace(tzinfo=UTC))  # noqa: DTZ001
-starts = st.builds(bucket_of, times, st.sampled_from(Granularity))
-ends = times | starts
+weeks = st.datetimes(datetime(2025, 12, 1), datetime(2026, 1, 15)).map(lambda time: time.replace(tzinfo=UTC))  # noqa: DTZ001
+moments = times | weeks
+starts = st.builds(bucket_of, moments, st.sampled_from(Granularity))
+ends = moments | starts
 kept_granularities = st.sampled_from([OF_EVERYONE, OF_USERS, (Granularity.MINUTE,), ()])
 distances = st.sampled_from([timedelta(), timedelta(hours=30), timedelta(days=395), timedelta(days=800)])
 
 
-@given(ends, ends, times, kept_granularities, distances)
+@given(ends, ends, moments, kept_granularities, distances)
 def test_every_moment_of_a_range_is_counted_once(since, until, at, granularities, later) -> None:
     now = NOW + later
     planned = plan(Span(since, until), granularities, now)
@@ -62,7 +64,8 @@ def test_what_is_left_for_sessions_is_shorter_than_a_bucket(since, until, granul
 def test_ninety_days_take_few_rollups() -> None:
     planned = plan(Span(NOW - timedelta(days=90), NOW), OF_EVERYONE, NOW)
     assert {one: len(buckets) for one, buckets in planned.buckets.items()} == {
-        Granularity.DAY: 89,
+        Granularity.WEEK: 12,
+        Granularity.DAY: 5,
         Granularity.HOUR: 11 + 12,
         Granularity.MINUTE: 34,
     }

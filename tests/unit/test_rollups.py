@@ -72,6 +72,7 @@ def test_the_ends_and_the_middle_are_quantiles_too(q: float, time: int) -> None:
         (Granularity.MINUTE, datetime(2026, 11, 22, 23, 59, tzinfo=UTC)),
         (Granularity.HOUR, datetime(2026, 11, 22, 23, tzinfo=UTC)),
         (Granularity.DAY, datetime(2026, 11, 22, tzinfo=UTC)),
+        (Granularity.WEEK, datetime(2026, 11, 16, tzinfo=UTC)),
     ],
 )
 def test_buckets_of_time_are_those_of_utc(granularity: Granularity, start: datetime) -> None:
@@ -80,6 +81,17 @@ def test_buckets_of_time_are_those_of_utc(granularity: Granularity, start: datet
     assert bucket_of(last.astimezone(timezone(timedelta(hours=5, minutes=45))), granularity) == start
     assert next_bucket(start, granularity) == start
     assert next_bucket(last, granularity) == start + granularity.length
+
+
+@given(st.datetimes(datetime(1960, 1, 1), datetime(2100, 1, 1), timezones=st.timezones()))  # noqa: DTZ001
+def test_a_bucket_holds_its_moment_and_lies_in_one_of_each_coarser_granularity(moment: datetime) -> None:
+    starts = [bucket_of(moment, granularity) for granularity in Granularity]
+    assert all(start <= moment < start + one.length for one, start in zip(Granularity, starts, strict=True))
+    assert starts == sorted(starts, reverse=True)
+    for start, finer in zip(starts[1:], Granularity, strict=False):
+        assert bucket_of(start, finer) == start
+    *_, hour, day, week = starts
+    assert (hour.minute, day.hour, week.hour, week.isoweekday()) == (0, 0, 0, 1)
 
 
 def test_a_response_bound_is_the_longest_time_of_its_bucket() -> None:

@@ -26,6 +26,11 @@ class Release:
     def __str__(self) -> str:
         return f"{self.name} ({self.commit})"
 
+    @property
+    def migrations(self) -> set[str]:
+        """The numbers of the migrations that the release knows."""
+        return {path.name.partition("_")[0] for path in (self.directory / MIGRATIONS).glob("[0-9]*.py")}
+
 
 def newer_release() -> Release:
     """The code as it lies here, committed or not."""

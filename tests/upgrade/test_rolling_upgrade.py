@@ -4,9 +4,8 @@ The earlier code runs with the libraries that are installed now. `make test-upgr
 """
 
 import asyncio
-import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -37,8 +36,10 @@ QUIET_SECONDS = 2.0
 """Load before and after what happens, and while the releases are mixed."""
 STEPPED_BACK = ("gateway-2", "dispatcher-2", "tracker-2")
 """In the opposite order: whoever writes an event before whoever reads it."""
-STOPPED_FIRST = os.environ.get("UPGRADE_STOPS", "")
-"""The kind of processes that cannot live with the newer schema: they stop before it comes, and nothing steps back."""
+STOP_TRACKERS = {"0002", "0003", "0012"}
+"""The migrations with which trackers from before cannot live: they stop before it comes, and do not step back."""
+NO_WAY_BACK = {"0002", "0003"}
+"""The migrations after which nothing steps back."""
 UNKNOWN_TO_OLDER = {"unsupported", "unknown-type"}
 """Why a release dead-letters an event that only a later one knows."""
 
@@ -75,13 +76,14 @@ async def test_a_rolling_upgrade_a_step_back_and_forward_again(
             steady_reads(system.gateways, token("alice"), load) as answers,
         ):
             await asyncio.sleep(QUIET_SECONDS)
-            await upgrade(system, newer)
+            brought = newer.migrations - older.migrations
+            await upgrade(system, newer, stopped_first(brought))
             await leaver.send(system.url("gateway-1"))
-            for name in stepped_back():
+            for name in stepped_back(brought):
                 await system.replace(name, older)
             erasure = await leaver.leave(system.url("gateway-1"))
             await asyncio.sleep(QUIET_SECONDS)
-            for name in reversed(stepped_back()):
+            for name in reversed(stepped_back(brought)):
                 await system.replace(name, newer)
             await asyncio.sleep(QUIET_SECONDS)
         ledger = await close_ledger({"databaseUrl": database_url, "n8nUrl": n8n_url}, load)
@@ -93,19 +95,25 @@ async def test_a_rolling_upgrade_a_step_back_and_forward_again(
         await check_sweeps(database_url)
 
 
-async def upgrade(system: System, newer: Release) -> None:
-    """Migrate, then replace one process after the other."""
-    for name in PROCESSES:
-        if kind_of(name) == STOPPED_FIRST:
-            await system.stop(name)
+async def upgrade(system: System, newer: Release, stopped: Sequence[str]) -> None:
+    """Stop these, migrate, then replace one process after the other."""
+    for name in stopped:
+        await system.stop(name)
     await system.migrate(newer)
     await asyncio.sleep(QUIET_SECONDS)
     for name in PROCESSES:
         await system.replace(name, newer)
 
 
-def stepped_back() -> Sequence[str]:
-    return () if STOPPED_FIRST else STEPPED_BACK
+def stopped_first(brought: Set[str]) -> Sequence[str]:
+    """Return the processes that stop before these migrations."""
+    return [name for name in PROCESSES if kind_of(name) == "tracker"] if brought & STOP_TRACKERS else []
+
+
+def stepped_back(brought: Set[str]) -> Sequence[str]:
+    """Return the processes that step back after these migrations."""
+    stopped = stopped_first(brought)
+    return [] if brought & NO_WAY_BACK else [name for name in STEPPED_BACK if name not in stopped]
 
 
 def new_token(secret: str, user: str, *, admin: bool = False) -> str:

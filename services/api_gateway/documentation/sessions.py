@@ -189,8 +189,8 @@ GET_STATISTICS = call(
         parameter(
             "interval",
             "query",
-            {"enum": ["minute", "hour", "day"]},
-            "Adds a series by UTC minutes, hours or days, at most 1,000; needs from",
+            {"enum": ["minute", "hour", "day", "week"]},
+            "Adds a series by UTC minutes, hours, days or weeks (from Monday on), at most 1,000; needs from",
         ),
         parameter(
             "groupBy",

@@ -5,7 +5,7 @@ Nobody waits, but no tracker may run meanwhile: what it counts then is in a day,
 
 from alembic import op
 
-revision = "0012"
+revision = "0011"
 down_revision = "0010"
 branch_labels = None
 depends_on = None

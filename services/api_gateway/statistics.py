@@ -1,7 +1,7 @@
 """How counts of sessions become the statistics of a range of time. No I/O.
 
-Whole weeks, days, hours and minutes are counted by the rollups, the rest of a range by its sessions themselves, so any
-range is exact.
+Whole weeks, days, hours and minutes are counted by the rollups, the rest of a range by its sessions themselves. Where
+most of an hour, say, is in the range, its rollup counts it, and its other sessions are taken away: any range is exact.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +43,8 @@ class Plan:
 
     buckets: Mapping[Granularity, Sequence[datetime]]
     edges: Sequence[Span]
+    surplus: Sequence[Span]
+    """What the buckets count that is out of the range: its sessions are taken away again."""
 
 
 @dataclass(slots=True)
@@ -81,10 +83,14 @@ def resolved(since: datetime | None, until: datetime | None, now: datetime) -> S
 
 
 def plan(span: Span, granularities: Iterable[Granularity], now: datetime) -> Plan:
-    """Return how the range is counted by rollups of these granularities: the coarsest that fit, where they are kept."""
+    """Return how the range is counted by rollups of these granularities: the coarsest that fit, where they are kept.
+
+    Of a bucket that is in the range by more than half, the sessions are counted that are not.
+    """
     buckets: dict[Granularity, list[datetime]] = {}
     rest = [span] if span.since < span.until else []
-    for granularity in sorted(granularities, key=lambda one: one.length, reverse=True):
+    finest_first = sorted(granularities, key=lambda one: one.length)
+    for granularity in reversed(finest_first):
         kept = readable_since(granularity, now)
         rests: list[Span] = []
         for part in rest:
@@ -94,9 +100,33 @@ def plan(span: Span, granularities: Iterable[Granularity], now: datetime) -> Pla
                 rests.append(part)
                 continue
             buckets.setdefault(granularity, []).extend(_starts(first, last, granularity.length))
-            rests.extend(Span(a, b) for a, b in ((part.since, first), (last, part.until)) if a < b)
+            rests.extend(_around(Span(first, last), part))
         rest = rests
-    return Plan(buckets, rest)
+    edges: list[Span] = []
+    surplus: list[Span] = []
+    for part in rest:
+        if (found := _mostly_filled(part, finest_first, now)) is None:
+            edges.append(part)
+        else:
+            granularity, bucket = found
+            buckets[granularity] = sorted([*buckets.get(granularity, ()), bucket.since])
+            surplus.extend(_around(part, bucket))
+    return Plan(buckets, edges, surplus)
+
+
+def _mostly_filled(part: Span, finest_first: Iterable[Granularity], now: datetime) -> tuple[Granularity, Span] | None:
+    """Return the finest kept bucket that holds the part, None where that is no more than half of it."""
+    for granularity in finest_first:
+        start, kept = bucket_of(part.since, granularity), readable_since(granularity, now)
+        bucket = Span(start, start + granularity.length)
+        if part.until <= bucket.until and (kept is None or kept <= start):
+            return (granularity, bucket) if 2 * (part.until - part.since) > granularity.length else None
+    return None
+
+
+def _around(inner: Span, outer: Span) -> list[Span]:
+    """Return what is of the outer range and not of the inner one."""
+    return [Span(a, b) for a, b in ((outer.since, inner.since), (inner.until, outer.until)) if a < b]
 
 
 def summary(tally: Tally) -> dict[str, Any]:

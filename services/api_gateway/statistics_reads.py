@@ -63,7 +63,7 @@ async def tallies(database: Database, question: Question, span: Span, now: datet
     planned = plan(span, question.granularities, now)
     if question.user_id is not None and planned.buckets:
         values = {**_values(question, [span]), "few": FEW_SESSIONS + 1, "since": span.since - _LONGEST_MONTH}
-        rows = await database.fetch(few_sessions(_form(question, Plan({}, [span]))), **values)
+        rows = await database.fetch(few_sessions(_form(question, Plan({}, [span], []))), **values)
         if 0 < sum(sum(row[_STATUSES]) for row in rows) <= FEW_SESSIONS:
             return _added(rows)
     if not planned.buckets and not planned.edges:
@@ -82,6 +82,7 @@ def _form(question: Question, planned: Plan) -> Form:
         question.interval,
         bool(planned.buckets),
         len(planned.edges),
+        len(planned.surplus),
     )
 
 
@@ -94,8 +95,8 @@ def _values(question: Question, spans: Iterable[Span]) -> dict[str, Any]:
 
 
 def _counted_one_by_one(question: Question, planned: Plan) -> list[Span]:
-    """Return where no rollup counts sessions: at the edges, and last where it counts no ACTIVE ones, as of users."""
-    spans = list(planned.edges)
+    """Return where rollups count no sessions, or too many, and last where they count no ACTIVE ones, as of users."""
+    spans = [*planned.edges, *planned.surplus]
     if question.user_id is not None:
         for granularity, starts in planned.buckets.items():
             spans.append(Span(starts[0], starts[-1] + granularity.length))

@@ -49,6 +49,7 @@ class Form:
     interval: Granularity | None
     rollups: bool
     edges: int
+    surplus: int
 
 
 @cache  # there are some hundred forms
@@ -63,9 +64,10 @@ def few_sessions(form: Form) -> Statement:
 def counts(form: Form) -> Statement:
     """Return the query of all that a plan counts by, in one statement: so as of one moment."""
     parts: list[Select[Any]] = [_rollups(form)] if form.rollups else []
-    sessions = [_those(form, _within(number)) for number in range(form.edges)]
+    some = form.edges + form.surplus
+    sessions = [_those(form, _within(number), times=1 if number < form.edges else -1) for number in range(some)]
     if form.of_user and form.rollups:
-        sessions.append(_those(form, _within(form.edges), chat_sessions.c.status == SessionStatus.ACTIVE))
+        sessions.append(_those(form, _within(some), chat_sessions.c.status == SessionStatus.ACTIVE))
     if sessions:
         parts.append(_as_rollups(form, union_all(*sessions)))
     rows = union_all(*parts)
@@ -109,8 +111,8 @@ def _within(number: int) -> ColumnElement[bool]:
     return and_(session_id >= since, session_id < until)
 
 
-def _those(form: Form, *which: ColumnElement[bool]) -> Select[Any]:
-    """Return the query of what is counted of such sessions."""
+def _those(form: Form, *which: ColumnElement[bool], times: int = 1) -> Select[Any]:
+    """Return the query of what is counted of such sessions, each so many times."""
     session = chat_sessions.c
     theirs = list(which)
     if form.of_user:
@@ -118,7 +120,12 @@ def _those(form: Form, *which: ColumnElement[bool]) -> Select[Any]:
     if form.of_persona:
         theirs.append(session.persona_id == bindparam("persona_id", type_=session.persona_id.type))
     return select(
-        session.persona_id, session.started_at, session.status, session.failure_kind, session.response_ms
+        session.persona_id,
+        session.started_at,
+        session.status,
+        session.failure_kind,
+        session.response_ms,
+        literal_column(str(times), Integer).label("times"),
     ).where(*theirs)
 
 
@@ -136,8 +143,8 @@ def _as_rollups(form: Form, those: Select[Any] | CompoundSelect[Any]) -> Select[
             found.status.label("status"),
             found.failure_kind.label("kind"),
             func.width_bucket(found.response_ms - 1, _BOUNDS, type_=Integer).label("response"),
-            func.count().label("sessions"),
-            func.sum(found.response_ms).label("response_ms"),
+            func.sum(found.times).label("sessions"),
+            func.sum(found.times * found.response_ms).label("response_ms"),
         )
         # Grouped by labels: repeated, their parameters would make them other expressions.
         .group_by("persona", "at", "status", "kind", "response")

@@ -1,8 +1,8 @@
 """`make bench-queries`: what the gateway's reads take on a small and on a large database, side by side.
 
 Seeds two databases by COPY, runs a gateway on each, and asks both in turn the questions that dashboards and people ask.
-The users who are asked about have as many sessions on both; the busiest, who have not, have a line of their own. The
-last line is the worst ratio of p99 on the large one to p99 on the small one.
+The users who are asked about have as many sessions on both; the busiest, who have far more on the large one, have a
+line of their own. The last line is the worst ratio of p99 on the large one to p99 on the small one, but for theirs.
 """
 
 import argparse
@@ -228,15 +228,17 @@ async def measured(sides: list[Side], requests: int) -> dict[str, dict[str, list
 def report(options: argparse.Namespace, took: dict[str, dict[str, list[float]]]) -> int:
     print(f"{'milliseconds over HTTP':<27} {options.small:>11,} sessions   {options.large:>11,} sessions    p99 ratio")
     print(f"{'':<27} {'p50':>9} {'p99':>9}    {'p50':>9} {'p99':>9}")
-    ratios = {}
+    ratios = []
     for name, times in took.items():
         p50, p99 = ({side: each[int(len(each) * q)] for side, each in times.items()} for q in (0.5, 0.99))
-        ratios[name] = p99["large"] / p99["small"]
+        ratio = p99["large"] / p99["small"]
+        if QUESTIONS[name] is not statistics_of_busiest:
+            ratios.append(ratio)
         print(
             f"{name:<27} {p50['small']:9.2f} {p99['small']:9.2f}    {p50['large']:9.2f} {p99['large']:9.2f}"
-            f"    {ratios[name]:9.2f}"
+            f"    {ratio:9.2f}"
         )
-    print(f"queries ratio {max(ratios.values()):.2f}")
+    print(f"queries ratio {max(ratios):.2f}")
     return 0
 
 

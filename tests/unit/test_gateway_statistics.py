@@ -42,7 +42,8 @@ def test_every_moment_of_a_range_is_counted_once(since, until, at, granularities
     now = NOW + later
     planned = plan(Span(since, until), granularities, now)
     parts = [Span(start, start + one.length) for one, starts in planned.buckets.items() for start in starts]
-    assert sum(_inside(part, at) for part in [*parts, *planned.edges]) == _inside(Span(since, until), at)
+    counted = sum(_inside(part, at) for part in [*parts, *planned.edges])
+    assert counted - sum(_inside(part, at) for part in planned.surplus) == _inside(Span(since, until), at)
     assert planned.buckets.keys() <= set(granularities)
     for granularity, buckets in planned.buckets.items():
         for start in buckets:
@@ -59,6 +60,8 @@ def test_what_is_left_for_sessions_is_shorter_than_a_bucket(since, until, granul
     for edge in planned.edges:
         if finest is not Granularity.MINUTE or edge.since >= NOW - KEPT[Granularity.MINUTE] + 2 * CLOCK_MARGIN:
             assert edge.until - edge.since < 2 * finest.length
+    for surplus in planned.surplus:
+        assert surplus.until - surplus.since < Granularity.DAY.length / 2
 
 
 def test_ninety_days_take_few_rollups() -> None:
@@ -67,12 +70,10 @@ def test_ninety_days_take_few_rollups() -> None:
         Granularity.WEEK: 12,
         Granularity.DAY: 5,
         Granularity.HOUR: 11 + 12,
-        Granularity.MINUTE: 34,
+        Granularity.MINUTE: 34 + 1,
     }
-    assert [edge.until - edge.since for edge in planned.edges] == [
-        timedelta(minutes=25, seconds=4),
-        timedelta(seconds=56),
-    ]
+    assert [edge.until - edge.since for edge in planned.edges] == [timedelta(minutes=25, seconds=4)]
+    assert planned.surplus == [Span(NOW, NOW + timedelta(seconds=4))]
 
 
 def test_a_range_without_ends_holds_every_admitted_session() -> None:

@@ -68,6 +68,12 @@ class Prometheus:
         alerts = (await self.ask("alerts"))["alerts"]
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
+    async def until(self, condition: str) -> None:
+        """Return once there is a series for which this expression holds."""
+        async with asyncio.timeout(30):
+            while not (await self.ask("query", query=condition))["result"]:
+                await asyncio.sleep(0.2)
+
     async def series(self, expression: str, start: float, end: float) -> int:
         """Return how many series with any value the expression had in that time."""
         found = await self.ask("query_range", query=expression, start=start, end=end, step=2)

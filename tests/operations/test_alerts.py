@@ -80,6 +80,8 @@ async def test_every_alert_fires_and_is_explained_and_ended_and_every_panel_show
     system.scrape()
     async with system.user.stream("GET", "/api/chat-sessions/live") as watched:
         assert watched.status_code == 200
+        # What has happened before the first scrape is no rate.
+        await system.prometheus.until("sum(chat_live_streams) > 0")
         for persona in ("echo", "flaky", "slow"):
             await system.send(persona, messages=5)
         await asyncio.sleep(SETTLES_SECONDS)

@@ -95,6 +95,7 @@ def running_stack(path: Path | None, **settings: str) -> Iterator[dict]:
         yield json.loads(path.read_text())
         return
     with tempfile.TemporaryDirectory(prefix="chat-sessions-bench-") as directory:
+        Path(directory).chmod(0o711)  # PostgreSQL's own user has to come in, else root's cluster stays behind elsewhere
         environment = {**os.environ, "RATE_LIMIT_MESSAGES": "0", "RATE_LIMIT_READS": "0", **settings}
         command = [sys.executable, "-m", "services.cli", "up", "--data-dir", directory, "--port", str(free_port())]
         say("Starting the whole system")

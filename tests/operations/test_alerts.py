@@ -49,9 +49,9 @@ def test_the_rules_are_well_formed_and_tested() -> None:
 
 
 @pytest.fixture
-async def system(tmp_path: Path) -> AsyncIterator[System]:
+async def system(tmp_path: Path, session_directory: Path) -> AsyncIterator[System]:
     environment = {**NO_LIMITS, "CHAT_SESSION_CLEANUP_INTERVAL": INTERVAL_HOURS}
-    up = start_up(tmp_path / "stack", environment=environment)
+    up = start_up(session_directory / "stack", environment=environment)
     stack = up.stack()
     url = stack["gatewayUrl"]
     try:

@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _needs_a_broker(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
-    return not _BROKERS.isdisjoint(fixtures) or item.path.parent.name == "e2e"
+    return not _BROKERS.isdisjoint(fixtures) or (item.path.parent.name == "e2e" and "any_up" not in fixtures)
 
 
 class _FileByFile(LoadScopeScheduling):

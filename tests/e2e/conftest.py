@@ -23,6 +23,12 @@ def running_up(session_directory: Path) -> Iterator[Up]:
 
 
 @pytest.fixture
+def any_up(running_up: Up) -> Up:
+    """As `running_up`, for tests whose outcome does not depend on the broker: once is enough, on whichever."""
+    return running_up
+
+
+@pytest.fixture
 def stack(running_up: Up) -> Json:
     """The stack.json of the running system, as it is now."""
     return running_up.stack()

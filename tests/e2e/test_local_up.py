@@ -83,8 +83,8 @@ def test_a_message_gets_its_reply_and_the_commands_find_the_stack(running_up: Up
         assert mistaken.stderr.startswith(f"Error: {told}")
 
 
-def test_a_token_that_was_given_says_whose_conversation_it_is(running_up: Up) -> None:
-    directory, gateway = str(running_up.data_directory), running_up.stack()["gatewayUrl"]
+def test_a_token_that_was_given_says_whose_conversation_it_is(any_up: Up) -> None:
+    directory, gateway = str(any_up.data_directory), any_up.stack()["gatewayUrl"]
     for user in ("dora", "emil"):  # each with an own one
         token = run("token", "--user", user, "--admin", "--data-dir", directory).stdout.strip()
         given = {"CHAT_SESSIONS_URL": gateway, "CHAT_SESSIONS_TOKEN": token}
@@ -98,18 +98,18 @@ def test_a_token_that_was_given_says_whose_conversation_it_is(running_up: Up) ->
     )
 
 
-def test_doctor_tells_wrong_settings_before_a_process_does(running_up: Up) -> None:
-    here = run("doctor", "--data-dir", str(running_up.data_directory), LOG_LEVEL="loud")
+def test_doctor_tells_wrong_settings_before_a_process_does(any_up: Up) -> None:
+    here = run("doctor", "--data-dir", str(any_up.data_directory), LOG_LEVEL="loud")
     assert here.returncode == 0, here.stdout
     (noticed,) = [line for line in here.stdout.splitlines() if " settings: " in line]
     assert noticed.startswith("! settings: Of this terminal: LOG_LEVEL is wrong: ")
-    stack = running_up.stack()
+    stack = any_up.stack()
     named = {
         **stack["kafkaSettings"],
         "KAFKA_BOOTSTRAP_SERVERS": stack["kafkaBootstrap"],
         "DATABASE_URL": stack["databaseUrl"],
         "CHAT_SESSIONS_URL": stack["gatewayUrl"],
-        "JWT_SECRET": (running_up.data_directory / "jwt-secret").read_text(),
+        "JWT_SECRET": (any_up.data_directory / "jwt-secret").read_text(),
     }
     process = f"tracker={stack['opsUrls']['tracker']}"
     told = json.loads(run("doctor", "--json", "--process", process, **named).stdout)
@@ -122,9 +122,9 @@ def test_doctor_tells_wrong_settings_before_a_process_does(running_up: Up) -> No
     assert line.startswith("✗ settings: Of gateway, dispatcher, tracker and sweeper: LOG_LEVEL is wrong: ")
 
 
-def test_personas_from_the_command_line(running_up: Up) -> None:
-    directory = str(running_up.data_directory)
-    url = f"{running_up.stack()['n8nUrl']}/webhook/echo"
+def test_personas_from_the_command_line(any_up: Up) -> None:
+    directory = str(any_up.data_directory)
+    url = f"{any_up.stack()['n8nUrl']}/webhook/echo"
     for arguments in (
         ("set", "from-cli", "--webhook-url", url, "--max-attempts", "2"),
         ("get", "from-cli"),
@@ -151,21 +151,21 @@ def test_personas_from_the_command_line(running_up: Up) -> None:
     assert gone.stderr == "Error: There is no persona 'from-cli': `chat-sessions persona set` makes it.\n"
 
 
-def test_stack_json_names_every_process_and_is_private(running_up: Up) -> None:
-    stack = running_up.stack()
+def test_stack_json_names_every_process_and_is_private(any_up: Up) -> None:
+    stack = any_up.stack()
     assert set(stack["processes"]) == SERVICES
     assert left_over(list(stack["processes"].values())) == list(stack["processes"].values())
-    assert (running_up.data_directory / "stack.json").stat().st_mode & 0o777 == 0o600
+    assert (any_up.data_directory / "stack.json").stat().st_mode & 0o777 == 0o600
     for url in stack["opsUrls"].values():
         assert HTTP.get(f"{url}/health/ready").status_code == 200
 
 
-def test_a_second_up_and_a_busy_port_are_one_clear_line(running_up: Up, session_directory: Path) -> None:
-    second = run_process("up", "--data-dir", str(running_up.data_directory), "--port", str(free_port()))
+def test_a_second_up_and_a_busy_port_are_one_clear_line(any_up: Up, session_directory: Path) -> None:
+    second = run_process("up", "--data-dir", str(any_up.data_directory), "--port", str(free_port()))
     assert second.returncode == 1
     assert second.stdout.count("\n") == 1
-    assert f"already runs on {running_up.data_directory} (pid {running_up.popen.pid})" in second.stdout
-    port = running_up.stack()["gatewayUrl"].rpartition(":")[2]
+    assert f"already runs on {any_up.data_directory} (pid {any_up.popen.pid})" in second.stdout
+    port = any_up.stack()["gatewayUrl"].rpartition(":")[2]
     busy = run_process("up", "--data-dir", str(session_directory / "busy"), "--port", port)
     assert (busy.returncode, busy.stdout.count("\n")) == (1, 1)
     assert f"Port {port}, wanted for the gateway (--port)" in busy.stdout

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.engine import apache_kafka_is_here
 
 PYTEST = (sys.executable, "-u", "-m", "pytest", "--no-loadscope-reorder")
-EMBEDDED = ("-n", "5")
+EMBEDDED = ("-n", "4")
 ON_KAFKA = ("-n", "3", "tests/e2e", "tests/integration")
 
 

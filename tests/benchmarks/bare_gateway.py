@@ -1,11 +1,14 @@
 """Bare Starlette routes: what the gateway's work takes by itself, the yardstick of `make bench-gateway`.
 
 A message becomes the same record, by the same producer. A session, or a list, is what the same SQL finds, as JSON.
-No tokens, no limits, no keys, nothing checked; the server, its loop and its settings are the gateway's.
+No tokens, no limits, no keys, nothing checked. Run as a module it has the gateway's server, with its loop and settings;
+`on_its_own` is for a server that loads applications by itself.
 """
 
 import asyncio
+import contextlib
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -55,14 +58,12 @@ class Bare:
     producer: AIOKafkaProducer
     pool: "asyncpg.Pool[asyncpg.Record]"
 
-    def app(self) -> Starlette:
-        return Starlette(
-            routes=[
-                Route("/api/conversations/{conversation}/messages", self.send, methods=["POST"]),
-                Route("/api/chat-sessions", self.list),
-                Route("/api/chat-sessions/{session}", self.session),
-            ]
-        )
+    def routes(self) -> list[Route]:
+        return [
+            Route("/api/conversations/{conversation}/messages", self.send, methods=["POST"]),
+            Route("/api/chat-sessions", self.list),
+            Route("/api/chat-sessions/{session}", self.session),
+        ]
 
     async def send(self, request: Request) -> Response:
         body, session, event = orjson.loads(await request.body()), str(new_id()), str(new_id())
@@ -100,22 +101,38 @@ def in_json(*rows: "asyncpg.Record") -> Response:
     return Response(orjson.dumps(told, default=str), media_type="application/json")
 
 
-async def serve(shutdown: Shutdown) -> None:
-    port = int(sys.argv[1])
+@contextlib.asynccontextmanager
+async def bare() -> AsyncIterator[Bare]:
+    """The routes over a producer and a pool, as the environment's settings say."""
     url = asyncpg_url(PostgresSettings().database_url.get_secret_value())
-    producer = build_producer(KafkaSettings())
-    async with asyncpg.create_pool(url, min_size=LENT_AT_ONCE, max_size=LENT_AT_ONCE, reset=as_it_is) as pool:
-        await producer.start()
-        server = http_server(Bare(producer, pool).app(), "127.0.0.1", port)
-        serving = asyncio.create_task(server.serve())
-        await shutdown.wait()
-        server.should_exit = True
-        await serving
-        await producer.stop()
+    pool = asyncpg.create_pool(url, min_size=LENT_AT_ONCE, max_size=LENT_AT_ONCE, reset=as_it_is)
+    async with pool, build_producer(KafkaSettings()) as producer:
+        yield Bare(producer, pool)
 
 
 async def as_it_is(_: object) -> None:
     """Ask PostgreSQL nothing when a connection is given back."""
+
+
+def on_its_own() -> Starlette:
+    """Return an application that opens what it needs when its server starts it."""
+
+    @contextlib.asynccontextmanager
+    async def opened(app: Starlette) -> AsyncIterator[None]:
+        async with bare() as routes:
+            app.router.routes.extend(routes.routes())
+            yield
+
+    return Starlette(lifespan=opened)
+
+
+async def serve(shutdown: Shutdown) -> None:
+    async with bare() as routes:
+        server = http_server(Starlette(routes=routes.routes()), "127.0.0.1", int(sys.argv[1]))
+        serving = asyncio.create_task(server.serve())
+        await shutdown.wait()
+        server.should_exit = True
+        await serving
 
 
 if __name__ == "__main__":

@@ -216,8 +216,10 @@ async def until_told(reader: AIOKafkaConsumer, count: int, child: ChildProcess) 
 
 
 def cpu_seconds(child: ChildProcess) -> float:
-    used = psutil.Process(child.pid).cpu_times()
-    return used.user + used.system
+    """What a process and those that it started have used."""
+    process = psutil.Process(child.pid)
+    used = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system for each in used)
 
 
 def run_json(*arguments: str, seconds: float = 120) -> bytes:

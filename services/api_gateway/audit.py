@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.api_gateway.auth import Caller
 from services.api_gateway.database import Database, DatabaseAway
 from services.api_gateway.refusals import Refusals, Refused, Repeats
-from services.database.audit import ActorKind, entry
+from services.database.audit import USER_TARGET, ActorKind, entry
 from services.database.audit_words import Action, Outcome
 from services.database.tables import audit_log
 from services.runtime.pseudonyms import Pseudonyms
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 EVERYONE = "*"
 """Instead of a user's id: all users."""
-USER_TARGET = "user:"
-"""Begins the target of an act that is about an end user."""
 PERIOD_SECONDS = 60.0
 
 
@@ -116,4 +114,4 @@ def _repeated(repeats: Repeats) -> dict[str, Any]:
     if repeats.of is None:
         return entry(ActorKind.SYSTEM, "gateway", Action.REFUSALS_COUNT, "others", Outcome.REFUSED, details=details)
     kind, actor, action = repeats.of
-    return entry(ActorKind(kind), actor, action, "several", Outcome.REFUSED, details=details)
+    return entry(kind, actor, action, "several", Outcome.REFUSED, details=details)

@@ -13,10 +13,10 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, insert, or_, s
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.api_gateway.audit import USER_TARGET
 from services.api_gateway.database import Database
 from services.contracts.session import SessionStatus
 from services.contracts.topics import CONTROL, DEAD_LETTER_TOPICS, DELTAS, MESSAGES, RESULTS, SESSIONS, SWEEPS
+from services.database.audit import USER_TARGET
 from services.database.partitions import id_at
 from services.database.tables import chat_sessions, conversations, erasure_requests, erasures
 from services.runtime.pseudonyms import Pseudonyms

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from services.database.audit import ActorKind
+from services.database.audit_words import Action
+
 MOST = 100
 """Actors and actions that get entries in one period."""
 
@@ -10,9 +13,9 @@ MOST = 100
 class Refused(NamedTuple):
     """Who was refused what."""
 
-    kind: str
+    kind: ActorKind
     actor: str
-    action: str
+    action: Action
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ from typing import Any
 from services.contracts.ids import new_id
 from services.database.audit_words import Action, Outcome
 
+USER_TARGET = "user:"
+"""Begins the target of an act that is about an end user."""
+
 
 class ActorKind(StrEnum):
     """Who acts. End users are named by a keyed hash (services.runtime.pseudonyms), everyone else by name."""
@@ -21,22 +24,22 @@ class ActorKind(StrEnum):
 def entry(
     kind: ActorKind,
     actor: str,
-    action: str,
+    action: Action,
     target: str,
-    outcome: str,
+    outcome: Outcome,
     *,
     address: str | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the columns of an entry that is written now; ValueError for words that the log does not know."""
+    """Return the columns of an entry that is written now."""
     return {
         "id": new_id(),
         "at": datetime.now(UTC),
         "actor_kind": kind,
         "actor": actor,
-        "action": Action(action),
+        "action": action,
         "target": target,
-        "outcome": Outcome(outcome),
+        "outcome": outcome,
         "address": address,
         "details": dict(details or {}),
     }

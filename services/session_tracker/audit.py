@@ -6,7 +6,9 @@ from typing import Any
 from pydantic_core import to_json
 
 from services.contracts.events import CancelRequested, WebhookFailed
+from services.contracts.topics import DISPATCHER_GROUP
 from services.database.audit import ActorKind, entry
+from services.database.audit_words import Action, Outcome
 from services.database.driver import Driver
 from services.runtime.pseudonyms import Pseudonyms
 from services.session_tracker import statements as sql
@@ -20,9 +22,9 @@ def entries_of(folded: Sequence[Folded], pseudonyms: Pseudonyms) -> Iterator[Ent
     """Yield who cancelled what, and whether it was in time; and each webhook call that failed for good."""
     for one in folded:
         for cancel, ended_it in one.cancels:
-            yield _cancel(cancel, pseudonyms, "cancelled" if ended_it else "late")
+            yield _cancel(cancel, pseudonyms, Outcome.CANCELLED if ended_it else Outcome.LATE)
         if one.failure is not None:
-            yield failed_call(one.failure, "webhook-dispatcher")
+            yield failed_call(one.failure, DISPATCHER_GROUP)
 
 
 def failed_call(event: WebhookFailed, told_by: str) -> Entry:
@@ -30,7 +32,8 @@ def failed_call(event: WebhookFailed, told_by: str) -> Entry:
     details = {"personaId": event.persona_id, "failureKind": event.failure_kind, "attempt": event.attempt}
     if event.status_code is not None:
         details["statusCode"] = event.status_code
-    return entry(ActorKind.SYSTEM, told_by, "webhook.call", str(event.session_id), "failed", details=details)
+    target = str(event.session_id)
+    return entry(ActorKind.SYSTEM, told_by, Action.WEBHOOK_CALL, target, Outcome.FAILED, details=details)
 
 
 async def write_audit(driver: Driver, entries: Sequence[Entry]) -> None:
@@ -40,10 +43,10 @@ async def write_audit(driver: Driver, entries: Sequence[Entry]) -> None:
         await driver.execute(sql.INSERT_AUDIT, *columns([tuple(one[key] for key in sql.AUDIT_COLUMNS) for one in told]))
 
 
-def _cancel(cancel: CancelRequested, pseudonyms: Pseudonyms, outcome: str) -> Entry:
+def _cancel(cancel: CancelRequested, pseudonyms: Pseudonyms, outcome: Outcome) -> Entry:
     # Only admins cancel what is not their own. The reason stays in the session's history: a user may have written it.
     if cancel.requested_by == cancel.user_id:
         kind, actor = ActorKind.USER, pseudonyms.of(cancel.user_id)
     else:
         kind, actor = ActorKind.ADMIN, cancel.requested_by
-    return entry(kind, actor, "session.cancel", str(cancel.session_id), outcome)
+    return entry(kind, actor, Action.SESSION_CANCEL, str(cancel.session_id), outcome)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from services.contracts.events import WebhookFailed
 from services.contracts.ids import new_id
+from services.contracts.topics import TRACKER_GROUP
 from services.database.driver import Driver
 from services.session_tracker import statements as sql
 from services.session_tracker.audit import failed_call, write_audit
@@ -69,7 +70,7 @@ async def end_sessions(driver: Driver, endings: Sequence[Ending], next_: Positio
         await driver.execute(sql.KEEP_UNTOLD, chunk_id, [session.session_id for session in ended])
     await add_counts(driver, transitions)
     await write_audit(
-        driver, [failed_call(one.event, "session-tracker") for one in endings if isinstance(one.event, WebhookFailed)]
+        driver, [failed_call(one.event, TRACKER_GROUP) for one in endings if isinstance(one.event, WebhookFailed)]
     )
     return Chunk(chunk_id, transitions, next_)
 

@@ -14,8 +14,10 @@ from sqlalchemy import ARRAY, Uuid, delete, func, literal, null, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.contracts.topics import TRACKER_GROUP
 from services.database import tables as t
-from services.database.audit import ActorKind, entry
+from services.database.audit import USER_TARGET, ActorKind, entry
+from services.database.audit_words import Action, Outcome
 from services.database.partitions import id_at
 from services.database.rollup_days import OF_DAYS, days_until
 from services.database.rollups import MERGED_SHARD, Granularity, bucket_of, user_scope
@@ -95,9 +97,9 @@ class Erasing:
             await _rename_days(connection, erasure)
             done = _of(erasure).values(finished_at=func.now()).returning(*(_ERASURE[key] for key in _COUNTED))
             counts = dict(zip(_COUNTED, (await connection.execute(done)).one(), strict=True))
-            target = f"user:{self._pseudonyms.of(erasure.user_id)}"
+            target = f"{USER_TARGET}{self._pseudonyms.of(erasure.user_id)}"
             details = {"before": erasure.before.isoformat(), **counts}
-            told = entry(ActorKind.SYSTEM, "session-tracker", "user.erase", target, "erased", details=details)
+            told = entry(ActorKind.SYSTEM, TRACKER_GROUP, Action.USER_ERASE, target, Outcome.ERASED, details=details)
             await write_audit(await driver_within(connection), [told])
         logger.info("A user's data is erased: %s.", counts)
 

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.database import tables as t
 from services.database.audit import ActorKind, entry
 from services.database.audit_partitions import drop_audit_partitions
+from services.database.audit_words import Action, Outcome
 from services.database.partitions import drop_partitions, existing_months, first_id, next_month, record_dropped
 from services.session_tracker.chores import only_here
 from services.session_tracker.faults import postgres_faults
@@ -96,4 +97,5 @@ async def _first_active(connection: AsyncConnection, months: list[datetime]) -> 
 
 
 def _dropped(what: str, keep: timedelta) -> dict[str, object]:
-    return entry(ActorKind.SYSTEM, ACTOR, "retention.drop", what, "dropped", details={"retentionDays": keep.days})
+    details = {"retentionDays": keep.days}
+    return entry(ActorKind.SYSTEM, ACTOR, Action.RETENTION_DROP, what, Outcome.DROPPED, details=details)

@@ -11,6 +11,7 @@ from services.contracts.events import TimeoutSweep
 from services.contracts.ids import derived_id
 from services.database import tables as t
 from services.database.audit import ActorKind, entry
+from services.database.audit_words import Action, Outcome
 from services.database.driver import Driver
 from services.session_tracker import statements as sql
 from services.session_tracker.endings import Chunk, Ending, Position, end_sessions
@@ -64,9 +65,9 @@ class SweepStore:
                     entry(
                         ActorKind.SYSTEM if sweep.requested_by == REQUESTED_BY else ActorKind.ADMIN,
                         sweep.requested_by,
-                        "sweep.dry-run" if sweep.dry_run else "sweep.run",
+                        Action.SWEEP_DRY_RUN if sweep.dry_run else Action.SWEEP_RUN,
                         str(sweep.sweep_id),
-                        "finished",
+                        Outcome.FINISHED,
                         details={"timedOut": counts.timed_out, "failedChunks": counts.failed_chunks},
                     ),
                 )

@@ -16,8 +16,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.contracts.ids import id_time
+from services.contracts.topics import TRACKER_GROUP
 from services.database import tables as t
 from services.database.audit import ActorKind, entry
+from services.database.audit_words import Action, Outcome
 from services.database.partitions import next_month
 from services.database.rollups import (
     KEPT,
@@ -195,10 +197,10 @@ async def _reconcile(
             insert(t.audit_log),
             entry(
                 ActorKind.SYSTEM,
-                "session-tracker",
-                "rollups.repair",
+                TRACKER_GROUP,
+                Action.ROLLUPS_REPAIR,
                 f"{granularity} {since.isoformat()}",
-                "repaired",
+                Outcome.REPAIRED,
                 details={"drift": drift, "cells": len(cells), "scopes": len({cell.scope for cell in cells})},
             ),
         )

@@ -13,6 +13,7 @@ from services.commands.diagnosis.causes import CAUSES
 from services.commands.wording import counted, duration, listed, shown
 from services.contracts.session import FailureKind, SessionStatus
 from services.database import tables as t
+from services.database.audit_words import Action
 from services.database.partitions import id_at
 from services.database.rollups import (
     GLOBAL,
@@ -206,7 +207,7 @@ def _webhooks_share(since: datetime, of: Outcomes) -> Select[Any]:
 def _resumed(since: datetime, of: Sequence[Outcomes]) -> Select[Any]:
     """Return the query of those of these personas whose pause ended."""
     log, ids = t.audit_log.c, [one.scope.removeprefix(PERSONA_PREFIX) for one in of]
-    return select(log.target).where(log.action == "persona.resume", log.at >= since, log.target.in_(ids))
+    return select(log.target).where(log.action == Action.PERSONA_RESUME, log.at >= since, log.target.in_(ids))
 
 
 def _timed_out(since: datetime) -> Select[Any]:

@@ -19,6 +19,7 @@ from services.contracts.ids import id_time
 from services.contracts.topics import GROUP_TOPICS, TRACKER_GROUP
 from services.database import tables as t
 from services.database.audit_partitions import TABLE as AUDIT_TABLE
+from services.database.audit_words import Action
 from services.database.engine import build_engine
 from services.database.errors import POSTGRES_ERRORS, first_words
 from services.database.migrate import alembic_config
@@ -184,8 +185,8 @@ def fold(partitions: int, age_seconds: float | None, newest_seconds: float | Non
 
 async def _drift(connection: AsyncConnection) -> Finding:
     log, since = t.audit_log.c, datetime.now(UTC) - timedelta(hours=_DRIFT_HOURS)
-    repairs = select(log.target, log.details).where(log.action == "rollups.repair", log.at >= since).order_by(log.at)
-    repaired = (await connection.execute(repairs)).all()
+    repairs = select(log.target, log.details).where(log.action == Action.ROLLUPS_REPAIR, log.at >= since)
+    repaired = (await connection.execute(repairs.order_by(log.at))).all()
     found = sum(int(details.get("drift", 0)) for _, details in repaired)
     checked = await connection.scalar(select(func.max(t.rollup_checks.c.checked_at)))
     session = t.chat_sessions.c.session_id

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.commands.letters.selection import Disposition, Place, State
 from services.commands.target import CommandError
 from services.database.audit import ActorKind, entry
+from services.database.audit_words import Action, Outcome
 from services.database.engine import build_engine
 from services.database.errors import POSTGRES_ERRORS, first_words
 from services.database.tables import audit_log
@@ -83,7 +84,7 @@ class Dispositions:
                     return
                 yield row
                 await connection.execute(update(table).where(_is(letter)).values(disposition=State.REPLAYED))
-                await _audit(connection, letter, "dead-letter.replay", State.REPLAYED, by, None)
+                await _audit(connection, letter, Action.DEAD_LETTER_REPLAY, Outcome.REPLAYED, by, None)
 
     async def drop(self, letter: StoredDeadLetter, by: str, because: str) -> bool:
         """Mark the letter as one that nothing is to be done about; tell whether it was not decided on before."""
@@ -93,7 +94,7 @@ class Dispositions:
             async with self._engine.begin() as connection:
                 if (await connection.execute(statement)).rowcount == 0:
                     return False
-                await _audit(connection, letter, "dead-letter.drop", State.DROPPED, by, because)
+                await _audit(connection, letter, Action.DEAD_LETTER_DROP, Outcome.DROPPED, by, because)
         return True
 
 
@@ -105,7 +106,12 @@ async def _held(connection: AsyncConnection, letter: StoredDeadLetter) -> Dispos
 
 
 async def _audit(
-    connection: AsyncConnection, letter: StoredDeadLetter, action: str, outcome: str, by: str, because: str | None
+    connection: AsyncConnection,
+    letter: StoredDeadLetter,
+    action: Action,
+    outcome: Outcome,
+    by: str,
+    because: str | None,
 ) -> None:
     details = {
         "topic": letter.topic,

@@ -8,9 +8,9 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 record`, `2 records`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 record`, `2 records`; the plural is given where it has more than an s: `2 replies`."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def shown(text: str, longest: int) -> str:

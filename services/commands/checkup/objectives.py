@@ -51,9 +51,14 @@ class Outcomes:
     """Whether a pause of the persona ended within the hour: its messages waited on purpose."""
 
     @property
+    def persona_id(self) -> str:
+        """The persona's id; of everyone's outcomes it means nothing."""
+        return self.scope.removeprefix(PERSONA_PREFIX)
+
+    @property
     def persona(self) -> str:
         """The persona's id, fit to be shown."""
-        return shown(self.scope.removeprefix(PERSONA_PREFIX), 128)
+        return shown(self.persona_id, 128)
 
 
 async def check_objectives(connection: AsyncConnection) -> list[Finding]:
@@ -72,14 +77,14 @@ async def check_objectives(connection: AsyncConnection) -> list[Finding]:
     slow = sorted((one for one in personas if one.slow), key=lambda one: -one.slow)[:_MOST_NAMED]
     share = await connection.scalar(_webhooks_share(since, slow[0])) if slow else None
     resumed = {*await connection.scalars(_resumed(since, slow))} if slow else set()
-    slow = [replace(one, was_paused=one.scope.removeprefix(PERSONA_PREFIX) in resumed) for one in slow]
+    slow = [replace(one, was_paused=one.persona_id in resumed) for one in slow]
     timed_out = int(await connection.scalar(_timed_out(since)) or 0)
     return [success(everyone, failing, timed_out), response(everyone, slow, None if share is None else float(share))]
 
 
 def _failing(one: Outcomes, kinds: Sequence[str], there: Set[str]) -> Outcomes:
     # What fails as unknown was never there, or is still asked for: of that there is something to be told.
-    is_deleted = one.scope.removeprefix(PERSONA_PREFIX) not in there and kinds[:1] != [FailureKind.UNKNOWN_PERSONA]
+    is_deleted = one.persona_id not in there and kinds[:1] != [FailureKind.UNKNOWN_PERSONA]
     return replace(one, kinds=kinds, is_deleted=is_deleted)
 
 
@@ -99,9 +104,8 @@ def success(everyone: Outcomes, failing: Sequence[Outcomes], timed_out: int) -> 
     others = everyone.failed - sum(one.failed for one in failing)
     more = f" and {others} more" if others > 0 else ""
     told = f"of {ended} sessions within an hour {bad} ({bad / ended:.0%}) ended badly: {', '.join(parts)}{more}."
-    return (wrong if bad > FAST * MAY_FAIL * ended else notice)(
-        check, told, _mend(everyone, failing, timed_out), **figures
-    )
+    is_fast = bad > FAST * MAY_FAIL * ended
+    return (wrong if is_fast else notice)(check, told, _mend(everyone, failing, timed_out), **figures)
 
 
 def _mend(everyone: Outcomes, failing: Sequence[Outcomes], timed_out: int) -> str:
@@ -125,7 +129,7 @@ def response(everyone: Outcomes, slow: Sequence[Outcomes], webhooks_share: float
     """
     check, limit = "sessions.response", duration(SLOW_MS / 1000)
     figures = {"replies": everyone.completed, "slow": everyone.slow, "webhooksShare": webhooks_share}
-    replies = "1 reply" if everyone.completed == 1 else f"{everyone.completed} replies"
+    replies = counted(everyone.completed, "reply", "replies")
     told = f"of {replies} within an hour {everyone.slow or 'none'} took longer than {limit}"
     if everyone.completed <= ENOUGH or everyone.slow <= MAY_BE_SLOW * everyone.completed:
         return well(check, f"{told}." if everyone.completed else "there was no reply within an hour.", **figures)
@@ -176,7 +180,7 @@ def _pairs(keys: Column[Any], counts: Column[Any]) -> TableValuedAlias:
 def _there(of: Sequence[Outcomes]) -> Select[Any]:
     """Return the query of the ids of those personas that there are."""
     persona = t.personas.c.persona_id
-    return select(persona).where(persona.in_([one.scope.removeprefix(PERSONA_PREFIX) for one in of]))
+    return select(persona).where(persona.in_([one.persona_id for one in of]))
 
 
 def _within(since: datetime) -> tuple[Any, ...]:
@@ -190,7 +194,7 @@ def _webhooks_share(since: datetime, of: Outcomes) -> Select[Any]:
     newest = (
         select(session.session_id, session.response_ms)
         .where(
-            session.persona_id == of.scope.removeprefix(PERSONA_PREFIX),
+            session.persona_id == of.persona_id,
             session.status == SessionStatus.COMPLETED,
             session.session_id >= id_at(since),
             session.response_ms > SLOW_MS,
@@ -206,7 +210,7 @@ def _webhooks_share(since: datetime, of: Outcomes) -> Select[Any]:
 
 def _resumed(since: datetime, of: Sequence[Outcomes]) -> Select[Any]:
     """Return the query of those of these personas whose pause ended."""
-    log, ids = t.audit_log.c, [one.scope.removeprefix(PERSONA_PREFIX) for one in of]
+    log, ids = t.audit_log.c, [one.persona_id for one in of]
     return select(log.target).where(log.action == Action.PERSONA_RESUME, log.at >= since, log.target.in_(ids))
 
 

@@ -11,7 +11,7 @@ import httpx
 import orjson
 import typer
 
-from services.commands.target import CommandError, DataDirectoryOption, answer_of, chosen_target
+from services.commands.target import CommandError, DataDirectoryOption, answer_of, chosen_target, refusal_code
 from services.commands.wording import counted
 
 app = typer.Typer(no_args_is_help=True, help="Set, show, pause and delete personas, through the gateway.")
@@ -22,7 +22,7 @@ KEYS_VARIABLE = "PERSONA_SIGNING_KEYS"
 """Where `set` finds signing keys, separated by spaces."""
 API_KEY_VARIABLE = "N8N_API_KEY"
 HEARD_SECONDS = 5
-"""After so long every dispatcher has heard of a change of a persona."""
+"""After so long every dispatcher has heard of a change of a persona: its own REFRESH_SECONDS, without its libraries."""
 
 _LONGEST_ALIGNED = 80
 """Characters of a webhook's URL; what stands behind a longer one is out of line."""
@@ -203,9 +203,10 @@ def _ask(
     action: str = "",
     otherwise: str = ": `chat-sessions persona set` makes it",
 ) -> object:
+    """Return what the gateway answers to a call of the persona; where there is none, `otherwise` ends that sentence."""
     with chosen_target(data_dir) as target, target.client("admin", admin=True) as client:
         response = client.request(method, f"/api/personas/{quote(persona_id, safe='')}{action}", json=body)
-        if response.status_code == 404 and b'"no-such-persona"' in response.content:
+        if refusal_code(response) == "no-such-persona":
             raise CommandError(f"There is no persona {persona_id!r}{otherwise}.")
         return answer_of(response)
 

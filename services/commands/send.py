@@ -6,7 +6,7 @@ from urllib.parse import quote
 import httpx
 import typer
 
-from services.commands.target import CommandError, DataDirectoryOption, Target, answer_of, chosen_target
+from services.commands.target import CommandError, DataDirectoryOption, Target, answer_of, chosen_target, refusal_code
 from services.commands.wording import shown
 from services.runtime.tokens import user_of
 
@@ -62,7 +62,7 @@ def _sender(target: Target, user: str | None) -> str:
 
 
 def _session(response: httpx.Response, conversation_id: str) -> dict[str, object]:
-    if response.status_code == 404 and b'"no-such-conversation"' in response.content:
+    if refusal_code(response) == "no-such-conversation":
         raise CommandError(
             f"The gateway answered 404: you have no conversation {shown(conversation_id, 128)}, "
             "it belongs to another user: give --conversation."

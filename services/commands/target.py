@@ -195,9 +195,19 @@ def answer_of(response: httpx.Response) -> object:
     """The JSON of a good answer; CommandError with the gateway's own words otherwise."""
     if response.is_success:
         return response.json() if response.content else None
+    problem = _problem(response)
+    told = problem.get("detail") or problem.get("title") or response.text[:500]
+    raise CommandError(f"The gateway answered {response.status_code}: {told}")
+
+
+def refusal_code(response: httpx.Response) -> object:
+    """The stable code of the problem that an answer tells; None of a good answer, and of one that tells none."""
+    return None if response.is_success else _problem(response).get("code")
+
+
+def _problem(response: httpx.Response) -> Mapping[str, object]:
     try:
         problem = response.json()
-        told = problem.get("detail") or problem.get("title") or response.text
-    except (ValueError, AttributeError):
-        told = response.text[:500]
-    raise CommandError(f"The gateway answered {response.status_code}: {told}")
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}

@@ -55,7 +55,7 @@ def list_letters(
 
     choice = _choice(topic, group, reason, event_type, since, session)
     with chosen_target(data_dir):
-        letters = asyncio.run(_read(choice, decisions_needed=False))
+        letters = asyncio.run(_to_show(choice))
     listing = [letter for letter in letters if done or letter.is_open]
     for line in letter_lines(listing[-limit:], letters):
         typer.echo(line)
@@ -75,7 +75,7 @@ def show_letter(
     from services.commands.letters.told import letter_details  # noqa: PLC0415
 
     with chosen_target(data_dir):
-        (letter,) = _chosen(asyncio.run(_read(_choice(), decisions_needed=False)), [letter_id])
+        (letter,) = _chosen(asyncio.run(_to_show(_choice())), [letter_id])
     for line in letter_details(letter, body=body):
         typer.echo(line)
 
@@ -164,20 +164,30 @@ def _choice(
     return Choice(topic, group, reason, event_type, moment, session)
 
 
-async def _read(choice: "Choice", *, decisions_needed: bool) -> "list[Letter]":
+async def _to_show(choice: "Choice") -> "list[Letter]":
+    letters, unknown = await _read(choice)
+    if unknown is not None:
+        typer.echo(f"{unknown} Letters that were replayed or dropped are shown as if they were not.", err=True)
+    return letters
+
+
+async def _to_decide_on(choice: "Choice", letter_ids: list[str] | None) -> "list[Letter]":
+    letters, unknown = await _read(choice)
+    if unknown is not None:
+        raise unknown
+    return _chosen(letters, letter_ids)
+
+
+async def _read(choice: "Choice") -> "tuple[list[Letter], CommandError | None]":
+    """Return the letters, and why it is not known what was decided on them, if it is not."""
     from services.commands.letters.reading import read_letters  # noqa: PLC0415
     from services.runtime.dead_letter_tools import KafkaUnavailable  # noqa: PLC0415
     from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
 
     try:
-        letters, unknown = await read_letters(load(KafkaSettings), load(PostgresSettings), choice)
+        return await read_letters(load(KafkaSettings), load(PostgresSettings), choice)
     except KafkaUnavailable as error:
         raise CommandError(str(error)) from error
-    if unknown is not None:
-        if decisions_needed:
-            raise unknown
-        typer.echo(f"{unknown} Letters that were replayed or dropped are shown as if they were not.", err=True)
-    return letters
 
 
 async def _replay(choice: "Choice", letter_ids: list[str] | None, by: str) -> "Done":
@@ -186,7 +196,7 @@ async def _replay(choice: "Choice", letter_ids: list[str] | None, by: str) -> "D
     from services.runtime.dead_letter_tools import KafkaUnavailable, NotReplayable, Replay  # noqa: PLC0415
     from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
 
-    letters = _chosen(await _read(choice, decisions_needed=True), letter_ids)
+    letters = await _to_decide_on(choice, letter_ids)
     try:
         async with open_dispositions(load(PostgresSettings)) as dispositions, Replay(load(KafkaSettings)) as kafka:
             return await replay(letters, dispositions, kafka, by)
@@ -199,7 +209,7 @@ async def _drop(choice: "Choice", letter_ids: list[str] | None, by: str, because
     from services.commands.letters.dispositions import open_dispositions  # noqa: PLC0415
     from services.runtime.settings import PostgresSettings, load  # noqa: PLC0415
 
-    letters = _chosen(await _read(choice, decisions_needed=True), letter_ids)
+    letters = await _to_decide_on(choice, letter_ids)
     async with open_dispositions(load(PostgresSettings)) as dispositions:
         return await drop(letters, dispositions, by, because)
 

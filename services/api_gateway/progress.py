@@ -19,7 +19,10 @@ from services.database.tables import fold_progress
 T = TypeVar("T")
 
 FRESH_SECONDS = 5.0
-"""Folding passes a moment 1 s (its margin for clocks), a fetch of up to 0.5 s and a write a second later."""
+"""Folding passes a moment 1 s (its margin for clocks), a fetch of up to 0.5 s and a write a second later: half of this.
+
+The rest is for a machine that is busy.
+"""
 LOOK_AGAIN_SECONDS = 0.2
 PUBLISHED_WITHIN = timedelta(seconds=30)
 """After its id was minted, a session's first event is in Kafka by then, or its publisher has been told otherwise."""

@@ -1,6 +1,7 @@
 """The gateway's metrics, each declared once."""
 
 import time
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -13,52 +14,38 @@ class GatewayMetrics:
     """Declared on the registry that the process exposes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
-            "chat_http_requests", "Requests answered", ["route", "method", "status"], registry=registry
-        )
-        self.request_seconds = Histogram(
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, buckets=LATENCY_BUCKETS, registry=registry)
+        self.requests = counter("chat_http_requests", "Requests answered", ["route", "method", "status"])
+        self.request_seconds = histogram(
             "chat_http_request_seconds",
             "Time to answer a request, waits included; of streams of events, to begin to",
             ["route", "method"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
         )
         self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self.messages = Counter("chat_messages_accepted", "Messages accepted and acknowledged", registry=registry)
-        self.publish_seconds = Histogram(
-            "chat_publish_seconds",
-            "Time until Kafka acknowledged an event",
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
+        self.messages = counter("chat_messages_accepted", "Messages accepted and acknowledged")
+        self.publish_seconds = histogram("chat_publish_seconds", "Time until Kafka acknowledged an event")
+        self.not_acknowledged = counter(
+            "chat_publish_not_acknowledged", "Events that Kafka did not acknowledge in time"
         )
-        self.not_acknowledged = Counter(
-            "chat_publish_not_acknowledged", "Events that Kafka did not acknowledge in time", registry=registry
-        )
-        self.shared_counts_up = Gauge(
+        self.shared_counts_up = gauge(
             "chat_rate_limit_storage_up",
             "Whether RATE_LIMIT_STORAGE, if it is set, answers; 0 = each gateway counts for itself",
-            registry=registry,
         )
-        self.signing_keys_up = Gauge(
+        self.signing_keys_up = gauge(
             "chat_signing_keys_up",
             "Whether JWT_JWKS_URL, if it is set, brought keys when it was last fetched; 0 = the keys before serve on",
-            registry=registry,
         )
         self.signing_keys_up.set(1)
-        self.requests_in_hand = Gauge("chat_http_requests_in_hand", "Requests being worked on", registry=registry)
-        self.shed = Counter("chat_http_requests_shed", "Requests refused because of overload", registry=registry)
-        self.waiters = Gauge("chat_waiters", "Requests waiting for a session to change", registry=registry)
-        self.exports = Gauge("chat_exports", "Exports under way", registry=registry)
-        self.live_streams = Gauge("chat_live_streams", "Streams of events open", registry=registry)
-        self.live_streams_ended = Counter(
-            "chat_live_streams_ended", "Streams that ended, by what ended them", ["why"], registry=registry
-        )
-        self.live_events = Counter("chat_live_events", "Events sent to streams", registry=registry)
-        self._live_delay = Histogram(
-            "chat_live_delay_seconds",
-            "From the publishing of what streams are told to its telling",
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
+        self.requests_in_hand = gauge("chat_http_requests_in_hand", "Requests being worked on")
+        self.shed = counter("chat_http_requests_shed", "Requests refused because of overload")
+        self.waiters = gauge("chat_waiters", "Requests waiting for a session to change")
+        self.exports = gauge("chat_exports", "Exports under way")
+        self.live_streams = gauge("chat_live_streams", "Streams of events open")
+        self.live_streams_ended = counter("chat_live_streams_ended", "Streams that ended, by what ended them", ["why"])
+        self.live_events = counter("chat_live_events", "Events sent to streams")
+        self._live_delay = histogram(
+            "chat_live_delay_seconds", "From the publishing of what streams are told to its telling"
         )
 
     def answered(self, route: str, method: str, status: int, seconds: float, traceparent: str | None = None) -> None:

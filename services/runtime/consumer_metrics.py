@@ -1,6 +1,7 @@
 """Metrics of a consumer group member, the same in every consuming process."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -9,48 +10,34 @@ class ConsumerMetrics:
     """Declared once a process; `group` tells its consumers apart."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         self._lagging: dict[str, set[tuple[str, int]]] = {}
-        self._lag = Gauge(
+        self._lag = gauge(
             "chat_consumer_lag_records",
             "Records of a partition that this process has not finished yet",
             ["group", "topic", "partition"],
-            registry=registry,
         )
-        self._lag_seconds = Gauge(
+        self._lag_seconds = gauge(
             "chat_consumer_lag_seconds",
             "Age of the oldest record of a partition that this process has not finished yet; 0 = none is left",
             ["group", "topic", "partition"],
-            registry=registry,
         )
-        self.last_poll_age = Gauge(
-            "chat_consumer_last_poll_age_seconds",
-            "Seconds since Kafka last answered this consumer",
-            ["group"],
-            registry=registry,
+        self.last_poll_age = gauge(
+            "chat_consumer_last_poll_age_seconds", "Seconds since Kafka last answered this consumer", ["group"]
         )
-        self.retried_batches = Counter(
-            "chat_consumer_retried_batches",
-            "Batches read again because of a passing fault",
-            ["group"],
-            registry=registry,
+        self.retried_batches = counter(
+            "chat_consumer_retried_batches", "Batches read again because of a passing fault", ["group"]
         )
-        self.failed_commits = Counter(
-            "chat_consumer_failed_commits",
-            "Offset commits that Kafka did not take",
-            ["group"],
-            registry=registry,
+        self.failed_commits = counter(
+            "chat_consumer_failed_commits", "Offset commits that Kafka did not take", ["group"]
         )
-        self.dead_letters = Counter(
-            "chat_dead_letters",
-            "Records put into a dead-letter topic",
-            ["group", "topic", "reason"],
-            registry=registry,
+        self.dead_letters = counter(
+            "chat_dead_letters", "Records put into a dead-letter topic", ["group", "topic", "reason"]
         )
-        self.misplaced = Counter(
+        self.misplaced = counter(
             "chat_misplaced_records",
             "Records found on another partition than their key's: a publisher partitions differently",
             ["group", "topic"],
-            registry=registry,
         )
 
     def show_lag(self, group_id: str, lag: Mapping[tuple[str, int], tuple[int, float]]) -> None:

@@ -51,7 +51,7 @@ def parameters(granularity: Granularity, since: datetime, until: datetime, most:
     return {
         "since": since,
         "until": until,
-        "parts": parts(granularity, since, until),
+        "parts": compared_with(granularity, since, until),
         "first_id": id_at(since),
         "end_id": id_at(until),
         "month": bucket_of(since, Granularity.DAY).replace(day=1),
@@ -59,7 +59,7 @@ def parameters(granularity: Granularity, since: datetime, until: datetime, most:
     }
 
 
-def parts(granularity: Granularity, since: datetime, until: datetime) -> Sequence[datetime]:
+def compared_with(granularity: Granularity, since: datetime, until: datetime) -> Sequence[datetime]:
     """Return the buckets that a range is held against; none where it is held against sessions."""
     part = PARTS.get(granularity)
     return [] if part is None else [since + n * part.length for n in range((until - since) // part.length)]
@@ -169,5 +169,5 @@ def _drift(granularity: Granularity) -> Select[Any]:
 DRIFT = {granularity: _drift(granularity) for granularity in Granularity}
 """The queries of the cells by which the rollups of a granularity are wrong, and by how much.
 
-Of a month that retention dropped there is none but of weeks: what all others would be compared with is gone.
+Of a month that retention dropped they find none, but for weeks: what all others would be compared with is gone.
 """

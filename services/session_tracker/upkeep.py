@@ -32,7 +32,7 @@ from services.database.rollups import (
 )
 from services.runtime.faults import PassingFault
 from services.session_tracker.counts import Counts, RollupKey
-from services.session_tracker.drift import DRIFT, PARTS, parameters, parts, repairs
+from services.session_tracker.drift import DRIFT, PARTS, compared_with, parameters, repairs
 from services.session_tracker.faults import postgres_faults
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.rows import counts_of
@@ -186,7 +186,7 @@ async def _reconcile(
     if cells and granularity in PARTS:
         # It differs from its parts: they may be what is wrong.
         part = PARTS[granularity]
-        for start in _comparable(part, parts(granularity, since, until), now):
+        for start in _comparable(part, compared_with(granularity, since, until), now):
             of_parts += await _reconcile(connection, part, start, start + part.length, now)
         cells = (await connection.execute(wrong, given)).all()
     drift = sum(int(abs(count)) for *_, count in cells)

@@ -62,7 +62,7 @@ async def found_or_decided(
 ) -> T:
     """Return what `read` finds of the session, waiting a moment for the tracker where it is fresh.
 
-    Raises Problem 404 once folding has passed the session's time, 503 `not-yet-tracked` if it has not within 3 s.
+    Raises Problem 404 once folding has passed the session's time, 503 `not-yet-tracked` if it has not within 5 s.
     """
     now = datetime.now(UTC)
     if not can_exist(session_id, now):

@@ -93,7 +93,7 @@ LIST_CONVERSATION = call(
 GET_SESSION = call(
     "Get a session",
     "With its messages and everything that happened to it. A session sent a moment ago is waited for; where the "
-    "tracker has not told of it within 3 s the answer is 503 `not-yet-tracked`. The `ETag` changes with all that is "
+    "tracker has not told of it within 5 s the answer is 503 `not-yet-tracked`. The `ETag` changes with all that is "
     "told but `durationMs`; give it as `If-None-Match` to be told 304 until it does.",
     {200: (
         "The session",

@@ -1,5 +1,8 @@
 """`chat-sessions send`: a message to a persona, and its reply."""
 
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
@@ -42,10 +45,7 @@ def send(
     if session["status"] == "COMPLETED":
         typer.echo(session["reply"])
     elif wait:
-        doctor_of_it = f"chat-sessions doctor {session['sessionId']}" + (f" --data-dir {data_dir}" if data_dir else "")
-        raise CommandError(
-            str(session.get("errorMessage") or f"No reply within {wait} s; the session goes on. See `{doctor_of_it}`.")
-        )
+        raise CommandError(str(session.get("errorMessage") or _no_reply(session, wait, data_dir)))
 
 
 def _sender(target: Target, user: str | None) -> str:
@@ -59,6 +59,12 @@ def _sender(target: Target, user: str | None) -> str:
     if named is None:
         raise CommandError("CHAT_SESSIONS_TOKEN is no JSON Web Token that names its user (`sub`): correct it.")
     return named
+
+
+def _no_reply(session: Mapping[str, object], wait: int, data_dir: Path | None) -> str:
+    there = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
+    doctor = f"chat-sessions doctor {session['sessionId']}{there}"
+    return f"No reply within {wait} s; the session goes on. See `{doctor}`."
 
 
 def _session(response: httpx.Response, conversation_id: str) -> dict[str, object]:

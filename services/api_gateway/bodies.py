@@ -12,11 +12,12 @@ from services.contracts.events import Hours, Metadata, TemplateVersion
 _ID: JsonDict = {"minLength": 1, "maxLength": 128}
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
+    """Return a float that is a whole number as one, everything else as it is."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = BeforeValidator(_whole)
+Whole = BeforeValidator(whole)
 """Of a whole number: JSON Schema counts 3.0 among them, and some clients write them so."""
 
 

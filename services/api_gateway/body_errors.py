@@ -5,6 +5,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from services.api_gateway.bodies import whole
+
 MOST = 10
 """Wrong fields that are told of one body."""
 
@@ -53,11 +55,7 @@ def _sentence(error: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f"{said[:1].upper()}{said[1:]}."
     if kind not in _TOLD:
         return f"{str(error['msg']).rstrip('.')}."
-    return _TOLD[kind].format_map({name: _plain(value) for name, value in context.items()})
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return _TOLD[kind].format_map({name: whole(value) for name, value in context.items()})
 
 
 def _known(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:

@@ -33,23 +33,21 @@ class KafkaArtifacts:
     log_settings: Path
 
 
-def kafka_artifacts(
-    log_path: Path, reaper: Reaper, environment: Mapping[str, str] = os.environ, files: Path = KAFKA_FILES
-) -> KafkaArtifacts:
-    """The jars that `files`/pom.xml names, fetched (about 45 MB) if this user's cache does not hold them yet.
+def kafka_artifacts(log_path: Path, reaper: Reaper, environment: Mapping[str, str] = os.environ) -> KafkaArtifacts:
+    """The jars that the POM names, fetched (about 45 MB) if this user's cache does not hold them yet.
 
     `environment` says where Java, Maven and the cache are (JAVA_HOME, PATH, XDG_CACHE_HOME); Maven's output goes to
     `log_path`. Processes that ask at the same time wait for one download; a broken one is never taken for whole.
     Raises KafkaMissingError.
     """
-    pom = files / "pom.xml"
+    pom = KAFKA_FILES / "pom.xml"
     if not pom.exists():
         raise KafkaMissingError(f"Apache Kafka is started from a checkout, and {pom} is not there: {_GO_ON}.")
     java = _java(environment)
     jars = cached_directory(
         "kafka", pom.read_bytes(), environment, lambda part: _fetch(pom, part, log_path, reaper, environment)
     )
-    return KafkaArtifacts(java, jars, files / "log4j2.properties")
+    return KafkaArtifacts(java, jars, KAFKA_FILES / "log4j2.properties")
 
 
 def _java(environment: Mapping[str, str]) -> str:

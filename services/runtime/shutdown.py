@@ -76,7 +76,7 @@ def run(
     # A batch makes tens of thousands of objects and hardly a cycle: looking for cycles took a third of the CPU.
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
-    gc.enable()
+    gc.enable()  # the command turns it off while it loads a service
 
     async def supervised() -> int:
         # A thread of its own sees to it: the event loop may be what hangs.

@@ -33,9 +33,10 @@ class PersonaState:
     failure_kind: str | None = None
 
     @property
-    def fails(self) -> bool:
-        """Whether its last answer was a failure."""
-        return self.failed_at is not None and (self.completed_at is None or self.failed_at > self.completed_at)
+    def is_well(self) -> bool:
+        """Whether it is not paused, and its last answer was no failure."""
+        fails = self.failed_at is not None and (self.completed_at is None or self.failed_at > self.completed_at)
+        return not self.paused and not fails
 
 
 async def check_personas(connection: AsyncConnection) -> list[Finding]:
@@ -50,14 +51,13 @@ def personas(states: Sequence[PersonaState], now: datetime) -> list[Finding]:
     if not states:
         step = "make one with `chat-sessions persona set`; until then every message fails as unknown-persona."
         return [notice(_CHECK, "there is none.", step)]
-    odd = [state for state in states if state.paused or state.fails]
-    rest = len(states) - len(odd)
-    answered = sum(state.completed_at is not None for state in states if state not in odd)
-    findings = [_of(state, now) for state in odd]
+    findings = [_of(state, now) for state in states if not state.is_well]
+    rest = [state for state in states if state.is_well]
     if rest:
-        are = "is" if rest == 1 else "are"
-        told = f"{counted(rest, 'persona')} {are} well; {answered or 'none'} of them replied within a day."
-        findings.append(well(_CHECK, told, personas=rest, answered=answered))
+        answered = sum(state.completed_at is not None for state in rest)
+        are = "is" if len(rest) == 1 else "are"
+        told = f"{counted(len(rest), 'persona')} {are} well; {answered or 'none'} of them replied within a day."
+        findings.append(well(_CHECK, told, personas=len(rest), answered=answered))
     return findings
 
 

@@ -14,8 +14,8 @@ from services.commands.checkup.postgres import clock
 _SECONDS = 5.0
 _RESOLUTION_SECONDS = 1.0
 """Of the Date header."""
-_WHAT_TO_DO = (
-    "wait half a minute; if it is still so, see to what it names, and see its log: it recovers by itself then."
+_NOT_READY_STEP = (
+    "wait half a minute; if it is still so, mend what it names (its log says more): it recovers by itself then."
 )
 
 
@@ -53,4 +53,4 @@ def health(check: str, url: str, ready: httpx.Response) -> Finding:
         reasons = "; ".join(f"{part}: {why.rstrip('.')}" for part, why in problems) + "."
     except (ValueError, KeyError, TypeError, AttributeError):
         reasons = f"it answers {ready.status_code}, which is no answer of this system."
-    return wrong(check, f"{url} is not ready: {reasons}", _WHAT_TO_DO)
+    return wrong(check, f"{url} is not ready: {reasons}", _NOT_READY_STEP)

@@ -24,7 +24,7 @@ from services.local.reaper import Reaper
 from services.runtime import consumer
 from services.runtime.shutdown import Shutdown
 from services.runtime.topics import create_topics
-from services.session_tracker import app
+from services.session_tracker import parts
 from tests.engine import on_apache_kafka
 from tests.integration.event_flow import flow_of_events
 from tests.integration.kafka_log import settings_for
@@ -162,7 +162,7 @@ async def test_it_may_start_before_kafka_does_and_stop_after_it(
     postgres_url: str, tmp_path: Path, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "LEAVE_SECONDS", 1.0)
-    monkeypatch.setattr(app, "PRODUCER_TIMEOUT_MS", 2000)  # a batch may still be being told when Kafka goes
+    monkeypatch.setattr(parts, "PRODUCER_TIMEOUT_MS", 2000)  # a batch may still be being told when Kafka goes
     port, shutdown = free_port(), Shutdown()
     async with tracker(f"127.0.0.1:{port}", postgres_url, shutdown=shutdown) as running:
 

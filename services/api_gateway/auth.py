@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jwt
@@ -72,15 +72,19 @@ class Authenticator:
         self._audience = audience
         self._known: BoundedCache[str, tuple[Caller, float]] = BoundedCache(CACHED_TOKENS)
 
-    async def caller(self, authorization: str | None, now: float) -> Caller:
-        """Return who calls at `now` (Unix seconds); raise Problem 401 for a token that is missing or not valid."""
+    async def caller(self, authorization: str | None, now: float, address: str | None = None) -> Caller:
+        """Return who calls from `address` at `now` (Unix seconds); raise Problem 401 for no or an invalid token."""
         token = _bearer(authorization)
         known = self._known.get(token)
         if known is not None and known[1] > now:
-            return known[0]
-        claims = await self._verified(token, now)
-        caller = _caller_of(claims)
-        self._known.put(token, (caller, min(caller.expires_at, now + LONGEST_CACHED_SECONDS)))
+            caller, until = known
+            if caller.address == address:
+                return caller
+            caller = replace(caller, address=address)
+        else:
+            caller = _caller_of(await self._verified(token, now), address)
+            until = min(caller.expires_at, now + LONGEST_CACHED_SECONDS)
+        self._known.put(token, (caller, until))
         return caller
 
     async def _verified(self, token: str, now: float) -> dict[str, Any]:
@@ -120,7 +124,7 @@ def _bearer(authorization: str | None) -> str:
     return token
 
 
-def _caller_of(claims: Mapping[str, Any]) -> Caller:
+def _caller_of(claims: Mapping[str, Any], address: str | None) -> Caller:
     try:
         admit_id("sub", claims["sub"])
         service, scopes = service_of(claims), scopes_of(claims)
@@ -133,9 +137,8 @@ def _caller_of(claims: Mapping[str, Any]) -> Caller:
     if is_erased(claims["sub"]):
         raise _refused("The token is not valid here: its `sub` is what stands for a user whose data was erased.")
     roles = claims.get("roles", [])
-    return Caller(
-        claims["sub"], isinstance(roles, list) and "ADMIN" in roles, service, scopes, expires_at=claims["exp"]
-    )
+    is_admin = isinstance(roles, list) and "ADMIN" in roles
+    return Caller(claims["sub"], is_admin, service, scopes, address, claims["exp"])
 
 
 def _refused(detail: str) -> Problem:

@@ -30,14 +30,16 @@ class Gate:
     async def caller(self, request: Request, scope: Scope, action: Action) -> Caller:
         """Return who calls with a token for `scope`, or else put the refusal into the log; counts towards no limit."""
         caller = await self._authenticated(request)
-        await self._require_scope(caller, scope, action, _route(request))
+        if not caller.may(scope):
+            await self._refuse_scope(caller, scope, action, _route(request))
         return caller
 
     async def reader(self, request: Request, scope: Scope, action: Action) -> Caller:
         """Return who calls, as `caller` does, within the limit of reads."""
         caller = await self._authenticated(request)
         await self.reads.count(request, caller.user_id)
-        await self._require_scope(caller, scope, action, _route(request))
+        if not caller.may(scope):
+            await self._refuse_scope(caller, scope, action, _route(request))
         return caller
 
     async def session_reader(self, request: Request, action: Action, scope: Scope = Scope.SESSIONS_READ) -> Caller:
@@ -50,7 +52,8 @@ class Gate:
         """Return the admin who calls, within the limit of reads; a refusal is put into the audit log."""
         caller = await self._authenticated(request)
         await self.reads.count(request, caller.user_id)
-        await self._require_scope(caller, scope, action, target)
+        if not caller.may(scope):
+            await self._refuse_scope(caller, scope, action, target)
         await self.require_admin(caller, action, target)
         return caller
 
@@ -77,22 +80,20 @@ class Gate:
         await self.audit.record_refusal(caller, action, target, "admin-only")
         raise Problem(403, "admin-only", f"Only a token with the role ADMIN may {what}.")
 
+    async def _refuse_scope(self, caller: Caller, scope: Scope, action: Action, target: str) -> NoReturn:
+        """Put the refusal of a token that is not for `scope` into the log, and raise Problem 403 (RFC 6750, 3.1)."""
+        await self.audit.record_refusal(caller, action, target, "insufficient-scope")
+        raise Problem(
+            403,
+            "insufficient-scope",
+            f"This token may not be used for this: it needs the scope {scope}.",
+            headers={"www-authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
+        )
+
     async def _authenticated(self, request: Request) -> Caller:
-        caller = await self.authenticator.caller(request.headers.get("authorization"), time.time())
         peer = request.scope["client"]
         address = client_address(peer and peer[0], request.headers.getlist("x-forwarded-for"), self.proxies)
-        return Caller(caller.user_id, caller.is_admin, caller.service, caller.scopes, address, caller.expires_at)
-
-    async def _require_scope(self, caller: Caller, scope: Scope, action: Action, target: str) -> None:
-        """Raise Problem 403 (RFC 6750, 3.1), and put it into the audit log, unless the token is for `scope`."""
-        if not caller.may(scope):
-            await self.audit.record_refusal(caller, action, target, "insufficient-scope")
-            raise Problem(
-                403,
-                "insufficient-scope",
-                f"This token may not be used for this: it needs the scope {scope}.",
-                headers={"www-authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
-            )
+        return await self.authenticator.caller(request.headers.get("authorization"), time.time(), address)
 
 
 def _route(request: Request) -> str:

@@ -25,7 +25,10 @@ class Limiter:
 
     async def count(self, request: Request, key: str) -> None:
         """Count the request; raise Problem 429 where it is one too many. The answer tells of it either way."""
-        verdict = await self._verdict(key)
+        verdict = None
+        if self.shared is not None and self.limit.most:
+            verdict = await self.shared.hit(self.limit.name, self.limit.most, key)
+        verdict = verdict or self.limit.hit(key, time.monotonic())
         if verdict is None:
             return
         request.scope.setdefault(_VERDICTS, []).append(verdict)
@@ -36,13 +39,6 @@ class Limiter:
                 f"At most {verdict.limit} {verdict.name} a minute are allowed; try again in {verdict.reset_seconds} s.",
                 headers={"retry-after": str(verdict.reset_seconds)},
             )
-
-    async def _verdict(self, key: str) -> Verdict | None:
-        if self.shared is not None and self.limit.most:
-            verdict = await self.shared.hit(self.limit.name, self.limit.most, key)
-            if verdict is not None:
-                return verdict
-        return self.limit.hit(key, time.monotonic())
 
 
 def verdict_headers(scope: Scope) -> list[tuple[bytes, bytes]]:

@@ -9,9 +9,8 @@ import contextlib
 import math
 from collections.abc import Awaitable, Iterator
 from contextvars import ContextVar
-from enum import Enum
 from types import TracebackType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from prometheus_client import Gauge
 
@@ -48,14 +47,14 @@ class Load:
         self._resting += resting
 
 
-class _State(Enum):
-    WORKING = "working"
-    RESTING = "resting"
-    LEFT = "left"
+class _Counted(NamedTuple):
+    """What a place counts as, in one state."""
+
+    working: int
+    resting: int
 
 
-_COUNTED = {_State.WORKING: (1, 0), _State.RESTING: (0, 1), _State.LEFT: (0, 0)}
-"""What a place in each state counts as: working, resting."""
+_WORKING, _RESTING, _LEFT = _Counted(1, 0), _Counted(0, 1), _Counted(0, 0)
 
 
 class Place:
@@ -65,17 +64,17 @@ class Place:
         self.load = load
         self._clock = asyncio.get_running_loop().time
         self._limit = TimeLimit(load.watch, seconds)
-        self._state = _State.LEFT
+        self._state = _LEFT
 
     def __enter__(self) -> "Place":
         self._limit.__enter__()
-        self._become(_State.WORKING)
+        self._become(_WORKING)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._become(_State.LEFT)
+        self._become(_LEFT)
         self._limit.__exit__(kind, error, traceback)
 
     @property
@@ -85,23 +84,23 @@ class Place:
 
     def leave(self) -> None:
         """Give the place up for good: what follows is no work, and may take its time."""
-        self._become(_State.LEFT)
+        self._become(_LEFT)
         self._limit.lift()
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
         """Count as resting for a while, which is added to the time for work."""
-        if self._state is not _State.WORKING:
+        if self._state is not _WORKING:
             yield
             return
         began, ends = self._clock(), self._limit.ends
-        self._become(_State.RESTING)
+        self._become(_RESTING)
         self._limit.ends = math.inf
         try:
             yield
         finally:
             if self._is_resting():
-                self._become(_State.WORKING)
+                self._become(_WORKING)
                 self._limit.ends = ends + self._clock() - began
 
     async def rest_for(self, awaitable: Awaitable[T]) -> T:
@@ -113,12 +112,11 @@ class Place:
         return begun.result
 
     def _is_resting(self) -> bool:
-        return self._state is _State.RESTING
+        return self._state is _RESTING
 
-    def _become(self, state: _State) -> None:
-        before, after = _COUNTED[self._state], _COUNTED[state]
-        self._state = state
-        self.load.move(after[0] - before[0], after[1] - before[1])
+    def _become(self, state: _Counted) -> None:
+        before, self._state = self._state, state
+        self.load.move(state.working - before.working, state.resting - before.resting)
 
 
 PLACE: ContextVar[Place | None] = ContextVar("place", default=None)

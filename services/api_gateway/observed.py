@@ -42,7 +42,7 @@ class Observed:
                 own = message["headers"]
                 if _EVENTS in own:
                     begun = time.perf_counter()
-                named = {name for name, _ in own}
+                named = dict(own)
                 safe = [header for header in self._headers if header[0] not in named]
                 message["headers"] = [*own, *safe, *verdict_headers(scope)]
             await send(message)

@@ -58,7 +58,8 @@ class Publisher:
         span = sending(self._tracer, event, parent or continued(None))
         try:
             with TimeLimit(self._watch, ACKNOWLEDGE_SECONDS):
-                await self._reached.wait()
+                if not self._reached.is_set():
+                    await self._reached.wait()
                 record = encode(event, source=SOURCE, traceparent=span.traceparent)
                 await publish(self._producer, record, _partition(event))
         except (NotAcknowledged, TimeoutError) as error:

@@ -1,6 +1,7 @@
 """Every metric of the dispatcher."""
 
 from enum import Enum
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -46,76 +47,59 @@ class DispatcherMetrics:
     """Declared once a process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
         self._personas = PersonaLabels()
-        self._attempts = Counter(
+        self._attempts = counter(
             "chat_webhook_attempts",
             "Webhook calls that ended, and messages given up without one, by outcome: replied, accepted, cancelled, or "
             "the failure kind",
             ["persona", "outcome"],
-            registry=registry,
         )
-        self._seconds = Histogram(
+        self._seconds = histogram(
             "chat_webhook_seconds",
             "Time from the start of a webhook call to the end of its answer",
             ["persona"],
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.in_flight = Gauge("chat_webhook_calls_in_flight", "Webhook calls that run now", registry=registry)
-        breaker = Gauge(
-            "chat_webhook_breaker_state",
-            "Circuit breaker of a persona: 0 closed, 1 half-open, 2 open",
-            ["persona"],
-            registry=registry,
+        self.in_flight = gauge("chat_webhook_calls_in_flight", "Webhook calls that run now")
+        breaker = gauge(
+            "chat_webhook_breaker_state", "Circuit breaker of a persona: 0 closed, 1 half-open, 2 open", ["persona"]
         )
-        limit = Gauge(
+        limit = gauge(
             "chat_webhook_calls_limit",
             "Calls that a persona's webhook may run at the same time, as found by trying",
             ["persona"],
-            registry=registry,
         )
-        self._retries = Counter(
-            "chat_webhook_retries", "Failed calls that are made again", ["persona", "kind"], registry=registry
-        )
-        finished = Counter(
+        self._retries = counter("chat_webhook_retries", "Failed calls that are made again", ["persona", "kind"])
+        finished = counter(
             "chat_dispatcher_finished_messages",
             "Messages that need no more work, by how they ended: called, known (done before), cancelled, overloaded, "
             "refused (dead-lettered), other-group",
             ["end"],
-            registry=registry,
         )
         self.finished = {end: finished.labels(end.value) for end in End}
-        self.held = Gauge(
-            "chat_dispatcher_held_messages",
-            "Messages of a partition that are taken and not finished",
-            ["partition"],
-            registry=registry,
+        self.held = gauge(
+            "chat_dispatcher_held_messages", "Messages of a partition that are taken and not finished", ["partition"]
         )
-        self.paused = Gauge(
-            "chat_dispatcher_paused_partition", "1 while a partition is held back", ["partition"], registry=registry
+        self.paused = gauge("chat_dispatcher_paused_partition", "1 while a partition is held back", ["partition"])
+        self.catch_ups = counter(
+            "chat_dispatcher_catch_ups", "Times that a partition read again what is known of its sessions"
         )
-        self.catch_ups = Counter(
-            "chat_dispatcher_catch_ups",
-            "Times that a partition read again what is known of its sessions",
-            registry=registry,
-        )
-        self.stops = Counter(
+        self.stops = counter(
             "chat_webhook_execution_stops",
             "Executions of cancelled sessions to be stopped in n8n, by outcome: stopped, unknown (no event names the "
             "execution), failed, overloaded",
             ["outcome"],
-            registry=registry,
         )
-        self.deltas = Counter(
+        self.deltas = counter(
             "chat_dispatcher_reply_deltas",
             "Pieces of streamed replies, by fate: published, or dropped because Kafka did not take them at once",
             ["fate"],
-            registry=registry,
         )
-        self.unacknowledged = Counter(
+        self.unacknowledged = counter(
             "chat_dispatcher_unacknowledged_results",
             "Results that Kafka did not acknowledge and that were published again",
-            registry=registry,
         )
 
         self.breaker = PersonaGauge(breaker, self._personas, max)

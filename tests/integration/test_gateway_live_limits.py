@@ -96,12 +96,13 @@ async def test_a_client_that_takes_nothing_at_all_is_cut_off(
     gateway: Gateway, tells: Tells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_protocol, "STALL_SECONDS", 0.5)
-    async with deaf(gateway) as slow:
+    async with deaf(gateway) as slow, asyncio.timeout(PATIENT_SECONDS):
         await until_metric(gateway, "chat_live_streams 1.0")
-        while ended("slow") not in await metrics_of(gateway):
+        # Of the two limits a busy machine may reach either first: what waits for the client, or how long it waits.
+        while not {ended("slow"), ended("gone")} & set((await metrics_of(gateway)).splitlines()):
             await flood(tells, 50)
         await until_metric(gateway, "chat_live_streams 0.0")
-        assert b"reconnect" not in await asyncio.wait_for(slow.read(-1), PATIENT_SECONDS)
+        assert b"reconnect" not in await slow.read(-1)
 
 
 async def test_streams_are_bounded_for_each_and_for_all(gateway: Gateway) -> None:

@@ -216,9 +216,10 @@ async def test_when_too_many_wait_others_are_answered_as_if_their_time_were_up(
 
 
 async def test_a_request_that_takes_too_long_is_ended(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shedding, "WORK_SECONDS", 0.3)
-    async with busy_database(gateway):
-        answer = await gateway.get(LISTING)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(shedding, "WORK_SECONDS", 0.3)
+        async with busy_database(gateway):
+            answer = await gateway.get(LISTING)
     assert (answer.status_code, answer.json()["code"]) == (503, "too-slow")
     await in_hand(gateway, 0)
     assert (await gateway.get(LISTING)).status_code == 200

@@ -1,14 +1,12 @@
 """Bulk jobs: what they do, with which sessions, and that they outlive the gateway that works on them."""
 
 import contextlib
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-import pytest_asyncio
 from sqlalchemy import insert, update
 
 from services.api_gateway import jobs as jobs_module
@@ -19,27 +17,11 @@ from services.contracts import CancelRequested, MessageSent, SessionStatus, new_
 from services.contracts.ids import id_time
 from services.contracts.topics import CONTROL, MESSAGES
 from services.database.tables import audit_log, job_items, jobs, messages
-from tests.integration.gateway import ADA, ROOT, Gateway, caught_up_gateway, old_id, ready, running_gateway, until
+from tests.integration.gateway import ADA, ROOT, Gateway, caught_up_gateway, old_id, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATH = "/api/chat-sessions/bulk"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
-    """One gateway for all these tests."""
-    async with running_gateway(broker, module_postgres_url) as gateway:
-        await ready(gateway)
-        yield gateway
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def gateway(running: Gateway) -> Gateway:
-    """It, with nothing in its database and everything folded."""
-    await running.empty()
-    await running.caught_up()
-    return running
 
 
 async def start(gateway: Gateway, headers: dict[str, str] = ROOT, **body: Any) -> httpx.Response:
@@ -148,11 +130,11 @@ async def test_a_job_keeps_its_pace_and_can_be_cancelled(gateway: Gateway) -> No
 
 
 async def test_another_gateway_goes_on_where_one_ended(
-    broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    any_broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs_module, "WORKED_ON_SECONDS", 3.0)
     async with contextlib.AsyncExitStack() as stack:
-        async with caught_up_gateway(broker, postgres_url) as first:
+        async with caught_up_gateway(any_broker, postgres_url) as first:
             failed = await add_sessions(first, 6, SessionStatus.FAILED, conversation_id="c-bulk-3")
             log = await stack.enter_async_context(first.log_of(MESSAGES, "c-bulk-3"))
             started = await start(first, action="retry", filter="status:FAILED", perSecond=2)
@@ -162,7 +144,7 @@ async def test_another_gateway_goes_on_where_one_ended(
         item = job_items.c.session_id == sent[0].resumed_from
         await first.execute(update(job_items).where(item).values(outcome="due"))
         await first.engine.dispose()
-        async with caught_up_gateway(broker, postgres_url) as second:
+        async with caught_up_gateway(any_broker, postgres_url) as second:
             told = await items(second, await finished(second, started))
         sent += [await log.next() for _ in failed]
         assert await log.is_silent()

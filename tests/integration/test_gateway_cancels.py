@@ -1,34 +1,16 @@
 """Cancelling a session, and what is answered."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from services.api_gateway.answer_models import Session
 from services.contracts import CancelRequested, SessionStatus
 from services.contracts.topics import CONTROL
 from services.database.tables import audit_log
-from tests.integration.gateway import ADA, ROOT, Gateway, ready, running_gateway
+from tests.integration.gateway import ADA, ROOT, Gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
-    """One gateway for all these tests."""
-    async with running_gateway(broker, module_postgres_url) as gateway:
-        await ready(gateway)
-        yield gateway
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def gateway(running: Gateway) -> Gateway:
-    """It, with nothing in its database and everything folded."""
-    await running.empty()
-    await running.caught_up()
-    return running
 
 
 async def test_cancel_answers_what_really_became_of_it(gateway: Gateway) -> None:

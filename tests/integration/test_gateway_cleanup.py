@@ -1,36 +1,18 @@
 """Cleaning up: a sweep that an admin asks for."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import insert
 
 from services.api_gateway.routes import cleanup
 from services.contracts import TimeoutSweep, new_id
 from services.contracts.topics import SWEEPS
 from services.database.tables import audit_log, sweeps
-from tests.integration.gateway import ADA, ROOT, Gateway, named, ready, running_gateway
+from tests.integration.gateway import ADA, ROOT, Gateway, named
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
-    """One gateway for all these tests."""
-    async with running_gateway(broker, module_postgres_url) as gateway:
-        await ready(gateway)
-        yield gateway
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def gateway(running: Gateway) -> Gateway:
-    """It, with nothing in its database and everything folded."""
-    await running.empty()
-    await running.caught_up()
-    return running
 
 
 async def test_cleanup_asks_for_a_sweep_and_tells_what_it_did(gateway: Gateway) -> None:

@@ -1,13 +1,11 @@
 """Reading a session again: what has not changed, and histories too long for one answer."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import insert, update
 
 from services.api_gateway.answer_models import History, SessionDetail
@@ -15,25 +13,9 @@ from services.api_gateway.history import MAX_EVENTS
 from services.contracts import SessionStatus, new_id
 from services.contracts.ids import id_time
 from services.database.tables import chat_sessions, session_events
-from tests.integration.gateway import ADA, BOB, ROOT, Gateway, old_id, ready, running_gateway, until_waiters
+from tests.integration.gateway import ADA, BOB, ROOT, Gateway, old_id, until_waiters
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
-    """One gateway for all these tests."""
-    async with running_gateway(any_broker, module_postgres_url) as gateway:
-        await ready(gateway)
-        yield gateway
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def gateway(running: Gateway) -> Gateway:
-    """It, with nothing in its database and everything folded."""
-    await running.empty()
-    await running.caught_up()
-    return running
 
 
 async def test_what_has_not_changed_is_304(gateway: Gateway) -> None:

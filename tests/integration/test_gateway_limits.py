@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-import pytest_asyncio
 from sqlalchemy import text
 
 from services.api_gateway import shedding
@@ -29,14 +28,6 @@ SAFE = {
     "cross-origin-resource-policy": "same-origin",
 }
 LISTING = "/api/chat-sessions"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
-    """One gateway for all these tests."""
-    async with running_gateway(any_broker, module_postgres_url) as gateway:
-        await ready(gateway)
-        yield gateway
 
 
 async def raw(gateway: Gateway, *parts: bytes) -> bytes:
@@ -235,8 +226,8 @@ async def test_a_bug_tells_nothing_of_itself(gateway: Gateway) -> None:
     assert {name: answer.headers[name] for name in SAFE} == SAFE
 
 
-async def test_the_rate_of_messages_is_limited_per_user(broker: str, postgres_url: str) -> None:
-    async with running_gateway(broker, postgres_url, rate_limit_messages=3, rate_limit_persona=2) as gateway:
+async def test_the_rate_of_messages_is_limited_per_user(any_broker: str, postgres_url: str) -> None:
+    async with running_gateway(any_broker, postgres_url, rate_limit_messages=3, rate_limit_persona=2) as gateway:
         await ready(gateway)
         first = await gateway.send("c-1", personaId="one")
         assert re.fullmatch(r'"messages";r=2;t=\d+, "messages to one persona";r=1;t=\d+', first.headers["ratelimit"])

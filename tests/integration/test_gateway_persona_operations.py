@@ -21,20 +21,18 @@ WEBHOOK = {"webhookUrl": "https://192.0.2.1/webhook/x"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
+async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
     """One gateway for all these tests."""
-    async with running_gateway(broker, module_postgres_url, egress_allow_cidrs="192.0.2.0/24") as gateway:
+    async with running_gateway(any_broker, module_postgres_url, egress_allow_cidrs="192.0.2.0/24") as gateway:
         await ready(gateway)
         yield gateway
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def gateway(running: Gateway) -> Gateway:
-    """It, with nothing in its database and everything folded."""
-    await running.empty()
-    await running.caught_up()
-    assert (await running.http.put("/api/personas/p", headers=ROOT, json=WEBHOOK)).status_code == 200
-    return running
+async def gateway(gateway: Gateway) -> Gateway:
+    """The gateway that all share, emptied, with a persona."""
+    assert (await gateway.http.put("/api/personas/p", headers=ROOT, json=WEBHOOK)).status_code == 200
+    return gateway
 
 
 async def post(

@@ -2,12 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import jwt
 import pytest
-import pytest_asyncio
 
 from services.api_gateway.answer_models import ProblemDetails
 from services.contracts import MessageSent
@@ -15,14 +13,6 @@ from services.contracts.topics import MESSAGES
 from tests.integration.gateway import ADA, BOB, ROOT, SECRET, Gateway, ready, running_gateway, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
-    """One gateway for all these tests."""
-    async with running_gateway(any_broker, module_postgres_url) as gateway:
-        await ready(gateway)
-        yield gateway
 
 
 def refused_tokens() -> dict[str, str]:

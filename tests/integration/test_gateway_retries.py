@@ -1,13 +1,11 @@
 """Sending a session's message again: for whom, when, and as what."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-import pytest_asyncio
 from sqlalchemy import insert, update
 
 from services.api_gateway.answer_models import Accepted, EndedSession
@@ -18,22 +16,6 @@ from services.database.tables import audit_log, messages
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway, old_id, ready, running_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
-    """One gateway for all these tests."""
-    async with running_gateway(broker, module_postgres_url) as gateway:
-        await ready(gateway)
-        yield gateway
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def gateway(running: Gateway) -> Gateway:
-    """It, with nothing in its database and everything folded."""
-    await running.empty()
-    await running.caught_up()
-    return running
 
 
 @pytest.mark.parametrize("status", [SessionStatus.FAILED, SessionStatus.TIMEOUT, SessionStatus.CANCELLED])
@@ -116,8 +98,8 @@ async def test_a_wrong_retry_is_refused(gateway: Gateway) -> None:
         assert (await gateway.http.post(f"/api/chat-sessions/{unknown}/retry", headers=ADA)).status_code == 404
 
 
-async def test_retries_count_as_messages(broker: str, postgres_url: str) -> None:
-    async with running_gateway(broker, postgres_url, rate_limit_messages=1) as gateway:
+async def test_retries_count_as_messages(any_broker: str, postgres_url: str) -> None:
+    async with running_gateway(any_broker, postgres_url, rate_limit_messages=1) as gateway:
         await ready(gateway)
         old = await add_ended(gateway, SessionStatus.FAILED)
         assert [(await retry(gateway, old)).status_code for _ in range(2)] == [202, 429]

@@ -39,14 +39,6 @@ async def running(broker: str, module_postgres_url: str) -> AsyncIterator[Gatewa
         yield gateway
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def gateway(running: Gateway) -> Gateway:
-    """It, with nothing in its database and everything folded."""
-    await running.empty()
-    await running.caught_up()
-    return running
-
-
 async def test_a_session_is_told_with_its_messages_and_timeline(gateway: Gateway) -> None:
     session_id = await gateway.add_session(old_id(), metadata={"n": 10**30}, attempts=1)
     started = id_time(session_id)

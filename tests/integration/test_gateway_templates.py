@@ -38,14 +38,12 @@ async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Ga
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def gateway(running: Gateway) -> Gateway:
-    """It, with nothing in its database and everything folded."""
-    await running.empty()
-    await running.caught_up()
+async def gateway(gateway: Gateway) -> Gateway:
+    """The gateway that all share, emptied, with two personas."""
     for persona in ("p", "q"):
         webhook = {"webhookUrl": "https://192.0.2.1/w"}
-        assert (await running.http.put(f"/api/personas/{persona}", headers=ROOT, json=webhook)).status_code == 200
-    return running
+        assert (await gateway.http.put(f"/api/personas/{persona}", headers=ROOT, json=webhook)).status_code == 200
+    return gateway
 
 
 async def put(gateway: Gateway, template_id: str = "vip", **changes: object) -> httpx.Response:

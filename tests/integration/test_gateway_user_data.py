@@ -2,11 +2,9 @@
 
 import gzip
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import insert
 
 from services.api_gateway import user_data
@@ -25,28 +23,10 @@ from tests.integration.gateway import (
     caught_up_gateway,
     named,
     old_id,
-    ready,
-    running_gateway,
 )
 from tests.integration.user_data import DATA, ERASED, SECRET, kinds, lines
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(any_broker: str, module_postgres_url: str) -> AsyncIterator[Gateway]:
-    """One gateway for all these tests."""
-    async with running_gateway(any_broker, module_postgres_url) as gateway:
-        await ready(gateway)
-        yield gateway
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def gateway(running: Gateway) -> Gateway:
-    """It, with nothing in its database and everything folded."""
-    await running.empty()
-    await running.caught_up()
-    return running
 
 
 async def test_everything_about_a_user_comes_page_by_page(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from services.session_tracker.fold import Arrival
 from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.months import Months
 from services.session_tracker.store import SessionStore
-from services.session_tracker.upkeep import Checked, Pace, next_hour, remove_old, run
+from services.session_tracker.upkeep import Checked, Pace, remove_old, run
 from tests.integration.tracker_process import connected, until
 from tests.patience import PATIENT_SECONDS
 from tests.recount import assert_rollups_exact, counted
@@ -292,14 +292,3 @@ async def test_the_drift_is_told_as_a_metric(kept: Kept) -> None:
     assert drift is not None
     assert drift >= 2 * 2  # global and persona
     assert (await kept.rows.fetchval("SELECT count(*) FROM audit_log")) >= 1
-
-
-def test_the_hours_are_gone_through_backwards_and_again() -> None:
-    newest, oldest = datetime(2026, 11, 22, 12, tzinfo=UTC), datetime(2026, 11, 22, 10, tzinfo=UTC)
-    hour, seen = None, []
-    for _ in range(5):
-        hour = next_hour(hour, newest, oldest)
-        seen.append(hour.hour)
-    assert seen == [12, 11, 10, 12, 11]
-    assert next_hour(newest + HOUR, newest, oldest) == newest
-    assert next_hour(oldest - HOUR, newest, oldest) == newest

@@ -123,7 +123,10 @@ def test_a_directory_that_was_deleted_begins_anew(session_directory: Path) -> No
         remove(first)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root's clusters lie elsewhere")
+@pytest.mark.skipif(
+    os.geteuid() != 0,
+    reason="not run as root: only root's PostgreSQL may keep its data outside the data directory, which this looks at",
+)
 def test_whoever_deletes_root_s_data_directory_deletes_no_other_cluster(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     place = find_place(tmp_path)

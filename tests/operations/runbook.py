@@ -77,7 +77,7 @@ class Runbook:
         self.tried.append(command)
         text = command.text
         for name, value in filled_in.items():
-            text, found = re.subn(rf"\$?\b{name}\b", lambda _, value=value: value, text)
+            text, found = re.subn(rf"\$?\b{name}\b", value.replace("\\", r"\\"), text)
             assert found, f"{name} is not in {text}"
         return text
 

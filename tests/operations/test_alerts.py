@@ -175,7 +175,7 @@ async def _check_panels(system: System, since: float) -> None:
     assert {panel for (_, panel), found in shown.items() if not found} == set()
 
 
-def _print_table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     print(f"\n| {' | '.join(heading)} |\n|{'---|' * len(heading)}")
     for row in rows:
         print(f"| {' | '.join(row)} |")

@@ -19,6 +19,8 @@ ON_KAFKA = ("-n", "3", "tests/e2e", "tests/integration")
 def run(engine: str, arguments: tuple[str, ...]) -> int:
     """Run pytest on one broker; return its exit code."""
     environment = {**os.environ, "TEST_ENGINE": engine}
+    # Where nothing compiled is kept, each worker compiles every test anew, and each process all of `services`.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with subprocess.Popen([*PYTEST, *arguments], env=environment, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         for line in running.stdout:

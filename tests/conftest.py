@@ -60,7 +60,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On Apache Kafka leave out what needs no broker: it ran with the embedded one."""
+    """On Apache Kafka leave out what needs no broker, or whichever: it ran with the embedded one."""
     if on_apache_kafka():
         idle = [item for item in items if not _needs_a_broker(item)]
         config.hook.pytest_deselected(items=idle)
@@ -68,6 +68,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _needs_a_broker(item: pytest.Item) -> bool:
+    if item.get_closest_marker("any_broker"):
+        return False
     fixtures = getattr(item, "fixturenames", ())
     return not _BROKERS.isdisjoint(fixtures) or (item.path.parent.name == "e2e" and "any_up" not in fixtures)
 

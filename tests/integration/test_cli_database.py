@@ -8,6 +8,8 @@ from services.local.postgres import EmbeddedPostgres
 from tests.command_line import run_command
 from tests.integration.kafka_log import settings_for
 
+pytestmark = pytest.mark.any_broker
+
 
 @pytest.mark.parametrize("command", ["migrate", "recover"])
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
@@ -23,6 +24,8 @@ from tests.integration.kafka_log import read_all
 from tests.integration.tracker_process import publish_events
 from tests.integration.webhook_server import Call, echo, http, webhook_server
 from tests.sample_events import SessionEvents
+
+pytestmark = pytest.mark.any_broker
 
 KEY = Fernet.generate_key()
 BASE_URL = "https://chat.example.com/n8n/"

@@ -20,6 +20,7 @@ from tests.integration.webhook_server import Call, echo, http, never, webhook_se
 from tests.sample_events import SessionEvents
 
 
+@pytest.mark.any_broker
 async def test_a_cancel_closes_the_socket_of_the_running_call(bootstrap: str, postgres_url: str) -> None:
     first, second = SessionEvents(), SessionEvents()
 
@@ -47,6 +48,7 @@ async def test_a_cancel_closes_the_socket_of_the_running_call(bootstrap: str, po
     ],
     ids=["header", "line"],
 )
+@pytest.mark.any_broker
 async def test_a_cancelled_call_tells_the_execution_that_its_answer_has_named(
     bootstrap: str, postgres_url: str, beginning: bytes
 ) -> None:
@@ -93,6 +95,7 @@ async def test_a_cancelled_message_that_waits_is_never_called(bootstrap: str, po
     assert await results_of(bootstrap, second.session_id) == []
 
 
+@pytest.mark.any_broker
 async def test_a_cancel_between_two_attempts_ends_the_waiting(bootstrap: str, postgres_url: str) -> None:
     async def answer(call: Call) -> bytes:
         return http(b"busy", status=503, retry_after="50")

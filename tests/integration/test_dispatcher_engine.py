@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from uuid import UUID
 
+import pytest
+
 from services.contracts import (
     AttemptOutcome,
     CancelRequested,
@@ -62,6 +64,7 @@ async def test_conversations_run_side_by_side_and_each_in_order(bootstrap: str, 
     assert replies == {message.session_id: f"You said: {message.message}" for message in sent}
 
 
+@pytest.mark.any_broker
 async def test_a_call_carries_the_message_and_its_ids(bootstrap: str, postgres_url: str) -> None:
     sent = SessionEvents(conversation="c7", user="u7").sent("Grüße\n☂")
     async with webhook_server() as webhook, dispatcher(bootstrap, postgres_url):
@@ -82,6 +85,7 @@ async def test_a_call_carries_the_message_and_its_ids(bootstrap: str, postgres_u
     assert (reply.conversation_id, reply.user_id, reply.attempt, reply.status_code) == ("c7", "u7", 1, 200)
 
 
+@pytest.mark.any_broker
 async def test_a_call_that_started_nothing_is_made_again(bootstrap: str, postgres_url: str) -> None:
     async def answer(call: Call) -> bytes:
         if call.number < 3:
@@ -102,6 +106,7 @@ async def test_a_call_that_started_nothing_is_made_again(bootstrap: str, postgre
     assert (last.attempt, getattr(last, "reply", None)) == (3, "You said: hello")
 
 
+@pytest.mark.any_broker
 async def test_what_may_have_run_is_called_again_only_for_an_idempotent_persona(
     bootstrap: str, postgres_url: str
 ) -> None:
@@ -118,6 +123,7 @@ async def test_what_may_have_run_is_called_again_only_for_an_idempotent_persona(
     assert [webhook.calls_of(message.session_id) for message in (once, thrice)] == [1, 3]
 
 
+@pytest.mark.any_broker
 async def test_the_deadline_ends_retries_and_runs_from_the_head_of_the_conversation(
     bootstrap: str, postgres_url: str
 ) -> None:
@@ -136,6 +142,7 @@ async def test_the_deadline_ends_retries_and_runs_from_the_head_of_the_conversat
     assert (told[1].occurred_at - told[0].occurred_at).total_seconds() < 10
 
 
+@pytest.mark.any_broker
 async def test_a_call_that_hangs_ends_at_its_timeout(bootstrap: str, postgres_url: str) -> None:
     sent = SessionEvents().sent()
     async with webhook_server(never) as webhook, dispatcher(bootstrap, postgres_url):
@@ -249,6 +256,7 @@ async def test_what_tells_nothing_on_results_and_control_stops_nothing(bootstrap
     assert webhook.sessions() == [session.session_id]
 
 
+@pytest.mark.any_broker
 async def test_a_message_older_than_a_session_may_be_is_failed_as_expired(bootstrap: str, postgres_url: str) -> None:
     hour_ago = UUID(int=(int((time.time() - 3600) * 1000) << 80) | (7 << 76) | (2 << 62))
     sent = SessionEvents(session_id=hour_ago).sent()

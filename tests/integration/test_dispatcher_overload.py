@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import pytest
 from aiokafka.partitioner import murmur2
 from prometheus_client import CollectorRegistry
 
@@ -27,6 +28,8 @@ from tests.integration.tracker_process import publish_events
 from tests.integration.webhook_server import Call, echo, never, webhook_server
 from tests.patience import PATIENT_SECONDS
 from tests.sample_events import SessionEvents
+
+pytestmark = pytest.mark.any_broker
 
 
 def conversations_of_one_partition() -> Iterator[str]:

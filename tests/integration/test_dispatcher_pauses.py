@@ -24,6 +24,8 @@ from tests.integration.tracker_process import connected, publish_events, until
 from tests.integration.webhook_server import Call, echo, http, webhook_server
 from tests.sample_events import SessionEvents
 
+pytestmark = pytest.mark.any_broker
+
 
 @pytest.fixture(autouse=True)
 def looked_up_often(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ from tests.integration.tracker_process import connected, publish_events, until
 from tests.integration.webhook_server import Call, echo, http, webhook_server
 from tests.sample_events import SessionEvents
 
+pytestmark = pytest.mark.any_broker
+
 SIGNING_KEYS = ["whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
 
 

@@ -1,11 +1,15 @@
 """A message that says how it is to be called: in place of its persona's settings, for itself alone."""
 
+import pytest
+
 from services.contracts import FailureKind, WebhookAttempted, WebhookFailed
 from services.contracts.policy import CallPolicy
 from tests.integration.dispatching import add_persona, dispatcher, ended, results_of
 from tests.integration.tracker_process import publish_events
 from tests.integration.webhook_server import Call, echo, http, never, webhook_server
 from tests.sample_events import SessionEvents
+
+pytestmark = pytest.mark.any_broker
 
 
 async def test_a_messages_own_timeout_counts_and_its_neighbours_do_not_notice(

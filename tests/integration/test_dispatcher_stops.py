@@ -24,6 +24,8 @@ from tests.integration.tracker_process import publish_events, until
 from tests.integration.webhook_server import Call, http, webhook_server
 from tests.sample_events import SessionEvents
 
+pytestmark = pytest.mark.any_broker
+
 KEY = Fernet.generate_key()
 SECRET = Fernet(KEY).encrypt(json.dumps("the-key").encode())
 

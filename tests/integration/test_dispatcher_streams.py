@@ -27,6 +27,8 @@ from tests.integration.kafka_log import eventually, read_all, settings_for
 from tests.integration.tracker_process import publish_events, until
 from tests.sample_events import SessionEvents
 
+pytestmark = pytest.mark.any_broker
+
 BEGIN, END = b'{"type":"begin"}\n', b'{"type":"end"}\n'
 HEAD = head(transfer_encoding="chunked", content_type="application/json")
 

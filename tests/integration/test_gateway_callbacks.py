@@ -21,6 +21,8 @@ from services.local.processes import free_port
 from services.local.reaper import Reaper
 from tests.integration.gateway import Gateway, ready, running_gateway
 
+pytestmark = pytest.mark.any_broker
+
 KEY = Fernet.generate_key().decode()
 URLS = CallbackUrls("", KEY.encode())
 """Of the gateway itself: paths alone."""

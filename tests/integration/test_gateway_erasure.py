@@ -20,7 +20,7 @@ from tests.integration.user_data import DATA, ERASED, SECRET, kinds, lines
 from tests.recount import assert_rollups_exact
 from tests.sample_events import SessionEvents
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.any_broker]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -22,8 +22,8 @@ from tests.patience import PATIENT_SECONDS
 
 
 @pytest.fixture
-async def gateway(broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
-    async with caught_up_gateway(broker, postgres_url) as running:
+async def gateway(any_broker: str, postgres_url: str) -> AsyncIterator[Gateway]:
+    async with caught_up_gateway(any_broker, postgres_url) as running:
         yield running
 
 
@@ -36,14 +36,14 @@ async def until_request(gateway: Gateway, enough: Callable[[Any], bool]) -> Any:
 
 
 async def test_a_gateway_of_another_time_asks_for_the_rest(
-    broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    any_broker: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(erasures_module, "PAGE", 3)
     own = f"{uuid4()}-"
     owned = [{"conversation_id": f"{own}c-{n}", "user_id": "ada"} for n in range(4)]
     # What the tracker has given away already counts too.
     owned += [{"conversation_id": f"{own}d-{n}", "user_id": ERASED} for n in range(4)]
-    async with caught_up_gateway(broker, postgres_url) as gateway:
+    async with caught_up_gateway(any_broker, postgres_url) as gateway:
         await gateway.execute(insert(conversations), [*owned, {"conversation_id": "e", "user_id": "bob"}])
         active = await gateway.add_session(old_id(), conversation_id=f"{own}c-1")
         await gateway.add_session(old_id(), conversation_id="e", user_id="bob")
@@ -60,7 +60,7 @@ async def test_a_gateway_of_another_time_asks_for_the_rest(
     async with engine.begin() as connection:
         await connection.execute(update(erasure_requests).values(so_far))
     await engine.dispose()
-    async with caught_up_gateway(broker, postgres_url) as gateway, gateway.log_of(CONTROL, keys=own) as log:
+    async with caught_up_gateway(any_broker, postgres_url) as gateway, gateway.log_of(CONTROL, keys=own) as log:
         assert await log.is_silent()
         await gateway.execute(update(erasure_requests).values(worker_until=None))
         events = [await log.next() for _ in range(6)]

@@ -68,15 +68,15 @@ def storage(tmp_path: Path, reaper: Reaper) -> Iterator[Storage]:
 
 @pytest.fixture
 async def gateways(
-    broker: str, postgres_url: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    any_broker: str, postgres_url: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Gateway, Gateway]]:
     """Two, which share a limit of four reads, and which wait for a storage on a busy machine."""
     monkeypatch.setattr(shared_counts, "ANSWER_SECONDS", 5.0)
     await storage.start()
     settings = {"rate_limit_reads": 4, "rate_limit_storage": storage.url}
     async with (
-        running_gateway(broker, postgres_url, **settings) as one,
-        running_gateway(broker, postgres_url, **settings) as other,
+        running_gateway(any_broker, postgres_url, **settings) as one,
+        running_gateway(any_broker, postgres_url, **settings) as other,
     ):
         await ready(one)
         await ready(other)

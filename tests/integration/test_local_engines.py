@@ -140,6 +140,7 @@ def remove(place: PostgresPlace) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+@pytest.mark.any_broker
 def test_a_busy_port_is_named(broker: str, session_directory: Path, reaper: Reaper) -> None:
     port = int(broker.partition(":")[2])
     with pytest.raises(PortBusyError, match=str(port)):

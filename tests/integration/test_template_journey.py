@@ -10,6 +10,8 @@ from tests.integration.gateway import ADA, ROOT, Gateway, ready, running_gateway
 from tests.integration.tracker_process import tracker
 from tests.integration.webhook_server import Call, echo, never, webhook_server
 
+pytestmark = pytest.mark.any_broker
+
 
 async def put(gateway: Gateway, path: str, **body: object) -> dict[str, Any]:
     answer = await gateway.http.put(f"/api/{path}", headers=ROOT, json=body)

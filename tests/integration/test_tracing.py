@@ -11,6 +11,8 @@ from tests.integration.gateway import ADA, ROOT, ready, running_gateway
 from tests.integration.tracker_process import tracker
 from tests.integration.webhook_server import Call, echo, http, webhook_server
 
+pytestmark = pytest.mark.any_broker
+
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 NOT_SAMPLED = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
 GIVEN = {"traceparent": f"00-{TRACE}-{CALLER}-01"}

@@ -34,6 +34,8 @@ from tests.integration.tracker_process import connected, publish_events, tracker
 from tests.patience import PATIENT_SECONDS
 from tests.recount import assert_rollups_exact, counted, recounted
 
+pytestmark = pytest.mark.any_broker
+
 
 @pytest.fixture
 async def world(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:

@@ -31,6 +31,8 @@ from tests.patience import PATIENT_SECONDS
 from tests.recount import counted
 from tests.sample_events import SessionEvents
 
+pytestmark = pytest.mark.any_broker
+
 MAY, JUNE, JULY = (datetime(2026, month, 1, tzinfo=UTC) for month in (5, 6, 7))
 KEEP = timedelta(days=30)
 JUNE_IS_DUE = next_month(JUNE) + KEEP

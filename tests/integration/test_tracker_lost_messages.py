@@ -148,6 +148,7 @@ async def metric(running: Tracker, line: str) -> float:
     return float(found[0].rpartition(" ")[2]) if found else 0.0
 
 
+@pytest.mark.any_broker
 async def test_what_only_waits_is_left_alone_and_called_once(place: Place, postgres_url: str) -> None:
     goes_on = asyncio.Event()
 
@@ -186,6 +187,7 @@ async def test_what_only_waits_is_left_alone_and_called_once(place: Place, postg
     assert webhook.counts == everyone
 
 
+@pytest.mark.any_broker
 async def test_it_stands_still_while_results_are_not_folded(
     place: Place, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +209,7 @@ async def test_it_stands_still_while_results_are_not_folded(
         assert set((await place.records()).values()) == {1}
 
 
+@pytest.mark.any_broker
 async def test_two_looks_at_once_send_once(place: Place, postgres_url: str) -> None:
     lost = several(1200)
     await place.know(*(session.sent() for session in lost))
@@ -223,6 +226,7 @@ async def test_two_looks_at_once_send_once(place: Place, postgres_url: str) -> N
     assert records == Counter(session.session_id for session in lost)
 
 
+@pytest.mark.any_broker
 async def test_only_active_untouched_sessions_that_have_a_message_are_sent_again(place: Place) -> None:
     accepted, attempted, ended, cancelled, erased, untouched = sessions = several(6)
     await place.know(*(session.sent() for session in sessions))

@@ -99,6 +99,7 @@ def several(count: int) -> list[SessionEvents]:
     return [SessionEvents(conversation=f"c{n % 7}", persona=f"p{n % 3}", user=f"u{n % 5}") for n in range(count)]
 
 
+@pytest.mark.any_broker
 async def test_overdue_sessions_fail_at_their_deadline_and_others_go_on(
     waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +136,7 @@ async def test_overdue_sessions_fail_at_their_deadline_and_others_go_on(
     await assert_rollups_exact(waiting.database_url)
 
 
+@pytest.mark.any_broker
 async def test_nothing_ends_before_everything_up_to_its_deadline_is_folded(waiting: Waiting) -> None:
     [session] = several(1)
     await waiting.fold([session.sent(), accepted(session)])
@@ -155,6 +157,7 @@ async def test_nothing_ends_before_everything_up_to_its_deadline_is_folded(waiti
     assert (await waiting.sessions())[session.session_id]["status"] == "FAILED"
 
 
+@pytest.mark.any_broker
 async def test_a_session_that_postgres_refuses_keeps_no_other_waiting(
     waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +180,7 @@ async def test_a_session_that_postgres_refuses_keeps_no_other_waiting(
     await assert_rollups_exact(waiting.database_url)
 
 
+@pytest.mark.any_broker
 async def test_replies_two_trackers_and_the_fold_at_once_end_each_session_once(
     waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,8 @@ from tests.patience import PATIENT_SECONDS
 from tests.recount import assert_rollups_exact
 from tests.sample_events import SessionEvents, sweep
 
+pytestmark = pytest.mark.any_broker
+
 
 @dataclass(frozen=True, slots=True)
 class Swept:

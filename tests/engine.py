@@ -31,7 +31,7 @@ def on_apache_kafka() -> bool:
 
 async def empty(bootstrap: str) -> None:
     """Delete every topic of an Apache Kafka, and wait until the broker and its groups have forgotten them."""
-    async with _admin(bootstrap) as admin:
+    async with admin_of(bootstrap) as admin:
         await _delete(admin, set(await _topics(admin)))
 
 
@@ -40,7 +40,7 @@ async def empty_of_records(bootstrap: str) -> None:
 
     Making a topic anew takes the broker far longer than to say that nothing is in it.
     """
-    async with _admin(bootstrap) as admin:
+    async with admin_of(bootstrap) as admin:
         if not (topics := await _topics(admin)):
             return
         unused = {topic.name for topic in (*TOPICS, *DEAD_LETTER_TOPICS)} - await _used(bootstrap, admin, topics)
@@ -48,7 +48,8 @@ async def empty_of_records(bootstrap: str) -> None:
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin_of(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:

@@ -2,8 +2,11 @@
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
+from services.session_tracker import erasing
+from tests.integration.erased_user import World, opened_world
 from tests.integration.gateway import Gateway, ready, running_gateway
 
 
@@ -25,3 +28,11 @@ async def gateway(running: Gateway) -> Gateway:
     await running.empty()
     await running.caught_up()
     return running
+
+
+@pytest.fixture
+async def world(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A database with a user who is to be erased, worked on without rest."""
+    monkeypatch.setattr(erasing, "REST", 0)
+    async with opened_world(postgres_url) as world:
+        yield world

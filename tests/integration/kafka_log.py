@@ -8,13 +8,13 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from services.contracts.topics import MAX_DEAD_LETTER_BYTES
 from services.runtime.kafka import build_producer, build_reader
 from services.runtime.records import RawRecord
 from services.runtime.settings import KafkaSettings
-from tests.engine import on_apache_kafka
+from tests.engine import admin_of, on_apache_kafka
 from tests.patience import PATIENT_SECONDS
 
 
@@ -44,20 +44,9 @@ def fresh_name(stem: str) -> str:
     return f"{stem}-{uuid4().hex[:12]}"
 
 
-@asynccontextmanager
-async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A started admin client."""
-    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await client.start()
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
 async def make_topics(bootstrap: str, names: Iterable[str], partitions: int = 1) -> None:
     """Create topics that do not exist yet."""
-    async with admin(bootstrap) as client:
+    async with admin_of(bootstrap) as client:
         # As large as our own topics take; the embedded broker has no limit.
         sizes = {"max.message.bytes": str(MAX_DEAD_LETTER_BYTES)}
         answer = await client.create_topics([NewTopic(name, partitions, 1, topic_configs=sizes) for name in names])
@@ -66,7 +55,7 @@ async def make_topics(bootstrap: str, names: Iterable[str], partitions: int = 1)
 
 async def delete_topics(bootstrap: str, names: Sequence[str]) -> None:
     """Delete topics; those that do not exist are passed over."""
-    async with admin(bootstrap) as client:
+    async with admin_of(bootstrap) as client:
         await client.delete_topics(list(names))
 
 
@@ -122,7 +111,7 @@ async def read_all(bootstrap: str, topic: str) -> list[RawRecord]:
 
 async def partitions_of(bootstrap: str, topic: str) -> list[TopicPartition]:
     """The partitions of a topic, which must exist."""
-    async with admin(bootstrap) as client:
+    async with admin_of(bootstrap) as client:
         (entry,) = await client.describe_topics([topic])
     assert entry["partitions"], f"{topic} does not exist."
     return [TopicPartition(topic, number) for number in range(len(entry["partitions"]))]

@@ -9,11 +9,10 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from services.runtime.faults import PassingFault
 from services.runtime.records import RawRecord
-from tests.engine import on_apache_kafka
+from tests.engine import admin_of, on_apache_kafka
 from tests.integration.group_member import Ledger, member
 from tests.integration.kafka_log import (
     Sent,
-    admin,
     committed,
     eventually,
     fresh_name,
@@ -181,7 +180,7 @@ async def test_stop_commits_and_leaves_the_group(broker: str, group_id: str, top
     async with member(broker, group_id, [topic], Ledger()):
         pass
     assert await committed(broker, group_id, TopicPartition(topic, 0)) == 5
-    async with admin(broker) as client:
+    async with admin_of(broker) as client:
         described = await client.describe_consumer_groups([group_id])
     members = described[0].groups[0][5]  # type: ignore[attr-defined]
     assert members == []

@@ -19,8 +19,8 @@ from services.local.postgres import start_postgres
 from services.local.processes import free_port
 from services.local.reaper import Reaper
 from services.runtime.topics import TopicsNotCreated
+from tests.engine import admin_of
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway, make_topics, ready, running_gateway, until, until_waiters
-from tests.integration.kafka_log import admin
 from tests.patience import PATIENT_SECONDS
 
 ON_EMBEDDED = {"kafka_idempotence": False}
@@ -75,7 +75,7 @@ def risen_broker(port: int, directory: Path, reaper: Reaper) -> Iterator[str]:
 
 async def make_topics_before_the_gateway_does(bootstrap: str) -> None:
     """Make the system's topics; those that a gateway's asking has made on the embedded broker are made anew."""
-    async with admin(bootstrap) as client:
+    async with admin_of(bootstrap) as client:
         while True:
             try:
                 await make_topics(bootstrap)

@@ -1,7 +1,6 @@
 """Erasures: nothing of the user stays or comes back, and nobody else loses a thing."""
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,19 +21,11 @@ from tests.integration.erased_user import (
     SECRET,
     World,
     assert_gone,
-    opened_world,
     request,
     session_at,
     talk,
 )
 from tests.recount import counted, recounted
-
-
-@pytest.fixture
-async def world(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(erasing, "REST", 0)
-    async with opened_world(postgres_url) as world:
-        yield world
 
 
 async def test_everything_that_the_user_wrote_is_taken_out_and_what_counts_stays(

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +23,6 @@ from tests.integration.erased_user import (
     SECRET,
     World,
     assert_gone,
-    opened_world,
     request,
     session_at,
     talk,
@@ -35,13 +33,6 @@ from tests.patience import PATIENT_SECONDS
 from tests.recount import assert_rollups_exact, counted, recounted
 
 pytestmark = pytest.mark.any_broker
-
-
-@pytest.fixture
-async def world(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(erasing, "REST", 0)
-    async with opened_world(postgres_url) as world:
-        yield world
 
 
 async def test_a_crash_between_two_chunks_loses_nothing_and_repeats_nothing(

@@ -29,9 +29,9 @@ from services.session_tracker.metrics import TrackerMetrics
 from services.session_tracker.months import Months
 from services.session_tracker.recovery import recover
 from services.session_tracker.store import SessionStore
-from tests.engine import on_apache_kafka
+from tests.engine import admin_of, on_apache_kafka
 from tests.integration.dispatching import MESSAGE_PARTITIONS, add_persona, dispatcher, until_all_committed, until_ended
-from tests.integration.kafka_log import admin, eventually, producer, read_all, settings_for
+from tests.integration.kafka_log import eventually, producer, read_all, settings_for
 from tests.integration.tracker_process import (
     TRACKER_PARTITIONS,
     Tracker,
@@ -279,5 +279,5 @@ async def test_what_kafka_deleted_behind_the_dispatchers_is_found(place: Place, 
 
 async def delete_all(bootstrap: str) -> None:
     """Have the broker delete every message that it holds now."""
-    async with admin(bootstrap) as client:
+    async with admin_of(bootstrap) as client:
         await client.delete_records({place: RecordsToDelete(before_offset=-1) for place in MESSAGE_PARTITIONS})

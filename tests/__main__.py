@@ -7,18 +7,19 @@ broker's name.
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.engine import apache_kafka_is_here
+from tests.engine import home_of_kafkas_java
 
 PYTEST = (sys.executable, "-u", "-m", "pytest", "--no-loadscope-reorder")
 EMBEDDED = ("-n", "4")
 ON_KAFKA = ("-n", "3", "tests/e2e", "tests/integration")
 
 
-def run(engine: str, arguments: tuple[str, ...]) -> int:
-    """Run pytest on one broker; return its exit code."""
-    environment = {**os.environ, "TEST_ENGINE": engine}
+def run(engine: str, arguments: tuple[str, ...], settings: Mapping[str, str]) -> int:
+    """Run pytest on one broker, with `settings` in its environment; return its exit code."""
+    environment = {**os.environ, **settings, "TEST_ENGINE": engine}
     # Where nothing compiled is kept, each worker compiles every test anew, and each process all of `services`.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with subprocess.Popen([*PYTEST, *arguments], env=environment, stdout=subprocess.PIPE, text=True) as running:
@@ -30,11 +31,12 @@ def run(engine: str, arguments: tuple[str, ...]) -> int:
 
 def main() -> int:
     """Run both at once: tests mostly wait, so what works fills the time of what waits."""
-    runs = [("embedded", EMBEDDED)]
-    if apache_kafka_is_here():
+    runs, settings = [("embedded", EMBEDDED)], {}
+    if java := home_of_kafkas_java():
         runs.append(("kafka", ON_KAFKA))
+        settings["JAVA_HOME"] = str(java)
     with ThreadPoolExecutor(len(runs)) as side_by_side:
-        codes = list(side_by_side.map(lambda one: run(*one), runs))
+        codes = list(side_by_side.map(lambda one: run(*one, settings), runs))
     for (engine, _), code in zip(runs, codes, strict=True):
         print(f"{engine:8} | {'passed' if code == 0 else f'FAILED, exit code {code}'}")
     return int(any(codes))

@@ -18,6 +18,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from services.contracts.topics import DEAD_LETTER_TOPICS, GROUP_TOPICS, TOPICS
 from services.local.kafka_artifacts import KafkaMissingError, kafka_artifacts
 from services.local.reaper import start_reaper
+from tests.java import home_of_quick_java
 from tests.patience import PATIENT_SECONDS
 
 
@@ -95,20 +96,23 @@ async def _committed(admin: AIOKafkaAdminClient) -> set[TopicPartition]:
                 await asyncio.sleep(0.02)
 
 
-def apache_kafka_is_here() -> bool:
-    """Fetch Apache Kafka if need be, and say in a line whether the tests run on it."""
+def home_of_kafkas_java() -> Path | None:
+    """Fetch Apache Kafka if need be, and say in a line whether the tests run on it.
+
+    Returns the JAVA_HOME to run it with; None where it cannot be had.
+    """
     reaper = start_reaper()
     try:
         with tempfile.TemporaryDirectory() as directory:
-            kafka_artifacts(Path(directory) / "maven.log", reaper)
+            home = home_of_quick_java(kafka_artifacts(Path(directory) / "maven.log", reaper), reaper)
     except KafkaMissingError as error:
         print(f"The tests do not run on Apache Kafka: {error}", flush=True)
-        return False
+        return None
     finally:
         reaper.close()
     print("The tests that need a broker run on Apache Kafka, too.", flush=True)
-    return True
+    return home
 
 
 if __name__ == "__main__":
-    sys.exit(not apache_kafka_is_here())
+    sys.exit(home_of_kafkas_java() is None)

@@ -13,7 +13,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import uvloop
 from aiokafka.conn import AIOKafkaProtocol
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -25,6 +24,7 @@ from services.local.kafka_artifacts import kafka_artifacts
 from services.local.postgres import EmbeddedPostgres, start_postgres
 from services.local.processes import free_port
 from services.local.reaper import Reaper, start_reaper
+from services.runtime.loop import Loop
 from services.runtime.settings import KafkaSettings
 from services.runtime.topics import create_topics
 from tests.engine import empty, empty_of_records, on_apache_kafka
@@ -82,7 +82,7 @@ class _FileByFile(LoadScopeScheduling):
         return "tests/e2e" if file.startswith("tests/e2e/") else file
 
 
-class _Loop(uvloop.Loop):
+class _Loop(Loop):
     """Fails a test that leaves a connection open, once it is closed.
 
     Not for one to Kafka: aiokafka, stopped while its group rebalances, leaves one behind now and then. A client that

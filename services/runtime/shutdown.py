@@ -10,6 +10,8 @@ from functools import partial
 
 import uvloop
 
+from services.runtime.loop import Loop
+
 logger = logging.getLogger(__name__)
 
 YOUNG_OBJECTS = 200_000
@@ -93,4 +95,4 @@ def run(
         await main(shutdown)
         return shutdown.exit_code
 
-    return uvloop.run(supervised())
+    return uvloop.run(supervised(), loop_factory=Loop)

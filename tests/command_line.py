@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from unittest.mock import patch
 
 from services.cli import main
+from services.local import data_directory
+
+DEFAULT_DIRECTORY = Path("/nowhere/chat-sessions")
+"""Where `up` would keep its data: a stack that a person runs on this machine changes nothing here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ def _run(arguments: tuple[str, ...], environment: Mapping[str, str]) -> Done:
     with (
         patch.dict(os.environ, environment, clear=True),
         patch.object(sys, "argv", ["chat-sessions", *arguments]),
+        patch.object(data_directory, "default_data_directory", lambda: DEFAULT_DIRECTORY),
         redirect_stdout(told),
         redirect_stderr(complained),
     ):

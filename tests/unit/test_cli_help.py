@@ -9,8 +9,7 @@ import pytest
 
 from services.commands import personas
 from services.commands.checkup.settings import PROCESSES, settings_problems
-from services.local.data_directory import default_data_directory
-from tests.command_line import run_command
+from tests.command_line import DEFAULT_DIRECTORY, run_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +48,7 @@ def test_paragraphs_fill_the_terminal() -> None:
 
 
 def test_up_tells_the_directory_that_it_would_use() -> None:
-    assert f"[default: {default_data_directory()}]" in help_of("up")
+    assert f"[default: {DEFAULT_DIRECTORY}]" in help_of("up")
 
 
 def test_up_s_help_needs_nothing_that_only_up_needs() -> None:

@@ -1,6 +1,7 @@
 """Apache Kafka on this machine: one broker, or a cluster of three that outlives the loss of one."""
 
 import base64
+import contextlib
 import os
 import secrets
 import shutil
@@ -27,6 +28,7 @@ from services.local.reaper import Reaper
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0
+_TRIES = 3
 
 LASTING = ("-Xms256m", "-Xmx512m")
 """Options of Java for brokers that work for long."""
@@ -208,6 +210,22 @@ def start_apache_kafka(
     `logs`/NAME.log of each process. A start that fails leaves none of them running. Raises ProcessEndedError,
     PortBusyError or TimeoutError.
     """
+    for _ in range(_TRIES - 1):
+        # Between the choice of ports and a broker's start lies a second, in which another may take one.
+        with contextlib.suppress(PortBusyError):
+            return _started(directory, logs, reaper, artifacts, brokers, secured, java_options)
+    return _started(directory, logs, reaper, artifacts, brokers, secured, java_options)
+
+
+def _started(
+    directory: Path,
+    logs: Path,
+    reaper: Reaper,
+    artifacts: KafkaArtifacts,
+    brokers: int,
+    secured: SecuredListener | None,
+    java_options: Sequence[str],
+) -> ApacheKafka:
     ports = iter(_steady_ports(3 * brokers))
     home = directory / ("kafka" if brokers == 1 else "kafka-cluster")
     places = [

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.engine import home_of_kafkas_java
 
 PYTEST = (sys.executable, "-u", "-m", "pytest", "--no-loadscope-reorder")
-EMBEDDED = ("-n", "4")
+EMBEDDED = ("-n", "6")
 ON_KAFKA = ("-n", "3", "tests/e2e", "tests/integration")
 
 

@@ -186,31 +186,18 @@ class Deliveries:
         end_call(self._tracer, message, exchange.status, failure)
         gate.metrics.ended(_outcome(verdict), exchange.duration_ms / 1000, message.traceparent)
         now = datetime.now(UTC)
-        delay = self._delay(message, persona, verdict, now, deadline) if isinstance(verdict, Failed) else None
+        delay = None
+        if isinstance(verdict, Failed):
+            delay = _delay(message, persona, verdict, now, deadline)
+            if delay is None:
+                message.span.fail(verdict.kind)
+            else:
+                self._metrics.retried(persona.persona_id, verdict.kind.value)
         await self._results.publish(result_events.ended(message, exchange, verdict, now, delay), message.span)
         if delay is None:
             return None
         message.phase = Phase.WAITING
         return 0.0 if message.released else delay
-
-    def _delay(
-        self, message: Message, persona: Persona, failed: Failed, now: datetime, deadline: float
-    ) -> float | None:
-        """Return in how many seconds a failed call is made again, None if it is not."""
-        delay = retry_delay(
-            failed,
-            attempt=message.attempt,
-            max_attempts=persona.max_attempts,
-            idempotent=persona.idempotent,
-            now=now,
-            seconds_left=deadline - time.monotonic(),
-            chance=random.random(),  # noqa: S311 - spreads retries, guards nothing
-        )
-        if delay is None:
-            message.span.fail(failed.kind)
-        else:
-            self._metrics.retried(persona.persona_id, failed.kind.value)
-        return delay
 
     def _too_much(self, message: Message) -> Refusal:
         return TOO_MUCH_PAUSED if self.paused(message.event.persona_id) else TOO_MUCH_STUCK
@@ -242,6 +229,19 @@ class Deliveries:
         if message.callback is None or self._callback_urls is None:
             return None
         return self._callback_urls.url(message.callback)
+
+
+def _delay(message: Message, persona: Persona, failed: Failed, now: datetime, deadline: float) -> float | None:
+    """Return in how many seconds a failed call is made again, None if it is not."""
+    return retry_delay(
+        failed,
+        attempt=message.attempt,
+        max_attempts=persona.max_attempts,
+        idempotent=persona.idempotent,
+        now=now,
+        seconds_left=deadline - time.monotonic(),
+        chance=random.random(),  # noqa: S311 - spreads retries, guards nothing
+    )
 
 
 def _outcome(verdict: Reply | Accepted | Failed) -> str:

@@ -19,13 +19,11 @@ class Accepted:
     """Until when the reply may be posted."""
 
 
-def callback_of(message: Message, seconds: float | None, now: datetime, longest_hours: float) -> Callback | None:
-    """Return the callback of the call that begins `now`; None without `seconds`: the persona's answer is its reply.
+def callback_of(message: Message, seconds: float, now: datetime, longest_hours: float) -> Callback:
+    """Return the callback of the call that begins `now`.
 
     Its deadline is `seconds` away, and at most `longest_hours`: after that, a sweep may end the session.
     """
-    if seconds is None:
-        return None
     sent = message.event
     return Callback(
         session_id=sent.session_id,

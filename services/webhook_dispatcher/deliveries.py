@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from services.contracts import AttemptOutcome, FailureKind
-from services.contracts.callbacks import CallbackUrls
+from services.contracts.callbacks import Callback, CallbackUrls
 from services.contracts.replies import Reply
 from services.runtime.tracing import Tracer
 from services.webhook_dispatcher import result_events
@@ -152,8 +152,7 @@ class Deliveries:
             persona.first_byte_seconds,
             persona.idle_seconds,
         )
-        longest_hours = persona.session_timeout_hours or self._timeout_hours
-        message.callback = callback_of(message, persona.callback_seconds, datetime.now(UTC), longest_hours)
+        message.callback = self._callback(message, persona)
         message.call_span = span = call_span(self._tracer, message, persona)
         delta_writer = self._deltas.writer(message.event, message.attempt, span.traceparent)
         try:
@@ -224,6 +223,12 @@ class Deliveries:
             gate = self._gates[persona.persona_id] = Gate(persona.persona_id, self._slots, self._metrics)
             gate.set_paused(persona.paused)
         return gate
+
+    def _callback(self, message: Message, persona: Persona) -> Callback | None:
+        if (seconds := persona.callback_seconds) is None:
+            return None
+        longest_hours = persona.session_timeout_hours or self._timeout_hours
+        return callback_of(message, seconds, datetime.now(UTC), longest_hours)
 
     def _callback_url(self, message: Message) -> str | None:
         if message.callback is None or self._callback_urls is None:

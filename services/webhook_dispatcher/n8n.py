@@ -108,39 +108,14 @@ class N8n:
             calling = _calling.set(course)
             try:
                 async with patience:
-                    outcome = await self._exchange(
-                        url, persona.credentials, message, course, traceparent, hear, callback_url
-                    )
+                    body, headers, secrets = _request(persona.credentials, message, traceparent, callback_url)
+                    async with self._post(url, body, headers) as response:
+                        outcome = await _read(response, course, secrets, hear)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 outcome = _trouble(error, course, patience.exceeded)
             finally:
                 _calling.reset(calling)
         return Exchange(outcome, course, course.duration_ms(time.monotonic()))
-
-    async def _exchange(
-        self,
-        url: URL,
-        credentials: Credentials,
-        message: MessageSent,
-        course: Course,
-        traceparent: str,
-        hear: Hear,
-        callback_url: str | None,
-    ) -> Answer | NoAnswer:
-        session_id = str(message.session_id)
-        body = _body(message, session_id, callback_url)
-        proof = credentials.prove(session_id=session_id, user_id=message.user_id, body=body, now=time.time())
-        headers = {**proof.headers, "idempotency-key": session_id, "traceparent": traceparent}
-        secrets = proof.secrets
-        if callback_url is not None:
-            headers["callback-url"] = callback_url
-            secrets = (*secrets, *forms(token_of(callback_url)))
-        async with self._post(url, body, headers) as response:
-            course.answered(time.monotonic())
-            answer = await _read(response, course, secrets, hear)
-        if isinstance(answer, Answer):
-            course.execution_id = execution_id(answer)
-        return answer
 
     def _post(
         self, url: URL, body: bytes, headers: Mapping[str, str]
@@ -162,9 +137,35 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
+def _request(
+    credentials: Credentials, message: MessageSent, traceparent: str, callback_url: str | None
+) -> tuple[bytes, dict[str, str], tuple[str, ...]]:
+    """Return the body and the headers of a call, and what must not be told if the webhook echoes it."""
+    session_id = str(message.session_id)
+    body = _body(message, session_id, callback_url)
+    proof = credentials.prove(session_id=session_id, user_id=message.user_id, body=body, now=time.time())
+    headers = {**proof.headers, "idempotency-key": session_id, "traceparent": traceparent}
+    if callback_url is None:
+        return body, headers, proof.secrets
+    headers["callback-url"] = callback_url
+    return body, headers, (*proof.secrets, *forms(token_of(callback_url)))
+
+
+def _body(message: MessageSent, session_id: str, callback_url: str | None) -> bytes:
+    told = {
+        "message": message.message,
+        "conversationId": message.conversation_id,
+        "personaId": message.persona_id,
+        "userId": message.user_id,
+        "sessionId": session_id,
+    }
+    return orjson.dumps(told if callback_url is None else {**told, "callbackUrl": callback_url})
+
+
 async def _read(
     response: aiohttp.ClientResponse, course: Course, secrets: tuple[str, ...], hear: Hear
 ) -> Answer | NoAnswer:
+    course.answered(time.monotonic())
     if not 100 <= response.status <= 999:
         return NoAnswer(Trouble.NOT_HTTP, f"it answered the status {response.status}")
     if (response.content_length or 0) > MAX_BODY_BYTES:
@@ -185,7 +186,7 @@ async def _read(
     _tell(hear, body.close())
     if body.too_large:
         return _too_large(response)
-    return Answer(
+    answer = Answer(
         response.status,
         bytes(body.raw),
         content_type=headers.get("content-type"),
@@ -195,6 +196,8 @@ async def _read(
         stream=body.stream,
         secrets=secrets,
     )
+    course.execution_id = execution_id(answer)
+    return answer
 
 
 _SUCCESS = range(200, 300)
@@ -235,14 +238,3 @@ def _trouble(error: Exception, course: Course, exceeded: str | None) -> NoAnswer
         return NoAnswer(Trouble.ADDRESS_REFUSED, "the webhook URL or the auth has characters that cannot be sent")
     found = next((trouble for kind, trouble in _ERRORS if isinstance(error, kind)), None)
     return NoAnswer(found or (Trouble.LOST if connected else Trouble.NOT_CONNECTED))
-
-
-def _body(message: MessageSent, session_id: str, callback_url: str | None) -> bytes:
-    told = {
-        "message": message.message,
-        "conversationId": message.conversation_id,
-        "personaId": message.persona_id,
-        "userId": message.user_id,
-        "sessionId": session_id,
-    }
-    return orjson.dumps(told if callback_url is None else {**told, "callbackUrl": callback_url})

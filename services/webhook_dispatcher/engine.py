@@ -97,7 +97,7 @@ class Engine:
     def done(self) -> Mapping[TopicPartition, int]:
         """Return per partition the lowest offset that is not done."""
         return {
-            partition.topic: offset
+            partition.topic_partition: offset
             for partition in self._partitions.values()
             if (offset := partition.committable()) is not None
         }

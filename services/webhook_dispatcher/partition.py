@@ -50,7 +50,7 @@ class Partition:
         tracer: Tracer | None,
         bounds: Bounds,
     ) -> None:
-        self.topic = TopicPartition(MESSAGES.name, number)
+        self.topic_partition = TopicPartition(MESSAGES.name, number)
         self._consumer = consumer
         self._deliveries = deliveries
         self._stops = stops
@@ -235,8 +235,8 @@ class Partition:
         ]
         held.sort(key=lambda messages: messages[0].offset)
         for number in self._window.too_much([[message.offset for message in messages] for messages in held]):
-            paused = held[number][0].event.persona_id
-            last = next(message for message in reversed(held[number]) if message.event.persona_id == paused)
+            persona_id = held[number][0].event.persona_id
+            last = next(message for message in reversed(held[number]) if message.event.persona_id == persona_id)
             if not last.overloaded:
                 self._overload(last)
 
@@ -274,9 +274,9 @@ class Partition:
             return
         self._paused = pause
         if pause:
-            self._consumer.pause(self.topic)
+            self._consumer.pause(self.topic_partition)
         else:
-            self._consumer.resume(self.topic)
+            self._consumer.resume(self.topic_partition)
 
     def _learn(self, learning: Coroutine[None, None, None]) -> None:
         self._learning = asyncio.create_task(learning)

@@ -44,6 +44,10 @@ class Results:
             fields = about(event.session_id, span.traceparent)
             logger.debug("Attempt %d: %s.", event.attempt, type(event).__name__, extra=fields)
 
+    def not_ready(self) -> str | None:
+        """Return why results cannot be told at the moment, None if they can."""
+        return f"Kafka does not acknowledge {self._refused} results." if self._refused else None
+
     async def _publish(self, event: ResultEvent, span: Span) -> None:
         record = encode(event, source=SOURCE, traceparent=span.traceparent)
         partition = partition_of(event.conversation_id)
@@ -60,10 +64,6 @@ class Results:
             await self._insist(record, partition)
         finally:
             self._refused -= 1
-
-    def not_ready(self) -> str | None:
-        """Return why results cannot be told at the moment, None if they can."""
-        return f"Kafka does not acknowledge {self._refused} results." if self._refused else None
 
     async def _insist(self, record: Record, partition: int) -> None:
         backoff = FIRST_BACKOFF_SECONDS

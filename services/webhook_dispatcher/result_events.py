@@ -12,7 +12,7 @@ from services.webhook_dispatcher.delivery import Failed
 from services.webhook_dispatcher.outcomes import Exchange
 from services.webhook_dispatcher.tracking import Message
 
-Kind = TypeVar("Kind", WebhookAttempted, WebhookSucceeded, WebhookFailed)
+T = TypeVar("T", WebhookAttempted, WebhookSucceeded, WebhookFailed)
 
 
 def ended(
@@ -57,7 +57,7 @@ def _timings(course: Course, duration_ms: int) -> dict[str, Any]:
     }
 
 
-def _event(kind: type[Kind], message: Message, now: datetime, **told: Any) -> Kind:
+def _event(kind: type[T], message: Message, now: datetime, **told: Any) -> T:
     sent = message.event
     return kind(
         event_id=new_id(),

@@ -78,8 +78,12 @@ class TimeLimit:
     def look(self) -> None:
         """End what runs within if its time is over."""
         if self.ends <= asyncio.get_running_loop().time():
-            self.ends, self.is_over = math.inf, True
-            self._task.cancel()
+            self.end_now()
+
+    def end_now(self) -> None:
+        """End what runs within, whatever its time."""
+        self.ends, self.is_over = math.inf, True
+        self._task.cancel()
 
     def lift(self) -> None:
         """Let what follows take its time."""

@@ -26,7 +26,7 @@ from services.webhook_dispatcher.course import Course
 from services.webhook_dispatcher.credentials import Credentials
 from services.webhook_dispatcher.executions import EXECUTION_HEADER, execution_id, plausible
 from services.webhook_dispatcher.outcomes import Answer, Exchange, NoAnswer, Trouble
-from services.webhook_dispatcher.patience import LOOK_SECONDS, Patience
+from services.webhook_dispatcher.patience import Patience
 from services.webhook_dispatcher.personas import Persona
 
 CONNECT_SECONDS = 5.0
@@ -34,6 +34,8 @@ CONNECT_SECONDS = 5.0
 ADDRESS_CACHE_SECONDS = 10
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which Node.js closes an idle connection, so that no call meets that closing."""
+LOOK_SECONDS = 0.05
+"""A call is broken off so much after its limit, at most."""
 MOST_TARGETS = 4_096
 """Webhook URLs that are remembered with what the checks said of them."""
 
@@ -107,7 +109,7 @@ class N8n:
             patience = Patience(self._watch, course)
             calling = _calling.set(course)
             try:
-                async with patience:
+                with patience:
                     body, headers, secrets = _request(persona.credentials, message, traceparent, callback_url)
                     async with self._post(url, body, headers) as response:
                         outcome = await _read(response, course, secrets, hear)

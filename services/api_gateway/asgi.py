@@ -35,7 +35,7 @@ from services.api_gateway.sending import Sending
 from services.api_gateway.shedding import Shedding
 from services.runtime.ops import ops_routes
 
-ABOUT = (
+ABOUT_THE_API = (
     "Every message that a user sends to an n8n persona opens a session, which ends once, as COMPLETED, FAILED, TIMEOUT "
     "or CANCELLED. Errors are problem details (RFC 9457) with a stable `code`."
 )
@@ -49,7 +49,7 @@ def build_app(parts: Parts) -> Starlette:
         routes=[
             *served_routes(routers),
             *ops_routes({"kafka": parts.publisher.not_ready}, parts.registry, notes),
-            *description_pages(routers, title="Chat sessions", about=ABOUT),
+            *description_pages(routers, title="Chat sessions", about=ABOUT_THE_API),
         ],
         middleware=_middleware(parts),
     )

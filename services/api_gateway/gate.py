@@ -13,7 +13,7 @@ from services.api_gateway.limiting import Limiter
 from services.api_gateway.origin import client_address
 from services.api_gateway.problems import Problem
 from services.api_gateway.scopes import Scope
-from services.database.audit_words import ABOUT, Action
+from services.database.audit_words import WHAT_ACTIONS_DO, Action
 from services.runtime.egress import Network
 
 
@@ -60,12 +60,13 @@ class Gate:
     async def require_admin(self, caller: Caller, action: Action, target: str) -> None:
         """Raise Problem 403, and put it into the audit log, unless the caller is an admin."""
         if not caller.is_admin:
-            await self._refuse(caller, action, target, ABOUT[action])
+            await self._refuse(caller, action, target, WHAT_ACTIONS_DO[action])
 
     async def require_own(self, caller: Caller, action: Action, user_id: str | None) -> None:
         """Raise Problem 403, and put it into the audit log, where a user, no admin, asks for another's sessions."""
         if user_id not in {None, caller.user_id} and not caller.is_admin:
-            await self._refuse(caller, action, self.audit.target_of(str(user_id)), f"{ABOUT[action]} of other users")
+            what = f"{WHAT_ACTIONS_DO[action]} of other users"
+            await self._refuse(caller, action, self.audit.target_of(str(user_id)), what)
 
     def require_sessions(self) -> None:
         """Raise Problem 503 while session endpoints are turned off."""

@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from services.api_gateway.documentation.parts import REF, SHOWN_MODELS, TAKEN_MODELS
-from services.api_gateway.scopes import ABOUT
+from services.api_gateway.scopes import WHAT_SCOPES_ALLOW
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -33,7 +33,7 @@ _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _ABOUT_TOKENS = (
     "Claims: `sub` is the user, `roles` may hold ADMIN, `exp` is needed. A service that acts for a user is named in "
     "`act.sub`, and may do what `scope` names; a user's own token is narrowed by `scope` if that names any of these: "
-    + "; ".join(f"`{scope}`: {about}" for scope, about in ABOUT.items())
+    + "; ".join(f"`{scope}`: {about}" for scope, about in WHAT_SCOPES_ALLOW.items())
     + "."
 )
 

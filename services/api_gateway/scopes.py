@@ -26,7 +26,7 @@ class Scope(StrEnum):
     USERS_ERASE = "users:erase"
 
 
-ABOUT: Mapping[Scope, str] = {
+WHAT_SCOPES_ALLOW: Mapping[Scope, str] = {
     Scope.MESSAGES_WRITE: "send messages, and wait for their replies",
     Scope.SESSIONS_READ: "list and read sessions",
     Scope.SESSIONS_CANCEL: "cancel sessions",

@@ -45,7 +45,7 @@ class Action(StrEnum):
     DEAD_LETTER_DROP = "dead-letter.drop"
 
 
-ABOUT: Mapping[Action, str] = {
+WHAT_ACTIONS_DO: Mapping[Action, str] = {
     Action.MESSAGE_SEND: "send messages",
     Action.SESSION_LIST: "list sessions",
     Action.SESSION_GET: "read a session",

@@ -2,12 +2,12 @@
 
 import re
 
-from services.database.audit_words import ABOUT, Action, names_of
+from services.database.audit_words import WHAT_ACTIONS_DO, Action, names_of
 
 
 def test_every_action_is_named_alike_and_told_in_plain_words() -> None:
     assert [name for name in Action if not re.fullmatch(r"[a-z-]+\.[a-z-]+", name)] == []
-    assert list(ABOUT) == list(Action)
+    assert list(WHAT_ACTIONS_DO) == list(Action)
 
 
 def test_no_former_name_is_that_of_another_action_now() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.api_gateway.scopes import ABOUT, Scope, WrongClaim, scopes_of, service_of
+from services.api_gateway.scopes import WHAT_SCOPES_ALLOW, Scope, WrongClaim, scopes_of, service_of
 
 READ = frozenset({Scope.SESSIONS_READ})
 
@@ -40,4 +40,4 @@ def test_a_scope_that_is_no_string_is_refused(scope: object) -> None:
 
 
 def test_every_scope_is_explained() -> None:
-    assert ABOUT.keys() == set(Scope)
+    assert WHAT_SCOPES_ALLOW.keys() == set(Scope)

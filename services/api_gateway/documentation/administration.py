@@ -17,7 +17,7 @@ from services.api_gateway.documentation.parts import (
 )
 from services.api_gateway.persona_bodies import PersonaBody, PersonaTestBody
 from services.api_gateway.scopes import Scope
-from services.database.audit_words import ABOUT, Action, Outcome
+from services.database.audit_words import WHAT_ACTIONS_DO, Action, Outcome
 
 CLEAN_UP = call(
     "Time out inactive sessions",
@@ -87,7 +87,7 @@ READ_AUDIT = call(
     "Read the audit log",
     "For admins, the newest entries first: administrative and destructive acts, done and refused, and webhook calls "
     "that failed for good. End users stand in it by a keyed hash: ask for one by `userId`. Actions: "
-    + "; ".join(f"`{action}`: {about}" for action, about in ABOUT.items())
+    + "; ".join(f"`{action}`: {about}" for action, about in WHAT_ACTIONS_DO.items())
     + ". Of what was refused `details.why` says why: `admin-only`, `insufficient-scope` or `no-such-session`. Entries "
     "are never changed: those of former releases keep the names that their actions had then, a scope's name where it "
     "was refused by scope, and are found by the actions that they may have been.",

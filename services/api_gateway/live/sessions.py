@@ -15,7 +15,7 @@ from services.runtime.pseudonyms import is_erased
 Json = dict[str, Any]
 
 
-class Watch:
+class SessionWatch:
     """What one stream has told of its session. Nothing is told before `begin`, and no version twice."""
 
     def __init__(self, key: str, stream: Stream, known: SessionPosition, deltas: RecentDeltas) -> None:
@@ -81,12 +81,12 @@ class LiveSessions:
     def __init__(self, metrics: GatewayMetrics) -> None:
         self._metrics = metrics
         self._deltas = RecentDeltas()
-        self._watches: dict[str, set[Watch]] = {}
+        self._watches: dict[str, set[SessionWatch]] = {}
 
     @contextlib.contextmanager
-    def watched(self, key: str, stream: Stream, known: SessionPosition) -> Iterator[Watch]:
-        """Lend a Watch of the session, for a client that has what comes before `known`."""
-        watch = Watch(key, stream, known, self._deltas)
+    def watched(self, key: str, stream: Stream, known: SessionPosition) -> Iterator[SessionWatch]:
+        """Lend a SessionWatch of the session, for a client that has what comes before `known`."""
+        watch = SessionWatch(key, stream, known, self._deltas)
         self._watches.setdefault(key, set()).add(watch)
         try:
             yield watch

@@ -22,7 +22,7 @@ from services.api_gateway.live.positions import (
     read_session_id,
 )
 from services.api_gateway.live.response import EventStream, headers_only
-from services.api_gateway.live.sessions import Json, Watch
+from services.api_gateway.live.sessions import Json, SessionWatch
 from services.api_gateway.live.stream import End, reconnect
 from services.api_gateway.parameters import Query, session_id_of
 from services.api_gateway.problems import Problem, invalid_parameter
@@ -89,7 +89,7 @@ class LiveRoutes:
                 watch.begin(session, is_known=session["version"] <= known.version)
             return EventStream(stream, self._last_of(session_id, caller, watch), held.pop_all())
 
-    async def _newest(self, session_id: UUID, caller: Caller, watch: Watch) -> Json:
+    async def _newest(self, session_id: UUID, caller: Caller, watch: SessionWatch) -> Json:
         """Return the session as it is: not older than what the watch has heard meanwhile."""
         session = await found_or_decided(
             lambda: self.reads.session(session_id, caller), session_id, self.database, self.changes
@@ -99,7 +99,7 @@ class LiveRoutes:
             await asyncio.sleep(0)
         return session
 
-    def _last_of(self, session_id: UUID, caller: Caller, watch: Watch) -> Callable[[End], Awaitable[bytes]]:
+    def _last_of(self, session_id: UUID, caller: Caller, watch: SessionWatch) -> Callable[[End], Awaitable[bytes]]:
         async def last(why: End) -> bytes:
             if why is not End.SESSION_ENDED:
                 return reconnect(why)

@@ -42,7 +42,7 @@ class Gate:
             await self._refuse_scope(caller, scope, action, _route(request))
         return caller
 
-    async def session_reader(self, request: Request, action: Action, scope: Scope = Scope.SESSIONS_READ) -> Caller:
+    async def session_reader(self, request: Request, scope: Scope, action: Action) -> Caller:
         """Return who calls a session endpoint, as `reader` does."""
         caller = await self.reader(request, scope, action)
         self.require_sessions()

@@ -17,6 +17,7 @@ from services.api_gateway.gate import Gate
 from services.api_gateway.listing import Page, Sort, position_of, read_sort
 from services.api_gateway.parameters import Query
 from services.api_gateway.reads import SessionReads
+from services.api_gateway.scopes import Scope
 from services.api_gateway.selection import FILTER_NAMES, Selection, read_selection
 from services.database.audit_words import Action
 
@@ -40,7 +41,7 @@ class ExportRoutes:
 
     async def export(self, request: Request) -> Response:
         """Stream the caller's sessions; for an admin everyone's, unless he names a user."""
-        caller = await self.gate.session_reader(request, Action.SESSION_EXPORT)
+        caller = await self.gate.session_reader(request, Scope.SESSIONS_READ, Action.SESSION_EXPORT)
         query = Query(request, *FILTER_NAMES, "sort", "format")
         selection = await read_selection(self.gate, query, caller, Action.SESSION_EXPORT, all_by_default=True)
         sort = read_sort(query, selection.filter, datetime.now(UTC))

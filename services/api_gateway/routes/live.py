@@ -28,6 +28,7 @@ from services.api_gateway.parameters import Query, session_id_of
 from services.api_gateway.problems import Problem, invalid_parameter
 from services.api_gateway.progress import found_or_decided
 from services.api_gateway.reads import SessionReads
+from services.api_gateway.scopes import Scope
 from services.api_gateway.selection import FILTER_NAMES, read_selection
 from services.database.audit_words import Action
 
@@ -52,7 +53,7 @@ class LiveRoutes:
 
     async def of_list(self, request: Request) -> Response:
         """Stream the changes of the sessions that a filter finds."""
-        caller = await self.gate.session_reader(request, Action.SESSION_LIVE)
+        caller = await self.gate.session_reader(request, Scope.SESSIONS_READ, Action.SESSION_LIVE)
         selection = await read_selection(
             self.gate, Query(request, *FILTER_NAMES), caller, Action.SESSION_LIVE, all_by_default=False
         )
@@ -70,7 +71,7 @@ class LiveRoutes:
 
     async def of_session(self, request: Request) -> Response:
         """Stream one session until it has ended; 204 to a client that has its end already, and so comes no more."""
-        caller = await self.gate.session_reader(request, Action.SESSION_LIVE)
+        caller = await self.gate.session_reader(request, Scope.SESSIONS_READ, Action.SESSION_LIVE)
         Query(request)
         known = _last_event_id(request, read_session_id) or SessionPosition()
         session_id = session_id_of(request)

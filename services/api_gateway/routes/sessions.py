@@ -66,14 +66,14 @@ class SessionRoutes:
 
     async def list(self, request: Request) -> Response:
         """List the caller's sessions, or for an admin also others'."""
-        caller = await self.gate.session_reader(request, Action.SESSION_LIST)
+        caller = await self.gate.session_reader(request, Scope.SESSIONS_READ, Action.SESSION_LIST)
         query = Query(request, *FILTER_NAMES, *PAGE_NAMES)
         selection = await read_selection(self.gate, query, caller, Action.SESSION_LIST, all_by_default=False)
         return await self._page(selection, query)
 
     async def list_conversation(self, request: Request) -> Response:
         """List the sessions of one conversation, the active ones unless others are asked for."""
-        caller = await self.gate.session_reader(request, Action.SESSION_LIST)
+        caller = await self.gate.session_reader(request, Scope.SESSIONS_READ, Action.SESSION_LIST)
         query = Query(request, "status", *PAGE_NAMES)
         conversation = identifier("conversationId", request.path_params["conversationId"])
         statuses = query.choices("status", SessionStatus) or (SessionStatus.ACTIVE,)
@@ -87,7 +87,7 @@ class SessionRoutes:
 
     async def detail(self, request: Request) -> Response:
         """Tell one session, at once or when it has ended."""
-        caller = await self.gate.session_reader(request, Action.SESSION_GET)
+        caller = await self.gate.session_reader(request, Scope.SESSIONS_READ, Action.SESSION_GET)
         wait = Query(request, "wait").seconds("wait", MAX_WAIT_SECONDS)
         session_id = session_id_of(request)
         detail = await found_or_decided(
@@ -106,7 +106,7 @@ class SessionRoutes:
 
     async def history(self, request: Request) -> Response:
         """Tell one page of a session's events."""
-        caller = await self.gate.session_reader(request, Action.SESSION_GET)
+        caller = await self.gate.session_reader(request, Scope.SESSIONS_READ, Action.SESSION_GET)
         page = read_history_page(Query(request, "limit", "cursor"))
         session_id = session_id_of(request)
         return answer(
@@ -117,7 +117,7 @@ class SessionRoutes:
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a session, and answer with what really became of it."""
-        caller = await self.gate.session_reader(request, Action.SESSION_CANCEL, Scope.SESSIONS_CANCEL)
+        caller = await self.gate.session_reader(request, Scope.SESSIONS_CANCEL, Action.SESSION_CANCEL)
         Query(request)
         session_id = session_id_of(request)
         body = parse_body(CancelBody, await read_body(request), optional=True)

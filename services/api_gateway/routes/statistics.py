@@ -57,7 +57,7 @@ class StatisticsRoutes:
 
     async def statistics(self, request: Request) -> Response:
         """Count the sessions that started within the range."""
-        caller = await self.gate.session_reader(request, Action.STATS_READ, Scope.STATS_READ)
+        caller = await self.gate.session_reader(request, Scope.STATS_READ, Action.STATS_READ)
         query = Query(request, "q", "personaId", "userId", "from", "to", "interval", "groupBy")
         asked = await self._subject(query, caller)
         now = datetime.now(UTC)

@@ -40,15 +40,10 @@ _Place = tuple[str, str]
 class KeyedRequest:
     """What makes a request the same one: its user's key, its route and its body."""
 
-    user_id: str
-    key: str
+    place: _Place
+    """Its user and its key: what no two requests share."""
     route: str
     body: bytes
-
-    @property
-    def place(self) -> _Place:
-        """What no two requests share."""
-        return self.user_id, self.key
 
     @property
     def body_hash(self) -> bytes:
@@ -78,7 +73,7 @@ def keyed_request(request: Request, user_id: str, body: bytes) -> KeyedRequest |
     if key is None:
         return None
     route = f"{request.method} {request.scope['path']}"
-    return KeyedRequest(user_id, identifier("Idempotency-Key", key), route, body)
+    return KeyedRequest((user_id, identifier("Idempotency-Key", key)), route, body)
 
 
 class IdempotencyKeys:
@@ -189,7 +184,8 @@ async def _send_again(connection: AsyncConnection, request: KeyedRequest, sent_a
 
 
 def _mine(request: KeyedRequest) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return _KEYS.user_id == request.user_id, _KEYS.key == request.key
+    user_id, key = request.place
+    return _KEYS.user_id == user_id, _KEYS.key == key
 
 
 async def asked_at(connection: AsyncConnection, request: KeyedRequest, now: datetime) -> datetime | None:

@@ -72,4 +72,4 @@ class PersonaTestRoutes:
 def _conversation(request: Request, caller: Caller, raw: bytes) -> UUID:
     """Return the conversation of a test: a new one, so that none waits for another, but one for repeats of a key."""
     keyed = keyed_request(request, caller.user_id, raw)
-    return new_id() if keyed is None else uuid5(NAMESPACE_URL, f"{keyed.user_id}\0{keyed.key}\0{keyed.route}")
+    return new_id() if keyed is None else uuid5(NAMESPACE_URL, "\0".join((*keyed.place, keyed.route)))

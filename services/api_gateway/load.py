@@ -29,6 +29,7 @@ class Load:
         self._working = 0
         self._resting = 0
         self.watch = Watch()
+        """Of the time limits of all that is worked on."""
         gauge.set_function(lambda: self._working)
 
     @property

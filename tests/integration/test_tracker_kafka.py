@@ -258,7 +258,6 @@ async def test_sigterm_commits_and_ends_well(bootstrap: str, postgres_url: str, 
 STUMBLING = """
 import sys
 from services.session_tracker import app
-from services.session_tracker import app
 from services.session_tracker.store import SessionStore
 
 fold = SessionStore.fold

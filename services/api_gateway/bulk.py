@@ -50,7 +50,7 @@ def plan(action: str, session_id: UUID, session: Mapping[str, Any] | None, now: 
     code = "no-such-session" if session is None else _obstacle(action, session, now)
     outcome = ItemOutcome.SKIPPED if code else ItemOutcome.DONE if dry_run else ItemOutcome.DUE
     is_new = action == RETRY and outcome is ItemOutcome.DUE
-    return Item(UUID(int=session_id.int), outcome, code, new_id(), new_id() if is_new else None)
+    return Item(session_id, outcome, code, new_id(), new_id() if is_new else None)
 
 
 def event_of(job: Any, item: Item, session: Mapping[str, Any]) -> CancelRequested | MessageSent:

@@ -15,7 +15,7 @@ def cancel_of(
     event = CancelRequested(
         event_id=event_id,
         occurred_at=now,
-        session_id=UUID(int=session["sessionId"].int),
+        session_id=session["sessionId"],
         conversation_id=session["conversationId"],
         persona_id=session["personaId"],
         user_id=session["userId"],

@@ -93,7 +93,7 @@ def _of_session(request: Any, session: Any) -> CancelRequested:
     return CancelRequested(
         event_id=derived_id(request.erasureId, session.sessionId),
         occurred_at=datetime.now(UTC),
-        session_id=UUID(int=session.sessionId.int),
+        session_id=session.sessionId,
         conversation_id=session.conversationId,
         persona_id=session.personaId,
         user_id=request.userId,

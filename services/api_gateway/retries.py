@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from pydantic import TypeAdapter
 
@@ -42,7 +41,7 @@ def retry_of(session: Mapping[str, Any], now: datetime) -> MessageSent:
         template_id=session["templateId"],
         template_version=session["templateVersion"],
         call_policy=_POLICY.validate_python(session["callPolicy"]),
-        resumed_from=UUID(int=session["sessionId"].int),
+        resumed_from=session["sessionId"],
     )
     admit(event, now)
     return event

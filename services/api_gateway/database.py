@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 LENT_AT_ONCE = 10
 """Connections; the engine's pool has as many."""
 TURN_SECONDS = 10.0
-SQLSTATES_OF_ABSENCE = ("08", "28", "3D", "53", "57")
-"""Classes of SQLSTATE for connections lost or refused, resources exhausted, and an operator stepping in."""
+SQLSTATES_OF_ABSENCE = ("08", "25006", "28", "3D", "40", "53", "55", "57", "58")
+"""Classes of SQLSTATE, and one SQLSTATE: connections lost or refused, a server that only reads, transactions that met
+others, resources exhausted or in no state to be used, an operator stepping in, and a system that fails."""
 
 
 # Of statements, of connecting on the driver's own connection, and of the driver itself.

@@ -1,6 +1,7 @@
 """Connections to PostgreSQL are lent in the order in which they are asked for."""
 
 import asyncio
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import TextClause, text
@@ -10,6 +11,7 @@ from services.api_gateway import database as database_module
 from services.api_gateway.database import LENT_AT_ONCE, Database, DatabaseAway
 from services.database.driver import Statement
 from services.database.engine import build_engine
+from services.local.postgres import EmbeddedPostgres
 from tests.patience import PATIENT_SECONDS
 
 ASKERS = 6 * LENT_AT_ONCE
@@ -62,6 +64,30 @@ async def test_who_does_not_get_his_turn_in_time_finds_it_away(
     async with database.statements() as connection:
         assert await connection.scalar(text("SELECT 1")) == 1
     await engine.dispose()
+
+
+@pytest.mark.parametrize("state", ["25006", "40001", "40P01", "53200", "55P03", "57P01", "58030"])
+async def test_what_passes_by_itself_is_no_bug(postgres_url: str, state: str) -> None:
+    engine = build_engine(postgres_url, pool_size=1, pre_ping=False)
+    statement = f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$"
+    with pytest.raises(DatabaseAway):
+        await Database(engine).fetch(Statement(statement, (), {}))
+    with pytest.raises(DatabaseAway):
+        async with Database(engine).statements() as connection:
+            await connection.execute(text(statement))
+    await engine.dispose()
+
+
+async def test_a_database_that_takes_no_connections_is_away(
+    postgres_url: str, postgres_server: EmbeddedPostgres
+) -> None:
+    engine, name = build_engine(postgres_url, pool_size=1, pre_ping=False), urlsplit(postgres_url).path[1:]
+    await asyncio.to_thread(postgres_server.run_sql, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    with pytest.raises(DatabaseAway):
+        await Database(engine).fetch(Statement("SELECT 1", (), {}))
+    with pytest.raises(DatabaseAway):
+        async with Database(engine).statements():
+            pass
 
 
 async def test_a_statement_that_was_given_up_disturbs_nobody(postgres_url: str) -> None:

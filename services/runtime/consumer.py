@@ -135,7 +135,8 @@ class BatchConsumer:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._line.empty(), LEAVE_SECONDS)
                 await self._line.abandon()
-                if self._shutdown.exit_code == 0:
+                # In the midst of a rebalance none are: they were given back in order before.
+                if self._ours and self._shutdown.exit_code == 0:
                     await self._work.revoked(self._ours)
                     await self._unless_kafka_is_away(self._commit(consumer))
         await self._unless_kafka_is_away(self._subscriber.stop())

@@ -13,6 +13,9 @@ from prometheus_client import CollectorRegistry
 from services.commands.diagnosis.explain import explain
 from services.commands.diagnosis.facts import Facts
 from services.commands.diagnosis.gather import gather
+from services.commands.letters.dispositions import open_dispositions
+from services.commands.letters.reading import read_letters
+from services.commands.letters.selection import Choice
 from services.contracts import BadRecord
 from services.contracts.codec import encode
 from services.contracts.events import TrackedEvent
@@ -63,6 +66,12 @@ class System:
         letters = DeadLetters(self.producer, TRACKER_GROUP, ConsumerMetrics(CollectorRegistry()))
         await letters.publish([DeadLetter(record, BadRecord("identity-mismatch", "Its user is another."))])
 
+    async def drop(self, session: SessionEvents) -> None:
+        letters, _ = await read_letters(self.kafka, self.postgres, Choice(session=str(session.session_id)))
+        async with open_dispositions(self.postgres) as dispositions:
+            for letter in letters:
+                assert await dispositions.drop(letter.stored, "ann", "it was a test")
+
     async def facts(self, session: SessionEvents) -> Facts:
         return await gather(self.kafka, self.postgres, session.session_id, lambda _: None)
 
@@ -92,8 +101,8 @@ def begun(conversation: str, *, ago: float = 30.0) -> SessionEvents:
 
 
 async def test_each_session_is_explained_by_what_is_really_there(system: System) -> None:
-    completed, failed, cancelled, stale, waiting, answered, lost, unread, buried, never = (
-        begun(f"conversation-{number}") for number in range(10)
+    completed, failed, cancelled, stale, waiting, answered, lost, unread, buried, dropped, never = (
+        begun(f"conversation-{number}") for number in range(11)
     )
     sent = {
         one.session_id: one.sent() for one in (completed, failed, cancelled, stale, waiting, answered, lost, unread)
@@ -104,9 +113,12 @@ async def test_each_session_is_explained_by_what_is_really_there(system: System)
     await system.fold(*(event for key, event in sent.items() if key != unread.session_id))
     await system.fold(completed.succeeded(), failed.failed(FailureKind.TIMEOUT), cancelled.cancelled(by="ann"))
     await system.bury(buried.sent())
+    await system.bury(dropped.sent())
+    await system.drop(dropped)
     expected = {
         "completed": completed, "failed": failed, "cancelled": cancelled, "no-dispatcher": waiting,
-        "result-not-folded": answered, "lost": lost, "not-folded": unread, "dead-lettered": buried, "unknown": never,
+        "result-not-folded": answered, "lost": lost, "not-folded": unread, "dead-lettered": buried,
+        "letter-dropped": dropped, "unknown": never,
     }  # fmt: skip
     assert await system.verdicts([*expected.values()]) == [*expected]
 

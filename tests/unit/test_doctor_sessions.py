@@ -31,6 +31,8 @@ RESULT = FoundRecord("chat.results.v1", 3, 9, NOW, "WebhookSucceeded", "c")
 LETTER = FoundLetter(
     "chat.messages.v1.session-tracker.dlq/4", "chat.messages.v1", "session-tracker", "malformed", "No.", True
 )
+DISPATCHERS = replace(LETTER, letter_id="d/1", group="webhook-dispatcher")
+DROPPED = replace(LETTER, open=False, place=(3, 7), dropped_by="ann", because="It is test data.")
 AWAY = "it is down"
 BEHIND, GONE, DONE = Reader(1, 5, 4), Reader(0, 5, 4), Reader(1, 8, 0)
 
@@ -73,9 +75,27 @@ CASES: list[tuple[str, str, Facts]] = [
     ("timed-out", "ended by a sweep, because nothing had happened for too long: ", known(tracked=session("TIMEOUT"))),
     ("cancelled", "was cancelled by ann at 2026-11-23 12:00:00 UTC: ",
      known(tracked=session("CANCELLED", ended_at=NOW), timeline=[entry("CancelRequested", requestedBy="ann")])),
-    ("dead-lettered", "session-tracker could not use its record of chat.messages.v1, malformed: No; correct that, then "
-     "run `chat-sessions dead-letters replay chat.messages.v1.session-tracker.dlq/4`, or drop it.",
-     known(letters=[LETTER])),
+    ("dead-lettered", "session-tracker and webhook-dispatcher could not use its record of chat.messages.v1, malformed: "
+     "No; its publisher is to mend that, as docs/publishing.md says and send it again with a new session id; then run "
+     "`chat-sessions dead-letters drop chat.messages.v1.session-tracker.dlq/4 d/1 --because WHY`: a replay would fail",
+     known(letters=[LETTER, DISPATCHERS])),
+    ("dead-lettered", "identity-mismatch: No; its publisher is to give each session an id of its own and send it again",
+     known(letters=[replace(LETTER, reason="identity-mismatch")])),
+    ("dead-lettered", "unknown-type: No; let all processes be of the release that knows it, then run `chat-sessions "
+     "dead-letters replay d/1`, or drop", known(letters=[replace(DISPATCHERS, reason="unknown-type")])),
+    ("dead-lettered", "of chat.results.v1, malformed: No; let all processes be of the release that knows it, then run",
+     active(letters=[replace(LETTER, topic="chat.results.v1")])),
+    ("dead-lettered", "refused-by-postgres: No; report it as a bug, and once PostgreSQL and the release are mended",
+     known(letters=[replace(LETTER, reason="refused-by-postgres")])),
+    ("letter-dropped", "had its message refused by session-tracker, malformed: No; ann dropped its dead letter because "
+     "'It is test data', so nothing more will come of it.", known(letters=[DROPPED], records=[MESSAGE])),
+    ("letter-dropped", "nothing more will come", known(
+        letters=[replace(LETTER, open=False, place=(3, 7)), replace(DROPPED, place=(3, 11))],
+        records=[MESSAGE, replace(MESSAGE, offset=11, for_group="session-tracker"),
+                 replace(MESSAGE, offset=12, for_group="webhook-dispatcher")])),
+    ("letter-dropped", "nobody will call its persona: cancel it,",
+     active(letters=[replace(DROPPED, group="webhook-dispatcher")])),
+    ("not-folded", "is not tracked yet", known(letters=[DROPPED], records=[MESSAGE, replace(MESSAGE, offset=8)])),
     ("dead-lettered", "is stuck: ", active(letters=[LETTER])),
     ("no-dispatcher", "was never dispatched: no dispatcher runs, and 4 messages of its partition wait, 2 of them "
      "before it; start a dispatcher.", active(dispatcher=GONE)),

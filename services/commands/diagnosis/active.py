@@ -1,34 +1,38 @@
 """Why a session has not ended. Pure."""
 
 from services.commands.diagnosis.facts import Entry, Facts, Tracked
+from services.commands.diagnosis.letters import given_up, stuck
 from services.commands.diagnosis.words import (
     SOON_SECONDS,
     Verdict,
     behind,
-    dead_lettered,
     get_going,
     moment,
-    open_letter,
     persona,
     place,
     time_of,
 )
 from services.commands.wording import counted, duration
 from services.contracts.session import AttemptOutcome
+from services.contracts.topics import DISPATCHER_GROUP
 
 _ENDING = {"WebhookSucceeded", "WebhookFailed", "CancelRequested"}
 
 
 def explain_active(facts: Facts, session: Tracked) -> Verdict:
     """Return what the session waits for, and what to do: the first rule that knows."""
-    rules = (_stuck, _not_folded, _attempted, _kafka_away, _lost, _no_dispatcher, _paused, _in_conversation)
+    rules = (_stuck, _not_folded, _given_up, _attempted, _kafka_away, _lost, _no_dispatcher, _paused, _in_conversation)
     name = f"Session {facts.session_id}"
     return next(filter(None, (rule(facts, session, name) for rule in rules)), None) or _held(facts, session, name)
 
 
 def _stuck(facts: Facts, _: Tracked, name: str) -> Verdict | None:
-    letter = open_letter(facts)
-    return None if letter is None else dead_lettered(name, letter)
+    return stuck(facts, name)
+
+
+def _given_up(facts: Facts, _: Tracked, name: str) -> Verdict | None:
+    attempted = any(entry.get("type") == "WebhookAttempted" for entry in facts.timeline)
+    return None if attempted else given_up(facts, name, DISPATCHER_GROUP)
 
 
 def _not_folded(facts: Facts, _: Tracked, name: str) -> Verdict | None:

@@ -41,6 +41,13 @@ class FoundRecord:
     """The event's name, such as MessageSent."""
     conversation_id: str
     trace_id: str | None = None
+    for_group: str | None = None
+    """The only group that is to use it, where it is a replay."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Partition and offset."""
+        return self.partition, self.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,11 @@ class FoundLetter:
     error: str
     open: bool
     """Whether nobody has replayed or dropped it."""
+    place: tuple[int, int] = (0, 0)
+    """Partition and offset of the record."""
+    dropped_by: str | None = None
+    because: str | None = None
+    """Why it was dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,7 @@ class Facts:
     timeline: Sequence[Entry] = ()
     records: Sequence[FoundRecord] = ()
     letters: Sequence[FoundLetter] = ()
+    """The oldest first."""
     dispatcher: Reader | None = None
     tracker: Reader | None = None
     persona: Persona | None = None

@@ -12,7 +12,7 @@ from services.commands.diagnosis.rows import PostgresSilent, Rows, read_rows
 from services.commands.diagnosis.search import Progress, Search, Window
 from services.commands.groups import Group, read_group
 from services.commands.letters.reading import read_letters
-from services.commands.letters.selection import Choice, Letter
+from services.commands.letters.selection import Choice, Letter, State
 from services.contracts.ids import id_time
 from services.contracts.topics import CONTROL, DISPATCHER_GROUP, MESSAGES, RESULTS, TRACKER_GROUP
 from services.runtime.dead_letter_tools import KafkaUnavailable
@@ -141,4 +141,16 @@ def _reader(group: Group, conversation: str | None) -> Reader | None:
 
 def _letter(letter: Letter) -> FoundLetter:
     stored = letter.stored
-    return FoundLetter(stored.letter_id, stored.topic, stored.group, stored.reason, stored.error, letter.is_open)
+    decision = letter.disposition
+    dropped = decision is not None and decision.state is State.DROPPED
+    return FoundLetter(
+        stored.letter_id,
+        stored.topic,
+        stored.group,
+        stored.reason,
+        stored.error,
+        letter.is_open,
+        place=(stored.partition, stored.offset),
+        dropped_by=decision.decided_by if decision is not None and dropped else None,
+        because=decision.because if decision is not None and dropped else None,
+    )

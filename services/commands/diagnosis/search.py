@@ -12,6 +12,7 @@ from services.commands.diagnosis.facts import FoundRecord
 from services.contracts import UndecodableRecord
 from services.contracts.codec import decode, header
 from services.contracts.events import SessionEvent
+from services.runtime.dead_letters import REPLAY_GROUP_HEADER
 from services.runtime.kafka import read_from
 from services.runtime.records import RawRecord, written_at
 from services.runtime.tracing import trace_id_of
@@ -100,6 +101,7 @@ def matched(record: RawRecord, session_id: UUID) -> FoundRecord | None:
         type=type(event).__name__,
         conversation_id=event.conversation_id,
         trace_id=trace_id_of(header(record.headers, "traceparent")),
+        for_group=header(record.headers, REPLAY_GROUP_HEADER),
     )
 
 

@@ -16,7 +16,7 @@ def lines(facts: Facts, verdict: Verdict) -> Iterator[str]:
         yield f"Trace: {facts.trace_id}"
     yield from _kafka_lines(facts)
     for letter in facts.letters:
-        done = "" if letter.open else ", done with"
+        done = "" if letter.open else ", replayed" if letter.dropped_by is None else ", dropped"
         yield f"Dead letter: {letter.letter_id} ({letter.reason}, of {letter.group}{done})"
     if facts.timeline:
         yield "Timeline (UTC):"
@@ -57,7 +57,14 @@ def document(facts: Facts, verdict: Verdict) -> dict[str, object]:
         ],
         "searchedAll": facts.searched_all,
         "deadLetters": [
-            {"id": letter.letter_id, "group": letter.group, "reason": letter.reason, "open": letter.open}
+            {
+                "id": letter.letter_id,
+                "group": letter.group,
+                "reason": letter.reason,
+                "open": letter.open,
+                "droppedBy": letter.dropped_by,
+                "because": letter.because,
+            }
             for letter in facts.letters
         ],
         "dispatcher": _told_reader(facts.dispatcher),

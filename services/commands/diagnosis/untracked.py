@@ -1,23 +1,22 @@
 """Why there is no row of a session. Pure."""
 
 from services.commands.diagnosis.facts import Facts
+from services.commands.diagnosis.letters import given_up, stuck
 from services.commands.diagnosis.words import (
     SOON_SECONDS,
     Verdict,
     behind,
-    dead_lettered,
     get_going,
-    open_letter,
     place,
     time_of,
 )
 from services.commands.wording import counted
-from services.contracts.topics import MESSAGES
+from services.contracts.topics import MESSAGES, TRACKER_GROUP
 
 
 def explain_untracked(facts: Facts) -> Verdict:
     """Return why the session is in no row, and what to do: the first rule that knows."""
-    rules = (_postgres_away, _dropped, _refused, _not_folded, _kafka_away, _never_kept)
+    rules = (_postgres_away, _dropped, _refused, _given_up, _not_folded, _kafka_away, _never_kept)
     return next(filter(None, (rule(facts) for rule in rules)), None) or _unknown(facts)
 
 
@@ -37,8 +36,11 @@ def _dropped(facts: Facts) -> Verdict | None:
 
 
 def _refused(facts: Facts) -> Verdict | None:
-    letter = open_letter(facts)
-    return None if letter is None else dead_lettered(f"Session {facts.session_id}", letter)
+    return stuck(facts, f"Session {facts.session_id}")
+
+
+def _given_up(facts: Facts) -> Verdict | None:
+    return given_up(facts, f"Session {facts.session_id}", TRACKER_GROUP)
 
 
 def _not_folded(facts: Facts) -> Verdict | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.commands.diagnosis.facts import Entry, Facts, FoundLetter, FoundRecord, Reader, Tracked
+from services.commands.diagnosis.facts import Entry, Facts, FoundRecord, Reader, Tracked
 from services.commands.wording import counted, shown
 
 LONGEST = 200
@@ -19,23 +19,10 @@ class Verdict:
     sentence: str
 
 
-def dead_lettered(name: str, letter: FoundLetter) -> Verdict:
-    """Return the verdict on a session of which a record lies among the dead letters."""
-    told = f"{name} is stuck: {letter.group} could not use its record of {letter.topic}, {letter.reason}: "
-    told += shown_error(letter.error)
-    step = f"correct that, then run `chat-sessions dead-letters replay {letter.letter_id}`, or drop it"
-    return Verdict("dead-lettered", f"{told}; {step}.")
-
-
 def shown_error(error: str) -> str:
     """Return foreign text without its last stop, cut, and harmless to a terminal."""
     cut = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in error)
     return (cut if len(cut) <= LONGEST else f"{cut[:LONGEST]}…").rstrip(".")
-
-
-def open_letter(facts: Facts) -> FoundLetter | None:
-    """Return a dead letter of the session that nobody has replayed or dropped."""
-    return next((letter for letter in facts.letters if letter.open), None)
 
 
 def behind(process: str, reader: Reader | None) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
 
@@ -30,7 +31,7 @@ def doctor(
     session = None if session_id is None else _parsed(session_id)
     with chosen_target(data_dir) as target:
         if session is not None:
-            _explain(session, as_json=as_json)
+            _explain(target, process or [], session, as_json=as_json)
         elif not _all_well(target, process or [], as_json=as_json):
             raise typer.Exit(1)
 
@@ -40,8 +41,7 @@ def _all_well(target: Target, named: Sequence[str], *, as_json: bool) -> bool:
     from services.commands.checkup.findings import all_well, document, line  # noqa: PLC0415
     from services.commands.checkup.run import examine  # noqa: PLC0415
 
-    ops_urls = {**(target.ops_urls or {"gateway": target.gateway_url}), **dict(map(_named, named))}
-    findings = asyncio.run(examine(ops_urls, is_stack=target.is_stack))
+    findings = asyncio.run(examine(_ops_urls(target, named), target.pids, is_stack=target.is_stack))
     if as_json:
         typer.echo(json.dumps(document(findings), indent=2, ensure_ascii=False))
     else:
@@ -50,6 +50,10 @@ def _all_well(target: Target, named: Sequence[str], *, as_json: bool) -> bool:
     if target.passed_over is not None and not all_well(findings):
         typer.echo(target.passed_over, err=as_json)
     return all_well(findings)
+
+
+def _ops_urls(target: Target, named: Sequence[str]) -> dict[str, str]:
+    return {**(target.ops_urls or {"gateway": target.gateway_url}), **dict(map(_named, named))}
 
 
 def _named(process: str) -> tuple[str, str]:
@@ -66,13 +70,22 @@ def _parsed(session_id: str) -> UUID:
         raise CommandError(f"{shown(session_id, 100)} is not a session id (a UUID).") from None
 
 
-def _explain(session_id: UUID, *, as_json: bool) -> None:
+def _explain(target: Target, named: Sequence[str], session_id: UUID, *, as_json: bool) -> None:
+    from services.commands.checkup.processes import find_silent  # noqa: PLC0415
     from services.commands.diagnosis.explain import explain  # noqa: PLC0415
+    from services.commands.diagnosis.facts import Facts  # noqa: PLC0415
     from services.commands.diagnosis.gather import gather  # noqa: PLC0415
     from services.commands.diagnosis.told import document, lines  # noqa: PLC0415
     from services.runtime.settings import KafkaSettings, PostgresSettings, load  # noqa: PLC0415
 
-    facts = asyncio.run(gather(load(KafkaSettings), load(PostgresSettings), session_id, _show_progress))
+    dispatchers = {name: url for name, url in _ops_urls(target, named).items() if name.startswith("dispatcher")}
+
+    async def everything() -> Facts:
+        gathering = gather(load(KafkaSettings), load(PostgresSettings), session_id, _show_progress)
+        facts, silent = await asyncio.gather(gathering, find_silent(dispatchers, target.pids))
+        return replace(facts, silent=silent)
+
+    facts = asyncio.run(everything())
     verdict = explain(facts)
     if as_json:
         typer.echo(json.dumps(document(facts, verdict), indent=2, ensure_ascii=False))

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -49,6 +49,8 @@ class Target:
     ops_urls: Mapping[str, str]
     is_stack: bool = False
     """Whether it is a stack of this machine, and the environment's own settings are others."""
+    pids: Mapping[str, int] = field(default_factory=dict)
+    """Of the processes of a stack of this machine."""
     passed_over: str | None = None
     """A sentence where a stack runs that one might have meant: why it is not the target, and what to do."""
 
@@ -188,7 +190,7 @@ def _stack_in(data_directory: Path, *, own_token: bool = True) -> Target:
     for name in others:
         os.environ.pop(name, None)
     os.environ.update(stack.settings)
-    return Target(os.environ, stack.gateway_url, stack.ops_urls, is_stack=True)
+    return Target(os.environ, stack.gateway_url, stack.ops_urls, is_stack=True, pids=stack.pids)
 
 
 def answer_of(response: httpx.Response) -> object:

@@ -124,6 +124,8 @@ class RunningStack:
     gateway_url: str
     ops_urls: dict[str, str]
     settings: dict[str, str]
+    pids: dict[str, int]
+    """Of every process, by its name in `ops_urls`, as it was when stack.json was written last."""
 
 
 def read_stack(path: Path) -> RunningStack:
@@ -141,7 +143,7 @@ def read_stack(path: Path) -> RunningStack:
         "JWT_SECRET": jwt_secret,
         "PERSONA_SECRETS_KEY": persona_secrets_key,
     }
-    return RunningStack(stack["gatewayUrl"], stack["opsUrls"], settings)
+    return RunningStack(stack["gatewayUrl"], stack["opsUrls"], settings, stack["processes"])
 
 
 def _lock(lock: int, path: Path) -> None:

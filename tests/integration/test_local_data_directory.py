@@ -49,10 +49,12 @@ def test_secrets_stay_and_stack_json_comes_and_goes(tmp_path: Path) -> None:
                 "databaseUrl": "postgresql://d",
                 "opsUrls": {"tracker": "http://t"},
                 "kafkaSettings": {"KAFKA_IDEMPOTENCE": "false"},
+                "processes": {"tracker": 7},
             }
         )
         running = read_stack(directory.path)
         assert (running.gateway_url, running.ops_urls) == ("http://g", {"tracker": "http://t"})
+        assert running.pids == {"tracker": 7}
         assert running.settings["JWT_SECRET"] == secrets[0]
         assert running.settings["KAFKA_IDEMPOTENCE"] == "false"
         private = [path for path in directory.path.iterdir() if path.is_file()]

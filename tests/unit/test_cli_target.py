@@ -27,6 +27,7 @@ def run_stack(directory: Path) -> None:
         "databaseUrl": "postgresql://nobody@127.0.0.1/nothing",
         "gatewayUrl": "http://127.0.0.1:2",
         "opsUrls": {"gateway": "http://127.0.0.1:2"},
+        "processes": {"gateway": 7},
     }
     (directory / "stack.json").write_text(json.dumps(stack))
     (directory / "jwt-secret").write_text("s" * 32)
@@ -45,6 +46,7 @@ def test_the_default_stack_is_spoken_to_where_nothing_names_another(
     environment(monkeypatch, {"KAFKA_BOOTSTRAP_SERVERS": "", "CHAT_SESSIONS_TOKEN": "another's", "JWT_JWKS_URL": "x"})
     with chosen_target(None) as target:
         assert (target.is_stack, target.gateway_url) == (True, "http://127.0.0.1:2")
+        assert target.pids == {"gateway": 7}
         assert target.token("u", admin=False)
     assert os.environ["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:1"
     assert not {"CHAT_SESSIONS_TOKEN", "JWT_JWKS_URL"} & set(os.environ)

@@ -162,6 +162,15 @@ def test_a_process_tells_its_own_reasons_and_breakers() -> None:
     assert [finding.check for finding in measured.measured("x", header + metrics, NOW)] == ["personas.a.breaker"]
 
 
+def test_a_process_that_hangs_is_told_from_one_that_is_not_there() -> None:
+    hangs = processes.silence("http://x", httpx.ReadTimeout(""), 7)
+    told = "http://x takes connections and answers nothing within 5 s (ReadTimeout): it hangs"
+    assert hangs == (told, "end it with `kill -9 7`, so that it is started again")
+    assert "kill -9 PID" in processes.silence("http://x", httpx.ReadTimeout(""), None)[1]
+    gone = ("http://x is out of reach (ConnectError)", "start it, or see in its log why it ended")
+    assert processes.silence("http://x", httpx.ConnectError(""), 7) == gone
+
+
 def test_a_process_tells_what_will_keep_it_from_kafka_and_from_verifying() -> None:
     def ends(**days: float) -> Finding:
         at = [(setting, (NOW + timedelta(days=left)).timestamp()) for setting, left in days.items()]

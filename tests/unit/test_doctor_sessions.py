@@ -12,7 +12,7 @@ from aiokafka.structs import ConsumerRecord
 
 from services.commands.diagnosis.causes import CAUSES
 from services.commands.diagnosis.explain import explain
-from services.commands.diagnosis.facts import Entry, Facts, FoundLetter, FoundRecord, Persona, Reader, Tracked
+from services.commands.diagnosis.facts import Entry, Facts, FoundLetter, FoundRecord, Persona, Reader, Silence, Tracked
 from services.commands.diagnosis.gather import windows
 from services.commands.diagnosis.search import joined, matched
 from services.commands.diagnosis.timeline import timeline_lines
@@ -33,6 +33,7 @@ LETTER = FoundLetter(
 )
 DISPATCHERS = replace(LETTER, letter_id="d/1", group="webhook-dispatcher")
 DROPPED = replace(LETTER, open=False, place=(3, 7), dropped_by="ann", because="It is test data.")
+SILENT = Silence("dispatcher", "http://d answers nothing", "kill it")
 AWAY = "it is down"
 BEHIND, GONE, DONE = Reader(1, 5, 4), Reader(0, 5, 4), Reader(1, 8, 0)
 
@@ -105,6 +106,12 @@ CASES: list[tuple[str, str, Facts]] = [
     ("waits-in-conversation", f"for session {EARLIER} to end: ask `chat-sessions doctor {EARLIER}`.",
      active(waits_behind=EARLIER)),
     ("running", "is being worked on since 3.0 s: its call may take 60 s with its retries", active(age=3.0)),
+    ("dispatcher-silent", "not finished for 3.0 s, and the dispatcher at http://d answers nothing; kill it.",
+     active(age=3.0, silent=[SILENT])),
+    ("dispatcher-silent", "; kill it.", active(timeline=attempted(attempt=1, outcome="failed", retryAt=LATER),
+                                               silent=[SILENT])),
+    ("waits-for-callback", "", active(timeline=attempted(outcome="accepted", deadlineAt=LATER), silent=[SILENT])),
+    ("paused", "", active(persona=Persona(True, 60.0), silent=[SILENT])),
     ("waits-for-retry", "after attempt 1 failed (timeout), due at 2026-11-23 12:01:00 UTC: there is nothing to do",
      active(timeline=attempted(attempt=1, outcome="failed", failureKind="timeout", retryAt=LATER))),
     ("retry-overdue", "which was due at 2026-11-23 11:59:00 UTC, and no dispatcher runs, which leaves 4 records of its "

@@ -15,12 +15,14 @@ PATIENCE_SECONDS = 10.0
 """For one part; all parts are looked at together."""
 
 
-async def examine(ops_urls: Mapping[str, str], *, is_stack: bool) -> list[Finding]:
+async def examine(ops_urls: Mapping[str, str], pids: Mapping[str, int], *, is_stack: bool) -> list[Finding]:
     """Return what is found of the environment's settings, its Kafka and PostgreSQL, and the processes of `ops_urls`.
+
+    `pids` are those that are known.
 
     Takes at most PATIENCE_SECONDS and a moment: what does not answer by then is a finding.
     """
-    parts = [_bounded("processes", check_processes(ops_urls))]
+    parts = [_bounded("processes", check_processes(ops_urls, pids))]
     findings = check_settings(is_stack=is_stack)
     kafka, postgres = _usable(KafkaSettings), _usable(PostgresSettings)
     if kafka is not None:

@@ -21,7 +21,18 @@ _ENDING = {"WebhookSucceeded", "WebhookFailed", "CancelRequested"}
 
 def explain_active(facts: Facts, session: Tracked) -> Verdict:
     """Return what the session waits for, and what to do: the first rule that knows."""
-    rules = (_stuck, _not_folded, _given_up, _attempted, _kafka_away, _lost, _no_dispatcher, _paused, _in_conversation)
+    rules = (
+        _stuck,
+        _not_folded,
+        _given_up,
+        _silent,
+        _attempted,
+        _kafka_away,
+        _lost,
+        _no_dispatcher,
+        _paused,
+        _in_conversation,
+    )
     name = f"Session {facts.session_id}"
     return next(filter(None, (rule(facts, session, name) for rule in rules)), None) or _held(facts, session, name)
 
@@ -45,12 +56,26 @@ def _not_folded(facts: Facts, _: Tracked, name: str) -> Verdict | None:
     return Verdict("result-not-folded", f"{told}, and {behind('tracker', facts.tracker)}; {step}.")
 
 
+def _silent(facts: Facts, session: Tracked, name: str) -> Verdict | None:
+    paused = facts.persona is not None and facts.persona.paused
+    if not facts.silent or paused or _is_accepted(facts):
+        return None
+    first, age = facts.silent[0], duration(max(0.0, (facts.now - session.started_at).total_seconds()))
+    told = f"{name} was not finished for {age}, and the {first.name} at {first.told}"
+    return Verdict("dispatcher-silent", f"{told}; {first.step}.")
+
+
+def _is_accepted(facts: Facts) -> bool:
+    attempts = [entry for entry in facts.timeline if entry.get("type") == "WebhookAttempted"]
+    return bool(attempts) and attempts[-1].get("outcome") == AttemptOutcome.ACCEPTED
+
+
 def _attempted(facts: Facts, session: Tracked, name: str) -> Verdict | None:
     attempts = [entry for entry in facts.timeline if entry.get("type") == "WebhookAttempted"]
     if not attempts:
         return None
     last = attempts[-1]
-    if last.get("outcome") == AttemptOutcome.ACCEPTED:
+    if _is_accepted(facts):
         return _accepted(facts, session, name, last)
     told = f"{name} waits for its next attempt after attempt {last.get('attempt')} failed ({last.get('failureKind')})"
     retry_at = moment(last.get("retryAt"))

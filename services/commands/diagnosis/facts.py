@@ -79,6 +79,15 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
+class Silence:
+    """A process that does not answer: why, and what to do, as clauses."""
+
+    name: str
+    told: str
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
 class Persona:
     """What the session's persona is set to."""
 
@@ -101,6 +110,8 @@ class Facts:
     """The oldest first."""
     dispatcher: Reader | None = None
     tracker: Reader | None = None
+    silent: Sequence[Silence] = ()
+    """Dispatchers that are known and do not answer."""
     persona: Persona | None = None
     waits_behind: UUID | None = None
     """An earlier session of the conversation that is ACTIVE."""

@@ -67,6 +67,7 @@ def document(facts: Facts, verdict: Verdict) -> dict[str, object]:
             }
             for letter in facts.letters
         ],
+        "silent": [silence.name for silence in facts.silent],
         "dispatcher": _told_reader(facts.dispatcher),
         "tracker": _told_reader(facts.tracker),
         "timeline": [dict(entry) for entry in facts.timeline],

@@ -6,8 +6,10 @@ import os
 import secrets
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.fernet import Fernet
 
@@ -72,6 +74,18 @@ class DataDirectory:
             port = free_port()
         write_private(kept, str(port))
         return port
+
+    def made_personas(self) -> dict[str, Any]:
+        """The personas as earlier starts made them."""
+        return dict(json.loads(self._personas_file.read_text())) if self._personas_file.exists() else {}
+
+    def keep_made_personas(self, made: Mapping[str, object]) -> None:
+        """Keep what the next start finds in made_personas()."""
+        write_private(self._personas_file, json.dumps(made))
+
+    @property
+    def _personas_file(self) -> Path:
+        return self.path / "personas-made.json"
 
     def write_stack(self, stack: dict[str, object]) -> None:
         """Replace stack.json: a reader sees the old one or the new one, and only its owner can read it."""

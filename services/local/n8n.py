@@ -187,7 +187,7 @@ def _greet(url: str, directory: Path) -> None:
         f"\nn8n is ready: {url} (open it in a browser to see and change the workflows;\n"
         "it asks for an owner account first, which stays on this machine)\n"
         f"Webhooks at {url}/webhook/: {', '.join(workflow_paths(WORKFLOWS))}\n\n"
-        f"Point the personas at it, in another terminal:\n  .venv/bin/chat-sessions up --n8n {url}\n\n"
+        f"Start the system against it, in another terminal:\n  .venv/bin/chat-sessions up --n8n {url}\n\n"
         f"header-auth wants the header {credentials.header_name}; its value, and what basic-auth and jwt-auth want, "
         f"is in {directory / 'webhook-credentials.json'}.\n"
         f"The log is {directory / 'n8n.log'}. Ctrl-C stops n8n."

@@ -1,8 +1,8 @@
-"""What `up` asks of its services over HTTP: whether they are ready or behind, and to take the stub's personas."""
+"""What `up` asks of its services over HTTP: whether they are ready or behind."""
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import httpx
 
@@ -16,42 +16,10 @@ class NotReadyError(Exception):
     """The system did not become ready; the message says what is missing."""
 
 
-class PersonaRefusedError(Exception):
-    """The gateway did not take a persona; the message repeats its answer."""
-
-
 def what_is_not_ready(client: httpx.Client, programs: Iterable[Program]) -> dict[str, str]:
     """The names of the programs that are not ready, each with what it says is missing."""
     problems = {program.name: _problem(client, program) for program in programs}
     return {name: problem for name, problem in problems.items() if problem is not None}
-
-
-def register_personas(
-    gateway_url: str,
-    n8n_url: str,
-    personas: Iterable[str],
-    callback_seconds: Mapping[str, float],
-    admin_token: Callable[[str], str],
-) -> None:
-    """Give the gateway every persona, with its webhook at `n8n_url`; PersonaRefusedError where it says no.
-
-    `callback_seconds` holds those that reply by callback; `admin_token` signs a token for a user id.
-    """
-    with httpx.Client(base_url=gateway_url, timeout=10, trust_env=False) as client:
-        for persona in personas:
-            # A user each: the lowest rate limit does not hold the start up.
-            answer = client.put(
-                f"/api/personas/{persona}",
-                json={
-                    "webhookUrl": f"{n8n_url}/webhook/{persona}",
-                    "callbackSeconds": callback_seconds.get(persona),
-                },
-                headers={"authorization": f"Bearer {admin_token(f'up-{persona}')}"},
-            )
-            if answer.is_error:
-                raise PersonaRefusedError(
-                    f"The gateway refused the persona {persona} ({answer.status_code}): {answer.text[:500]}"
-                )
 
 
 def why_silent(url: str) -> str | None:

@@ -16,6 +16,7 @@ from services.local.engines import Engines
 from services.local.greeting import greeting
 from services.local.kafka_artifacts import KafkaArtifacts, kafka_artifacts
 from services.local.n8n_answers import CALLBACK_SECONDS, PERSONAS
+from services.local.persona_seeds import seed_personas, wanted_personas
 from services.local.processes import (
     free_port,
     run_to_end,
@@ -24,7 +25,6 @@ from services.local.processes import (
 from services.local.reaper import Reaper
 from services.local.service_health import (
     NotReadyError,
-    register_personas,
     wait_until_folded,
     what_is_not_ready,
     why_silent,
@@ -47,6 +47,7 @@ _DRAIN_SECONDS = 10.0
 _FOLD_SECONDS = 5.0
 _LOOK_SECONDS = 0.1
 _TOKEN_LIFETIME = timedelta(days=30)
+_FIRST_PERSONA = "echo"
 
 
 def show(console: Console, text: str) -> None:
@@ -90,14 +91,7 @@ class Stack:
             self._run_once("migrate")
         self._services = self._planned_services()
         self._start_services()
-        with self._step(f"{len(PERSONAS)} personas"):
-            register_personas(
-                self._addresses.gateway_url,
-                self._addresses.n8n_url,
-                PERSONAS,
-                CALLBACK_SECONDS,
-                lambda user: self._token(user, admin=True),
-            )
+        self._seed_personas()
         if self._engines.loses_records("broker") and not self._engines.database_is_new:
             self._recover()
         self._write_stack()
@@ -171,6 +165,21 @@ class Stack:
             )
             for name, command in service_names(self._options).items()
         ]
+
+    def _seed_personas(self) -> None:
+        """Make the personas of the stub, or with another n8n the one whose workflow everybody is told to import."""
+        personas = list(PERSONAS) if self._options.n8n is None else [_FIRST_PERSONA]
+        wanted = wanted_personas(self._addresses.n8n_url, personas, CALLBACK_SECONDS)
+        with self._step(f"{len(personas)} personas" if len(personas) > 1 else f"Persona {personas[0]}"):
+            made, left = seed_personas(
+                self._addresses.gateway_url,
+                wanted,
+                self._directory.made_personas(),
+                lambda user: self._token(user, admin=True),
+            )
+            self._directory.keep_made_personas(made)
+        if left:
+            self._say(f"Left as they were set, with webhooks elsewhere: {', '.join(left)}.")
 
     def _start_services(self) -> None:
         """Start every service and wait until all are ready."""
@@ -258,7 +267,7 @@ class Stack:
             self._say(paragraph)
         if self._options.n8n is not None and (why := why_silent(self._addresses.n8n_url)):
             self._say(
-                f"\nNobody answers at {self._addresses.n8n_url} ({why}): messages to the personas fail until n8n runs "
+                f"\nNobody answers at {self._addresses.n8n_url} ({why}): messages to its personas fail until n8n runs "
                 "there (`make n8n` starts one on this machine)."
             )
 

@@ -13,11 +13,12 @@ from services.local.data_directory import (
     open_data_directory,
 )
 from services.local.kafka_artifacts import KafkaMissingError
+from services.local.persona_seeds import PersonaRefusedError
 from services.local.postgres import PostgresError
 from services.local.postgres_place import PlaceError
 from services.local.processes import PortBusyError, ProcessEndedError, ensure_port_is_free
 from services.local.reaper import start_reaper
-from services.local.service_health import NotReadyError, PersonaRefusedError
+from services.local.service_health import NotReadyError
 from services.local.signals import StopRequested, ignore_signals, stop_on_signals
 from services.local.stack import Stack, show
 from services.local.stack_options import StackOptions

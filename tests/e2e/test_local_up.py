@@ -257,6 +257,14 @@ def test_nothing_outlives_it_and_the_next_goes_on_where_it_was_until_its_data_is
 ) -> None:
     first = running_up
     completed = say(first, "remember me")
+    own = (
+        "uneven",
+        "--webhook-url",
+        f"{first.stack()['n8nUrl']}/webhook/echo",
+        "--data-dir",
+        str(first.data_directory),
+    )
+    assert run("persona", "set", *own).returncode == 0
     waiting = send_to_a_dispatcher_that_stands_still(first)
     processes = first.descendants()
     assert len(processes) > len(SERVICES)
@@ -270,6 +278,7 @@ def test_nothing_outlives_it_and_the_next_goes_on_where_it_was_until_its_data_is
     kept = session_of(second, completed["sessionId"])
     assert kept is not None
     assert kept["status"] == "COMPLETED"
+    assert "Left as they were set, with webhooks elsewhere: uneven." in second.output.read_text()
     until_completed(second, waiting)
     assert calls_of(second, waiting) == 1
     slow = say(second, "Wait for me", persona="slow", wait=0)["sessionId"]

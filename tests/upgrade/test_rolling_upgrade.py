@@ -15,8 +15,8 @@ import pytest
 from aiokafka import TopicPartition
 
 from services.contracts.topics import CONTROL, TRACKER_GROUP
+from services.local.persona_seeds import seed_personas, wanted_personas
 from services.local.reaper import Reaper
-from services.local.service_health import register_personas
 from services.runtime.dead_letter_tools import read_dead_letters
 from services.runtime.tokens import mint_token
 from tests.cluster.ledger import close_ledger
@@ -122,10 +122,9 @@ def new_token(secret: str, user: str, *, admin: bool = False) -> str:
 
 async def give_personas(system: System, n8n_url: str, token: Callable[..., str]) -> None:
     await asyncio.to_thread(
-        register_personas,
+        seed_personas,
         system.gateways()[0],
-        n8n_url,
-        ("echo", "uneven"),
+        wanted_personas(n8n_url, ("echo", "uneven"), {}),
         {},
         lambda user: token(user, admin=True),
     )

@@ -166,7 +166,10 @@ def token(
     user: Annotated[str, typer.Option(help="The user id that the token stands for.")],
     admin: Annotated[bool, typer.Option("--admin", help="With the role ADMIN too.")] = False,
     scope: Annotated[
-        list[Scope] | None, typer.Option(help="What it may be used for, all else not; may be repeated.")
+        list[Scope] | None,
+        typer.Option(
+            metavar="SCOPE", help=f"What it may be used for, all else not; may be repeated. Of {', '.join(Scope)}."
+        ),
     ] = None,
     service: Annotated[
         str | None, typer.Option(help="The service that acts for the user; needs --scope.", show_default=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List, show, replay and drop the records that a service could not use.")
 
+
+class _OwnName:
+    """Whoever is logged in: help says so, not who that is where it is read."""
+
+    def __call__(self) -> str:
+        return getpass.getuser()
+
+    def __str__(self) -> str:
+        return "your user name"
+
+
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids as `list` shows them.", show_default=False)]
 Every = Annotated[bool, typer.Option("--all", help="All that the filters leave and that nobody has decided on.")]
 Topic = Annotated[str | None, typer.Option(help="Only records of this topic.", show_default=False)]
@@ -30,7 +42,7 @@ Since = Annotated[
     str | None, typer.Option(help="Only those of so long (90m, 24h, 7d), or since a time (UTC).", show_default=False)
 ]
 Session = Annotated[str | None, typer.Option(help="Only those that name this session.", show_default=False)]
-By = Annotated[str, typer.Option(help="Who decides, for the audit log.", default_factory=getpass.getuser)]
+By = Annotated[str, typer.Option(help="Who decides, for the audit log.", default_factory=_OwnName())]
 
 
 @app.command("list")
@@ -48,8 +60,8 @@ def list_letters(
 ) -> None:
     """Show dead letters that nobody has decided on, the newest last.
 
-    A line each: id, which names topic and group, when (UTC), session, or else the record's key, and why. `show` tells
-    the rest.
+    A line each: id, which names topic and group, when (UTC), session, or else the record's key, and why, as far as a
+    terminal has room for it: in a file or a pipe all of it. `show` tells the rest.
     """
     from services.commands.letters.told import letter_lines, summary  # noqa: PLC0415
 
@@ -57,7 +69,7 @@ def list_letters(
     with chosen_target(data_dir):
         letters = asyncio.run(_to_show(choice))
     listing = [letter for letter in letters if done or letter.is_open]
-    for line in letter_lines(listing[-limit:], letters):
+    for line in letter_lines(listing[-limit:], letters, whole=not sys.stdout.isatty()):
         typer.echo(line)
     typer.echo(f"{min(limit, len(listing))} of {summary(listing)}")
     if left_out := len(letters) - len(listing):

@@ -79,6 +79,8 @@ def test_a_line_of_the_list_has_only_the_beginning_of_a_long_reason() -> None:
     (told,) = letter_lines([letter], [letter])
     assert len(told) <= 160
     assert told.endswith(f"  {UUID(int=0)}  malformed: a.longer.field0: Complaint 0; a.longer.field1: Complaint…")
+    (told,) = letter_lines([letter], [letter], whole=True)
+    assert told.endswith(f"  malformed: {error}")
     assert f"Reason        malformed: {error}" in [*letter_details(letter, body=False)]
 
 

@@ -51,6 +51,12 @@ def test_up_tells_the_directory_that_it_would_use() -> None:
     assert f"[default: {DEFAULT_DIRECTORY}]" in help_of("up")
 
 
+def test_words_that_are_long_lists_or_of_this_machine_are_not_in_the_way() -> None:
+    told = " ".join(help_of("token", columns=100).replace("│", "").split())
+    assert "messages:write, sessions:read, sessions:cancel, " in told
+    assert "[default: your user name]" in help_of("dead-letters", "drop")
+
+
 def test_up_s_help_needs_nothing_that_only_up_needs() -> None:
     hidden = "import sys; sys.modules['psutil'] = None; from services.cli import main; main()"
     done = subprocess.run(

@@ -11,8 +11,11 @@ _WIDTH, _LEAST = 160, 18
 """Characters of a line of the list, and so many of its reason at least, whatever the rest takes."""
 
 
-def letter_lines(letters: Sequence[Letter], every: Sequence[Letter]) -> Iterator[str]:
-    """A line for each of `letters`; `every` is where the letters of other groups for the same record are found."""
+def letter_lines(letters: Sequence[Letter], every: Sequence[Letter], *, whole: bool = False) -> Iterator[str]:
+    """A line for each of `letters`; `every` is where the letters of other groups for the same record are found.
+
+    Of a reason there is what has room in a terminal, unless the `whole` is asked for.
+    """
     by_origin: dict[tuple[str, int, int], list[str]] = {}
     for letter in every:
         by_origin.setdefault(letter.stored.origin, []).append(letter.stored.letter_id)
@@ -24,7 +27,7 @@ def letter_lines(letters: Sequence[Letter], every: Sequence[Letter]) -> Iterator
         )
         remarks += ["failed again after a replay"] if letter.stored.failed_again else []
         remarks += [] if letter.state is State.OPEN else [_decision(letter)]
-        yield _letter_line(letter, f"  ({'; '.join(remarks)})" if remarks else "")
+        yield _letter_line(letter, f"  ({'; '.join(remarks)})" if remarks else "", whole=whole)
 
 
 def letter_details(letter: Letter, *, body: bool) -> Iterator[str]:
@@ -81,23 +84,24 @@ def _before(done: Done) -> Iterator[str]:
         yield f"{letter.stored.letter_id} is left as it is: {_decision(letter)}."
 
 
-def _letter_line(letter: Letter, remarks: str) -> str:
+def _letter_line(letter: Letter, remarks: str, *, whole: bool) -> str:
     stored = letter.stored
     key = "no key" if stored.key is None else f"key {shown(stored.key.decode('utf-8', 'replace'), 64)}"
     whose = key if stored.subject is None else shown(stored.subject, 64)
     told = f"{stored.letter_id}  {stored.written_at:%m-%d %H:%M}  {whose}  {stored.reason}: "
-    return told + _short(stored.error, max(_LEAST, _WIDTH - len(told) - len(remarks))) + remarks
+    room = None if whole else max(_LEAST, _WIDTH - len(told) - len(remarks))
+    return told + _short(stored.error, room) + remarks
 
 
-def _short(error: str, longest: int) -> str:
-    """What is wrong first, each complaint once, as far as there is room in a list; `show` tells all."""
+def _short(error: str, longest: int | None) -> str:
+    """What is wrong first, each complaint once, as far as there is room in a list, if there is a limit."""
     of_complaint: dict[str, list[str]] = {}
     for part in error.split("; "):
         field, colon, complaint = part.rpartition(": ")
         of_complaint.setdefault(complaint, []).extend([field] if colon else [])
     parts = (f"{', '.join(fields)}: {told}" if fields else told for told, fields in of_complaint.items())
     short = "; ".join(parts)
-    return short if len(short) <= longest else f"{short[: longest - 1].rstrip(';, ')}…"
+    return short if longest is None or len(short) <= longest else f"{short[: longest - 1].rstrip(';, ')}…"
 
 
 def _decision(letter: Letter) -> str:

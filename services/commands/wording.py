@@ -1,6 +1,7 @@
 """How the tools of the command line put counts, lists and foreign text into words. Pure."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 
 def listed(names: Sequence[str]) -> str:
@@ -17,6 +18,11 @@ def shown(text: str, longest: int) -> str:
     """Text that others wrote, as one word that does nothing to a terminal; cut after `longest` characters."""
     cut = text if len(text) <= longest else f"{text[:longest]}…"
     return cut if cut.isprintable() and cut and " " not in cut else repr(cut)
+
+
+def utc(when: datetime) -> str:
+    """`2026-11-23T10:00:00Z`: a time as JSON tells it everywhere in this system."""
+    return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def duration(seconds: float) -> str:

@@ -52,7 +52,7 @@ def test_it_says_what_does_not_run_and_shows_no_secret(
     document = json.loads(done.stdout)
     levels = {finding["check"]: finding["level"] for finding in document["findings"]}
     assert document["well"] is False
-    assert levels.pop("kafka.retention") == "well"  # of the embedded broker too, which does not tell
+    assert levels.pop("kafka.retention") == "well"  # of the embedded broker too, which keeps none
     assert levels == {
         "clocks.postgres": "well",
         "dead-letters": "well",
@@ -108,6 +108,10 @@ async def test_it_names_the_personas_that_fail_and_are_slow_and_who_holds_a_lock
         await rows.execute("""INSERT INTO personas ("personaId", "webhookUrl") VALUES ('down', 'http://n8n/down')""")
     success = (await look(postgres_url))["sessions.success"]
     assert success.next_step == "down: check that n8n runs and that the URL is right."
+    again = SessionEvents(persona="down")
+    await fold(postgres_url, [again.sent(), again.succeeded()])
+    success = (await look(postgres_url))["sessions.success"]
+    assert success.next_step == "down answers again: nothing but to retry what failed."
     assert response.figures == {"replies": 11, "slow": 11, "webhooksShare": pytest.approx(0.001, rel=0.2)}
     assert "slow was paused within the hour" in str(response.next_step)
 

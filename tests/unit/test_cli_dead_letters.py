@@ -62,8 +62,11 @@ def test_a_letter_is_open_until_somebody_decides() -> None:
     assert [letter.state for letter in with_dispositions([STORED], decided)] == [State.DROPPED]
     assert Letter(replace(STORED, replayed=True)).state is State.REPLAYED
     assert Letter(STORED, Disposition(State.REPLAYING, "ann", NOW)).is_open
-    told = "1 letter undecided: 1 malformed for session-tracker; the newest 3 min ago."
+    told = "1 letter undecided: 1 malformed (session-tracker); the newest 3 min ago."
     assert letters([Letter(STORED)], NOW + timedelta(minutes=3)).told == told
+    others = [Letter(replace(STORED, group="webhook-dispatcher")), Letter(replace(STORED, reason="no-type"))]
+    told = "4 letters undecided: 3 malformed (session-tracker 2, webhook-dispatcher 1), 1 no-type (session-tracker); "
+    assert letters([Letter(STORED), Letter(STORED), *others], NOW).told.startswith(told)
     assert letters([], NOW).level is Level.WELL
 
 

@@ -123,6 +123,12 @@ def test_what_the_tracker_keeps(finding: Finding, level: Level) -> None:
     assert finding.level is level, finding
 
 
+def test_statistics_are_right_for_no_longer_than_there_are_any() -> None:
+    assert postgres.drift(0, 20.0, 60.0).told == "statistics were right, as far as compared, for 60 s."
+    assert postgres.drift(0, 20.0, 999_999.0).told == "statistics were right, as far as compared, for 24 h."
+    assert postgres.drift(0, None, 10.0).told == "there was nothing to compare statistics with yet."
+
+
 def test_a_sweep_is_told_by_the_time_that_it_was_asked_for() -> None:
     told = postgres.sweeps(NOW - timedelta(hours=2), NOW, timedelta(hours=6)).told
     assert told == "the scheduled sweep of 2026-11-23 10:00 UTC is done."
@@ -150,6 +156,11 @@ def test_a_persona_is_told_by_its_last_answers() -> None:
     assert found[1].told == "its last answer, 3 min ago, was a failure (timeout); its last success: 6 min ago."
     assert found[2].told == "2 personas are well; 1 of them replied within a day."
     assert personas.personas([], NOW)[0].level is Level.NOTICE
+    url = "http://user:pass@n8n.example:5678/webhook/secret"
+    (gone,) = personas.personas([PersonaState("a", False, None, NOW - ago, "connect", url)], NOW)
+    assert "was a failure (connect at n8n.example:5678);" in gone.told
+    assert "`chat-sessions persona get a`, then `persona set a`" in str(gone.next_step)
+    assert gone.figures["lastFailedAt"] == "2026-11-23T11:57:00Z"
 
 
 def test_a_process_tells_its_own_reasons_and_breakers() -> None:
@@ -159,7 +170,17 @@ def test_a_process_tells_its_own_reasons_and_breakers() -> None:
     assert "no answer of this system" in processes.health("processes.x", "http://x", httpx.Response(404)).told
     metrics = 'chat_webhook_breaker_state{persona="a"} 2.0\nchat_webhook_breaker_state{persona="b"} 0.0\n'
     header = "# HELP chat_webhook_breaker_state x\n# TYPE chat_webhook_breaker_state gauge\n"
-    assert [finding.check for finding in measured.measured("x", header + metrics, NOW)] == ["personas.a.breaker"]
+    attempts = "# HELP chat_webhook_attempts_total x\n# TYPE chat_webhook_attempts_total counter\n"
+    for outcome, count in (("replied", 99), ("connect", 3), ("timeout", 12)):
+        attempts += f'chat_webhook_attempts_total{{persona="a",outcome="{outcome}"}} {count}\n'
+    (held,) = measured.measured("x", header + metrics + attempts, NOW)
+    assert (held.check, "since that dispatcher's start: timeout 12, connect 3)." in held.told) == (
+        "personas.a.breaker",
+        True,
+    )
+    assert str(held.next_step).startswith("look for its execution, or raise the persona's timeoutSeconds; the breaker")
+    (held,) = measured.measured("x", header + metrics, NOW)
+    assert held.told.endswith(" since too many in a row failed.")
 
 
 def test_a_process_that_hangs_is_told_from_one_that_is_not_there() -> None:
@@ -212,6 +233,11 @@ def test_the_personas_that_fail_and_are_slow_are_named() -> None:
     assert found.next_step == "ecco: make it with `chat-sessions persona set`; c: open its execution in n8n."
     found = objectives.success(Outcomes("global", completed=84, failed=7), failing[1:2], 0)
     assert found.next_step == "nothing: the personas that failed are deleted."
+    failing = [failing[0], replace(failing[2], answers_again=True)]
+    found = objectives.success(Outcomes("global", completed=84, failed=7), failing, 0)
+    assert found.next_step == (
+        "ecco: make it with `chat-sessions persona set`; c answers again: nothing but to retry what failed."
+    )
     assert objectives.success(Outcomes("global", completed=1), [], 0).told == (
         "of 1 session within an hour none ended badly."
     )
@@ -219,7 +245,7 @@ def test_the_personas_that_fail_and_are_slow_are_named() -> None:
     assert objectives.response(Outcomes("global"), [], None).told == "there was no reply within an hour."
     slow = [Outcomes("persona:a", slow=6)]
     found = objectives.response(Outcomes("global", completed=100, slow=6), slow, 0.97)
-    told = "of 100 replies within an hour 6 took longer than 10 s: a 6; 97% of the first one's time was its webhook's."
+    told = "of 100 replies within an hour 6 took longer than 10 s: a 6; 97% of a's time went by in its webhook."
     assert (found.level, found.told) == (Level.NOTICE, told)
     held = objectives.response(Outcomes("global", completed=100, slow=80), slow, 0.2)
     assert (held.level, str(held.next_step)[:19]) == (Level.WRONG, "messages wait befor")

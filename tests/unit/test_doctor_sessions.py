@@ -168,6 +168,11 @@ def test_every_failure_has_a_cause_of_its_own(kind: FailureKind) -> None:
     assert [other for other in CAUSES.values() if other == CAUSES[kind]] == [CAUSES[kind]]
 
 
+def test_a_document_has_its_times_as_all_json_of_this_system() -> None:
+    facts = known(records=[MESSAGE])
+    assert "2026-11-23T12:00:00Z" in json.dumps(document(facts, explain(facts)))
+
+
 def test_a_fresh_session_is_not_called_lost_before_kafka_can_tell_of_it() -> None:
     assert explain(active(age=3.0, records=[])).code == "running"
 

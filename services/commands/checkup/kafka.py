@@ -106,7 +106,7 @@ async def _retention(settings: KafkaSettings) -> list[Finding]:
         answers = await admin.describe_configs(resources)
     except KafkaError:
         if not settings.kafka_idempotence:
-            return [well(check, "it is not looked at: the embedded broker does not tell how topics are configured.")]
+            return [well(check, "the embedded broker keeps its records in memory, and none across a restart.")]
         told = "this broker does not tell how topics are configured."
         return [notice(check, told, "let this user describe configurations.")]
     finally:

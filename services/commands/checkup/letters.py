@@ -33,9 +33,16 @@ def letters(undecided: Sequence[Letter], now: datetime) -> Finding:
     """Return how many letters nobody has replayed or dropped, by the reason and the group that could not use them."""
     if not undecided:
         return well(_CHECK, "there is none that nobody has decided on.", open=0)
-    reasons = Counter(f"{letter.stored.reason} for {letter.stored.group}" for letter in undecided)
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    reasons = Counter(letter.stored.reason for letter in undecided)
+    told = ", ".join(f"{count} {reason} ({_groups(undecided, reason)})" for reason, count in reasons.most_common())
     newest = max(letter.stored.written_at for letter in undecided)
     told += f"; the newest {duration(max(0.0, (now - newest).total_seconds()))} ago"
-    step = "see `chat-sessions dead-letters list`, correct what refused them, then replay them, or drop them."
+    step = "see `chat-sessions dead-letters list`; what a publisher did wrong is sent again by it, and dropped here; "
+    step += "replay the others once their cause is gone (docs/runbook.md, DeadLetters)."
     return notice(_CHECK, f"{counted(len(undecided), 'letter')} undecided: {told}.", step, open=len(undecided))
+
+
+def _groups(undecided: Sequence[Letter], reason: str) -> str:
+    """Return which groups refused letters for a reason, with how many each where there are several."""
+    groups = Counter(letter.stored.group for letter in undecided if letter.stored.reason == reason)
+    return ", ".join(group if len(groups) == 1 else f"{group} {count}" for group, count in groups.most_common())

@@ -9,6 +9,7 @@ from sqlalchemy import Column, Select, TableValuedAlias, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.commands.checkup.findings import Finding, notice, well, wrong
+from services.commands.checkup.personas import last_answer
 from services.commands.diagnosis.causes import CAUSES
 from services.commands.wording import counted, duration, listed, shown
 from services.contracts.session import FailureKind, SessionStatus
@@ -45,6 +46,8 @@ class Outcomes:
     slow: int = 0
     kinds: Sequence[str] = ()
     """The kinds of failure among them, the most frequent first, where they were looked for."""
+    answers_again: bool = False
+    """Whether its newest session that ended was answered."""
     is_deleted: bool = False
     """Whether the persona is not there any more, and nothing is to be done about it."""
     was_paused: bool = False
@@ -74,6 +77,7 @@ async def check_objectives(connection: AsyncConnection) -> list[Finding]:
     kinds = (await connection.execute(_kinds(since, failing))).all() if failing else []
     there = {*await connection.scalars(_there(failing))} if failing else set()
     failing = [_failing(one, [kind for scope, kind in kinds if scope == one.scope], there) for one in failing]
+    failing = [replace(one, answers_again=await _answers_again(connection, one)) for one in failing]
     slow = sorted((one for one in personas if one.slow), key=lambda one: -one.slow)[:_MOST_NAMED]
     share = await connection.scalar(_webhooks_share(since, slow[0])) if slow else None
     resumed = {*await connection.scalars(_resumed(since, slow))} if slow else set()
@@ -86,6 +90,14 @@ def _failing(one: Outcomes, kinds: Sequence[str], there: Set[str]) -> Outcomes:
     # What fails as unknown was never there, or is still asked for: of that there is something to be told.
     is_deleted = one.persona_id not in there and kinds[:1] != [FailureKind.UNKNOWN_PERSONA]
     return replace(one, kinds=kinds, is_deleted=is_deleted)
+
+
+async def _answers_again(connection: AsyncConnection, one: Outcomes) -> bool:
+    """Tell whether the persona has replied after its newest failure."""
+    now = datetime.now(UTC)
+    completed = await connection.scalar(last_answer(one.persona_id, SessionStatus.COMPLETED, now))
+    failed = await connection.scalar(last_answer(one.persona_id, SessionStatus.FAILED, now))
+    return completed is not None and (failed is None or completed > failed)
 
 
 def success(everyone: Outcomes, failing: Sequence[Outcomes], timed_out: int) -> Finding:
@@ -112,9 +124,12 @@ def _mend(everyone: Outcomes, failing: Sequence[Outcomes], timed_out: int) -> st
     """Return what to do about each persona's most frequent failure."""
     of_step = dict[str, list[str]]()
     for one in failing:
-        for kind in () if one.is_deleted else one.kinds[:1]:
+        for kind in () if one.is_deleted or one.answers_again else one.kinds[:1]:
             of_step.setdefault(CAUSES[FailureKind(kind)][1], []).append(one.persona)
     steps = [f"{listed(names)}: {step}" for step, names in of_step.items()]
+    if again := [one.persona for one in failing if one.answers_again and not one.is_deleted]:
+        answer = "answers" if len(again) == 1 else "answer"
+        steps.append(f"{listed(again)} {answer} again: nothing but to retry what failed")
     if not steps and failing and all(one.is_deleted for one in failing):
         steps.append("nothing: the personas that failed are deleted")
     if not steps or timed_out > everyone.failed:
@@ -136,7 +151,7 @@ def response(everyone: Outcomes, slow: Sequence[Outcomes], webhooks_share: float
     told += f": {', '.join(f'{one.persona} {one.slow}' for one in slow)}"
     step = "see in n8n which node of its executions takes so long."
     if webhooks_share is not None:
-        told += f"; {webhooks_share:.0%} of the first one's time was its webhook's"
+        told += f"; {webhooks_share:.0%} of {slow[0].persona}'s time went by in its webhook"
         if webhooks_share < 0.5:
             step = "messages wait before their calls: see the group webhook-dispatcher, and start another dispatcher."
     if paused := [one.persona for one in slow if one.was_paused]:

@@ -6,13 +6,14 @@ Only dispatchers may call a webhook, so nothing is called here.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 from sqlalchemy import Select, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.commands.checkup.findings import Finding, notice, well
 from services.commands.diagnosis.causes import CAUSES
-from services.commands.wording import counted, duration, shown
+from services.commands.wording import counted, duration, shown, utc
 from services.contracts.session import FailureKind, SessionStatus
 from services.database import tables as t
 from services.database.partitions import id_at
@@ -20,6 +21,14 @@ from services.database.partitions import id_at
 RECENT = timedelta(hours=24)
 MOST_PERSONAS = 1_000
 _CHECK = "personas"
+_OF_ITS_SETTINGS = {
+    FailureKind.CONNECT,
+    FailureKind.TLS,
+    FailureKind.HTTP_4XX,
+    FailureKind.NOT_REGISTERED,
+    FailureKind.UNAUTHORIZED,
+}
+"""What the persona's address or credentials may be wrong for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,7 @@ class PersonaState:
     completed_at: datetime | None = None
     failed_at: datetime | None = None
     failure_kind: str | None = None
+    webhook_url: str = ""
 
     @property
     def is_well(self) -> bool:
@@ -65,8 +75,8 @@ def _of(state: PersonaState, now: datetime) -> Finding:
     check = f"{_CHECK}.{shown(state.persona_id, 128)}"
     figures = {
         "paused": state.paused,
-        "lastCompletedAt": None if state.completed_at is None else state.completed_at.isoformat(),
-        "lastFailedAt": None if state.failed_at is None else state.failed_at.isoformat(),
+        "lastCompletedAt": None if state.completed_at is None else utc(state.completed_at),
+        "lastFailedAt": None if state.failed_at is None else utc(state.failed_at),
         "lastFailureKind": state.failure_kind if state.failed_at else None,
     }
     if state.paused:
@@ -74,30 +84,49 @@ def _of(state: PersonaState, now: datetime) -> Finding:
         return notice(check, "it is paused: its messages wait.", step, **figures)
     kind, failed_at = FailureKind(state.failure_kind or FailureKind.HTTP_5XX), state.failed_at or now
     success = "none within a day" if state.completed_at is None else f"{_ago(state.completed_at, now)} ago"
-    told = f"its last answer, {_ago(failed_at, now)} ago, was a failure ({kind}); its last success: {success}."
+    told = f"its last answer, {_ago(failed_at, now)} ago, was a failure ({kind}{_host(state)}); its last success: "
     _, step = CAUSES[kind]
-    return notice(check, told, f"{step}.", **figures)
+    if kind in _OF_ITS_SETTINGS:
+        name = shown(state.persona_id, 128)
+        step += f": `chat-sessions persona get {name}`, then `persona set {name}` with all options that it is to have"
+    return notice(check, f"{told}{success}.", f"{step}.", **figures)
+
+
+def _host(state: PersonaState) -> str:
+    """Return where its webhook is, without the path: that may be a secret."""
+    host = urlsplit(state.webhook_url).netloc.rpartition("@")[2]
+    return f" at {shown(host, 128)}" if host else ""
 
 
 def _ago(moment: datetime, now: datetime) -> str:
     return duration(max(0.0, (now - moment).total_seconds()))
 
 
-def _last_answers(now: datetime) -> Select[str, bool, datetime, datetime, str]:
+def _last_answers(now: datetime) -> Select[str, bool, datetime, datetime, str, str]:
     persona = t.personas.c
     first = (
-        select(persona.persona_id, persona.paused).order_by(persona.persona_id).limit(MOST_PERSONAS).subquery("persona")
+        select(persona.persona_id, persona.paused, persona.webhook_url)
+        .order_by(persona.persona_id)
+        .limit(MOST_PERSONAS)
+        .subquery("persona")
     )
-    completed = _last(first.c.persona_id, SessionStatus.COMPLETED, now).lateral("completed")
-    failed = _last(first.c.persona_id, SessionStatus.FAILED, now).lateral("failed")
+    completed = last_answer(first.c.persona_id, SessionStatus.COMPLETED, now).lateral("completed")
+    failed = last_answer(first.c.persona_id, SessionStatus.FAILED, now).lateral("failed")
     return (
-        select(first.c.persona_id, first.c.paused, completed.c.ended_at, failed.c.ended_at, failed.c.failure_kind)
+        select(
+            first.c.persona_id,
+            first.c.paused,
+            completed.c.ended_at,
+            failed.c.ended_at,
+            failed.c.failure_kind,
+            first.c.webhook_url,
+        )
         .select_from(first.outerjoin(completed, true()).outerjoin(failed, true()))
         .order_by(first.c.persona_id)
     )
 
 
-def _last(persona_id: object, status: SessionStatus, now: datetime) -> Select[datetime, str]:
+def last_answer(persona_id: object, status: SessionStatus, now: datetime) -> Select[datetime, str]:
     """Return the newest session of a persona with this status, of a day: one look into an index."""
     session = t.chat_sessions.c
     return (

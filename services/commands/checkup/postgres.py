@@ -208,7 +208,10 @@ def drift(
     if unchecked is not None and unchecked > _CHECKED_SECONDS:
         told = f"statistics have not been compared with the sessions for {duration(unchecked)}."
         return wrong(check, told, "see the tracker's log for why it does not look after them.", **figures)
-    return well(check, f"statistics were right, as far as compared, for {_DRIFT_HOURS} h.", **figures)
+    if checked_seconds_ago is None or first_session_seconds_ago is None:
+        return well(check, "there was nothing to compare statistics with yet.", **figures)
+    since = duration(min(max(0.0, first_session_seconds_ago), _DRIFT_HOURS * 3600))
+    return well(check, f"statistics were right, as far as compared, for {since}.", **figures)
 
 
 async def _sweeps(connection: AsyncConnection) -> Finding:

@@ -19,7 +19,7 @@ CAUSES: Mapping[FailureKind, tuple[str, str]] = {
     ),
     FailureKind.HTTP_4XX: (
         "the webhook refused the request",
-        "compare its method and authentication with the persona",
+        "compare its method and authentication with the persona; a redirect is not followed: set the final address",
     ),
     FailureKind.HTTP_5XX: (
         "n8n, or a proxy before it, failed",

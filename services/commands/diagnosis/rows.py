@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.commands.diagnosis.facts import Entry, Persona, Tracked
+from services.commands.wording import utc
 from services.contracts.session import SessionStatus
 from services.contracts.topics import GROUP_TOPICS, PARTITIONS, TRACKER_GROUP
 from services.database import tables as t
@@ -108,7 +109,7 @@ async def _timeline(connection: AsyncConnection, session_id: UUID) -> list[Entry
 
 def _entry(kind: str, at: datetime, late: bool, body: Mapping[str, object]) -> Entry:
     shown = {name: value for name, value in body.items() if name not in _HIDDEN}
-    return {**shown, "type": kind, "at": at.astimezone(UTC).isoformat(), "late": late}
+    return {**shown, "type": kind, "at": utc(at), "late": late}
 
 
 async def _persona(connection: AsyncConnection, persona_id: str) -> Persona | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from services.commands.diagnosis.facts import Facts, Reader
 from services.commands.diagnosis.timeline import timeline_lines
 from services.commands.diagnosis.words import Verdict, shown_error
+from services.commands.wording import utc
 
 
 def lines(facts: Facts, verdict: Verdict) -> Iterator[str]:
@@ -50,7 +51,7 @@ def document(facts: Facts, verdict: Verdict) -> dict[str, object]:
                 "topic": record.topic,
                 "partition": record.partition,
                 "offset": record.offset,
-                "at": record.at.isoformat(),
+                "at": utc(record.at),
                 "type": record.type,
             }
             for record in facts.records

@@ -224,8 +224,8 @@ async def provider_away(system: System) -> AsyncIterator[None]:
         await serving
 
 
-_DOWN = ("processes.sweeper", "is out of reach")
-_LATE = ("sessions.response", "of the first one's time was its webhook's")
+_DOWN = ("processes.sweeper", "it hangs")
+_LATE = ("sessions.response", "time went by in its webhook")
 _FAILS = ("sessions.success", "down")
 _LOCKED = ("postgres.locks", "last LOCK TABLE fold_progress")
 

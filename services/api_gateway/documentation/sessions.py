@@ -144,7 +144,9 @@ ITEMS_PAGE = (PAGE[1], parameter("cursor", "query", UUID, "The nextCursor of the
 START_JOB = call(
     "Cancel or retry many sessions",
     "For admins. Looks at the sessions that a filter finds, of everyone and from before the job, or at up to 1,000 by "
-    "`ids`, the oldest first, and skips those with which there is nothing to do. Outlives a gateway.",
+    "`ids`, the oldest first, and skips those with which there is nothing to do. A retry sends also what was retried "
+    "before: let the filter begin with the fault (`startedAt`), or give as `ids` the `newSessionId`s of the first job. "
+    "Outlives a gateway.",
     {202: ("It goes on; look at `Location`", "Job", examples.JOB)},
     parameters=(KEY,),
     problems=(408, 409, 413, 422),

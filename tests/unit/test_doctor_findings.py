@@ -1,6 +1,7 @@
 """What `chat-sessions doctor` makes of what it reads: plain calls, figures in, finding out."""
 
 import json
+import socket
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -190,6 +191,18 @@ def test_a_process_that_hangs_is_told_from_one_that_is_not_there() -> None:
     assert "kill -9 PID" in processes.silence("http://x", httpx.ReadTimeout(""), None)[1]
     gone = ("http://x is out of reach (ConnectError)", "start it, or see in its log why it ended")
     assert processes.silence("http://x", httpx.ConnectError(""), 7) == gone
+
+
+async def test_processes_that_do_not_answer_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_SECONDS", 0.1)
+    # It takes connections, as the kernel does for a process that stands still, and nobody answers.
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        urls = {"dispatcher": f"http://127.0.0.1:{hanging.getsockname()[1]}", "dispatcher-2": "http://127.0.0.1:1"}
+        found = await processes.find_silent(urls, {"dispatcher": 7})
+    assert [(silent.name, silent.step[:10]) for silent in found] == [
+        ("dispatcher", "end it wit"),
+        ("dispatcher-2", "start it, "),
+    ]
 
 
 def test_a_process_tells_what_will_keep_it_from_kafka_and_from_verifying() -> None:

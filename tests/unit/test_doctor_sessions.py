@@ -94,6 +94,8 @@ CASES: list[tuple[str, str, Facts]] = [
         letters=[replace(LETTER, open=False, place=(3, 7)), replace(DROPPED, place=(3, 11))],
         records=[MESSAGE, replace(MESSAGE, offset=11, for_group="session-tracker"),
                  replace(MESSAGE, offset=12, for_group="webhook-dispatcher")])),
+    ("letter-dropped", "by session-tracker and webhook-dispatcher, malformed: No; ann dropped its dead letters b",
+     known(letters=[DROPPED, replace(DROPPED, group="webhook-dispatcher")])),
     ("letter-dropped", "nobody will call its persona: cancel it,",
      active(letters=[replace(DROPPED, group="webhook-dispatcher")])),
     ("not-folded", "is not tracked yet", known(letters=[DROPPED], records=[MESSAGE, replace(MESSAGE, offset=8)])),

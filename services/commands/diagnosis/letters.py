@@ -55,10 +55,12 @@ def given_up(facts: Facts, name: str, group: str) -> Verdict | None:
     if not own or own[-1].dropped_by is None or others:
         return None
     last = own[-1]
-    told = f"{name} had its message refused by {group}, {last.reason}: {shown_error(last.error)}"
+    alike = [one for one in facts.letters if one.dropped_by is not None and one.reason == last.reason]
+    told = f"{name} had its message refused by {_groups(alike)}, {last.reason}: {shown_error(last.error)}"
     who = shown(last.dropped_by or "", LONGEST)
     why = "" if last.because is None else f" because '{shown_error(last.because)}'"
-    return Verdict("letter-dropped", f"{told}; {who} dropped its dead letter{why}, so {_COMES[group]}.")
+    dropped = "its dead letter" if len(alike) == 1 else "its dead letters"
+    return Verdict("letter-dropped", f"{told}; {who} dropped {dropped}{why}, so {_COMES[group]}.")
 
 
 _COMES = {

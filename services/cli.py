@@ -88,8 +88,8 @@ def up(
     records, and goes on where it was. PostgreSQL's data stays for the next start. While it runs, stack.json in the
     data directory tells addresses, tokens and process ids.
 
-    Each start makes the personas of the stub (with --n8n only `echo`) that are missing, and corrects the addresses of
-    those that it made itself; a persona that you have set stays as it is.
+    Each start makes the personas of the stub that are missing, and corrects the addresses of those that it made itself
+    (with --n8n they call that n8n); a persona that you have set stays as it is.
     """
     if broker != "embedded" and kafka is not None:
         raise CommandError("Give either --broker, to start one here, or --kafka, where one runs.")

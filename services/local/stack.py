@@ -47,7 +47,6 @@ _DRAIN_SECONDS = 10.0
 _FOLD_SECONDS = 5.0
 _LOOK_SECONDS = 0.1
 _TOKEN_LIFETIME = timedelta(days=30)
-_FIRST_PERSONA = "echo"
 
 
 def show(console: Console, text: str) -> None:
@@ -167,10 +166,8 @@ class Stack:
         ]
 
     def _seed_personas(self) -> None:
-        """Make the personas of the stub, or with another n8n the one whose workflow everybody is told to import."""
-        personas = list(PERSONAS) if self._options.n8n is None else [_FIRST_PERSONA]
-        wanted = wanted_personas(self._addresses.n8n_url, personas, CALLBACK_SECONDS)
-        with self._step(f"{len(personas)} personas" if len(personas) > 1 else f"Persona {personas[0]}"):
+        wanted = wanted_personas(self._addresses.n8n_url, PERSONAS, CALLBACK_SECONDS)
+        with self._step(f"{len(PERSONAS)} personas"):
             made, left = seed_personas(
                 self._addresses.gateway_url,
                 wanted,

@@ -1,6 +1,8 @@
 """Processes that stand still: alive, connected, and answering nothing."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,6 +15,21 @@ def freeze(pid: int) -> None:
     while not _stands_still(pid):
         assert time.monotonic() < give_up, f"Process {pid} still runs 10 s after it was stopped."
         time.sleep(0.001)
+
+
+@contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """Within it a process and all that it began stand still; it goes on, and they do, at the end."""
+    process = psutil.Process(pid)
+    freeze(pid)  # first, so that it begins no more of them
+    pids = [pid, *(child.pid for child in process.children(recursive=True))]
+    try:
+        for each in pids[1:]:
+            freeze(each)
+        yield
+    finally:
+        for each in pids:
+            thaw(each)
 
 
 def thaw(pid: int) -> None:

@@ -44,7 +44,7 @@ ABOUT_THE_API = (
 def build_app(parts: Parts) -> Starlette:
     """Return the application over its parts."""
     routers = _routers(parts)
-    notes = {} if parts.shared is None else {"rates": parts.shared.note}
+    notes = {"postgresql": parts.database.note} | ({} if parts.shared is None else {"rates": parts.shared.note})
     app = Starlette(
         routes=[
             *served_routes(routers),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,19 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
 from services.database.driver import Statement
+from services.database.errors import driver_error
 from services.runtime.faults import PassingFault
+from services.runtime.time_limits import TimeLimit, Watch
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
 
+logger = logging.getLogger(__name__)
+
 LENT_AT_ONCE = 10
 """Connections; the engine's pool has as many."""
-TURN_SECONDS = 10.0
+REACH_SECONDS = 5.0
+"""How long a connection may take to be had: one's turn, and PostgreSQL's answer to a new one."""
 SQLSTATES_OF_ABSENCE = ("08", "25006", "28", "3D", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE, and one SQLSTATE: connections lost or refused, a server that only reads, transactions that met
 others, resources exhausted or in no state to be used, an operator stepping in, and a system that fails."""
@@ -31,6 +37,8 @@ others, resources exhausted or in no state to be used, an operator stepping in, 
 
 # Of statements, of connecting on the driver's own connection, and of the driver itself.
 _INTERFACE_ERRORS = (InterfaceError, Driver.InterfaceError, asyncpg.InterfaceError)
+_ANSWERS = ("25006", "40", "55P03")
+"""Of them those of a server that is there: it only reads, or a transaction met another."""
 _STOPPED = "57014"
 """The SQLSTATE of a statement that was stopped, as `statement_timeout` does."""
 
@@ -44,7 +52,10 @@ class StatementStopped(DatabaseAway):
 
 
 class Database:
-    """Connections that tell an absent PostgreSQL from a wrong statement."""
+    """Connections that tell an absent PostgreSQL from a wrong statement, and log when it goes and comes back.
+
+    Nobody waits for one for more than 5 s; how long a statement may take is the engine's to say.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         """Use an engine without pre-ping: here no connection is lent that the server has closed."""
@@ -52,6 +63,8 @@ class Database:
         self._engine = engine
         # The pool lends a connection to whoever asks at the right moment, so under load some would wait for seconds.
         self._turns = asyncio.Semaphore(LENT_AT_ONCE)
+        self._watch = Watch()
+        self._trouble: str | None = None
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def fetch(self, statement: Statement, **values: Any) -> "list[Record]":
@@ -59,13 +72,14 @@ class Database:
 
         It runs on the driver's own connection: with SQLAlchemy's around it, reading a row takes twice the CPU.
         """
-        with _faults():
-            async with self._turn():
+        with self._faults(), TimeLimit(self._watch, REACH_SECONDS) as limit:
+            async with self._turns:
                 lent = await self._engine.raw_connection()
+                limit.lift()
                 try:
                     driver: Connection[Record] = lent.driver_connection  # type: ignore[assignment]
                     return await driver.fetch(statement.sql, *statement.arguments(values))
-                except asyncio.CancelledError:
+                except (asyncio.CancelledError, TimeoutError):
                     # Between two of the driver's messages PostgreSQL waits for the rest, its locks held.
                     await greenlet_spawn(lent.invalidate)
                     raise
@@ -75,26 +89,55 @@ class Database:
     @contextlib.asynccontextmanager
     async def statements(self) -> AsyncIterator[AsyncConnection]:
         """Lend a connection on which each statement is a transaction; raise DatabaseAway where there is none."""
-        with _faults():
-            async with self._turn(), self._autocommit.connect() as connection:
+        with self._faults(), TimeLimit(self._watch, REACH_SECONDS) as limit:
+            async with self._turns, self._autocommit.connect() as connection:
+                limit.lift()
                 yield connection
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Lend a connection for one transaction, committed at the end; raise DatabaseAway where there is none."""
-        with _faults():
-            async with self._turn(), self._engine.begin() as connection:
+        with self._faults(), TimeLimit(self._watch, REACH_SECONDS) as limit:
+            async with self._turns, self._engine.begin() as connection:
+                limit.lift()
                 yield connection
 
-    @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Wait for one's turn, first come, first served; raise TimeoutError where it does not come in time."""
-        async with asyncio.timeout(TURN_SECONDS):
-            await self._turns.acquire()
+    def note(self) -> str | None:
+        """Return why PostgreSQL could not be asked the last time; None if it could."""
+        return self._trouble
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
         try:
-            yield
-        finally:
-            self._turns.release()
+            with _faults():
+                yield
+        except DatabaseAway as error:
+            if not _has_answered(error):
+                self._told(error)
+            raise
+        if self._trouble is not None:
+            self._trouble = None
+            logger.info("PostgreSQL answers again.")
+
+    def _told(self, error: DatabaseAway) -> None:
+        if self._trouble is None:
+            logger.warning("PostgreSQL does not answer: %s. Trying again until it does.", _kind(error))
+        self._trouble = f"PostgreSQL does not answer: {_kind(error)}. Messages are accepted meanwhile."
+
+
+def _has_answered(error: DatabaseAway) -> bool:
+    """Tell whether PostgreSQL is there all the same, and has only refused this."""
+    cause = error.__cause__
+    if isinstance(error, StatementStopped):
+        return True
+    if not isinstance(cause, DBAPIError | Driver.Error | asyncpg.PostgresError):
+        return False
+    return _sqlstate(cause).startswith(_ANSWERS)
+
+
+def _kind(error: DatabaseAway) -> str:
+    # The class alone: an error's words may hold addresses and values.
+    return type(driver_error(error.__cause__ or error)).__name__
 
 
 def _refuse_closed(connection: DBAPIConnection, _record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:

@@ -26,6 +26,8 @@ from services.runtime.tracer import build_tracer
 from services.runtime.tracing import Tracer
 
 STATEMENT_TIMEOUT_MS = 5_000
+ANSWER_SECONDS = 5.5
+"""After it PostgreSQL itself is taken to hang: it would have stopped the statement."""
 KEY_FETCH_SECONDS = 5.0
 
 
@@ -59,6 +61,7 @@ def make_parts(settings: GatewaySettings) -> Parts:
         settings.database_url.get_secret_value(),
         pool_size=LENT_AT_ONCE,
         statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+        answer_seconds=ANSWER_SECONDS,
         pre_ping=False,
     )
     database = Database(engine)

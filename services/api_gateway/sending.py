@@ -1,5 +1,6 @@
 """How a message gets to Kafka and back to its sender: limits, keys, the acknowledgement, the wait for its end."""
 
+import asyncio
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from services.runtime.kafka import NotAcknowledged
 from services.runtime.logs import about
 
 logger = logging.getLogger(__name__)
+
+LAST_LOOK_SECONDS = 0.5
+"""What the look at the end of a wait may take beyond it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,9 @@ class Sending:
             if is_due:
                 await self._publish(event, keyed, traceparent_of(request.scope))
             if waiter is not None:
+                until = asyncio.get_running_loop().time() + wait
                 ended = await until_told(
-                    lambda: self._ended(event, caller), waiter.nap, lambda: self.changes.stopping, seconds=wait
+                    lambda: self._ended(event, caller, until), waiter.nap, lambda: self.changes.stopping, seconds=wait
                 )
         return _answer(event, ended)
 
@@ -89,10 +94,11 @@ class Sending:
         if keyed is not None:
             self.keys.published(keyed, datetime.now(UTC))
 
-    async def _ended(self, event: MessageSent, caller: Caller) -> dict[str, Any] | None:
+    async def _ended(self, event: MessageSent, caller: Caller, until: float) -> dict[str, Any] | None:
         try:
-            return await self.reads.ended(event.session_id, caller)
-        except DatabaseAway:
+            async with asyncio.timeout_at(max(until, asyncio.get_running_loop().time() + LAST_LOOK_SECONDS)):
+                return await self.reads.ended(event.session_id, caller)
+        except (DatabaseAway, TimeoutError):
             # The message is accepted whatever becomes of the wait.
             return None
 

@@ -30,7 +30,7 @@ async def until_told(
     while True:
         last = clock() >= deadline or stopping() or is_crowded()
         found = await look()
-        if found is not None or last:
+        if found is not None or last or clock() >= deadline:
             return found
         with resting():
             await nap(max(0.0, min(look_again_seconds, deadline - clock())))

@@ -1,15 +1,19 @@
 """What the gateway answers while Kafka or PostgreSQL is away, and how it stops."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from httpx import Response
 from sqlalchemy import text, update
 
+from services.api_gateway import database as database_module
 from services.api_gateway import parts
+from services.api_gateway.conversations import CLAIM_SECONDS
+from services.api_gateway.database import LENT_AT_ONCE
 from services.contracts import MessageSent
 from services.contracts.topics import MESSAGES, TOPICS
 from services.database.migrate import migrate
@@ -20,6 +24,7 @@ from services.local.processes import free_port
 from services.local.reaper import Reaper
 from services.runtime.topics import TopicsNotCreated
 from tests.engine import admin_of
+from tests.freezing import standing_still
 from tests.integration.gateway import ADA, BOB, ROOT, Gateway, make_topics, ready, running_gateway, until, until_waiters
 from tests.patience import PATIENT_SECONDS
 
@@ -99,9 +104,16 @@ async def test_the_gateway_starts_before_kafka(session_directory: Path, reaper: 
     broker.process.stop(0)  # it keeps nothing
 
 
-async def test_while_postgres_is_away_only_unkeyed_messages_pass(
-    broker: str, session_directory: Path, reaper: Reaper
+async def test_while_postgres_is_away_or_hangs_only_unkeyed_messages_pass(
+    broker: str,
+    session_directory: Path,
+    reaper: Reaper,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr(database_module, "REACH_SECONDS", 1.0)
+    monkeypatch.setattr(parts, "ANSWER_SECONDS", 1.5)
+    caplog.set_level("INFO", database_module.__name__)
     directory = session_directory / "absent"
     directory.mkdir(mode=0o711)
     postgres = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "off"})
@@ -132,7 +144,41 @@ async def test_while_postgres_is_away_only_unkeyed_messages_pass(
         assert (await gateway.http.get("/health/ready")).status_code == 200
         again = start_postgres(directory, directory / "postgres.log", reaper, {"fsync": "off"})
         assert (await gateway.get("/api/chat-sessions")).status_code == 200
+        assert (await gateway.send("c-owned", ADA)).status_code == 202
+        caplog.clear()
+        with standing_still(again.process.pid):
+            await nobody_waits_for_long(gateway)
+            assert "postgresql" in (await gateway.http.get("/health/ready")).json()["notes"]
+        await until(lambda: gateway.get("/api/chat-sessions"), lambda answer: answer.status_code == 200)
+        assert "notes" not in (await gateway.http.get("/health/ready")).json()
+        told = [line.levelname for line in caplog.records if line.name == database_module.__name__]
+        assert told == ["WARNING", "INFO"]
     again.stop()
+
+
+async def nobody_waits_for_long(gateway: Gateway) -> None:
+    """PostgreSQL hangs: what is accepted is answered once its wait is over, all else soon."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+
+    async def took(call: Awaitable[Response]) -> tuple[int, float]:
+        answer = await call
+        return answer.status_code, clock() - began
+
+    session = "/api/chat-sessions/01976f3e-8a00-7cc3-98c4-dc0c0c07398f?wait=1"
+    reads = [gateway.get("/api/chat-sessions") for _ in range(2 * LENT_AT_ONCE)]
+    sent, new, *others = await asyncio.gather(
+        took(gateway.send("c-owned", ADA, wait=1)),
+        took(gateway.send("c-new", BOB, wait=1)),
+        took(gateway.get(session)),
+        took(gateway.send("c-owned", {**ADA, "idempotency-key": "k-2"}, wait=1)),
+        *map(took, reads),
+    )
+    assert sent[0] == 202
+    assert 1 <= sent[1] < 3, sent
+    assert new[0] == 202
+    assert new[1] < CLAIM_SECONDS + 2, new
+    assert all(status == 503 and seconds < 5 for status, seconds in others), others
 
 
 async def test_a_question_that_takes_too_long_is_not_to_be_asked_again(

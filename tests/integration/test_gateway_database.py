@@ -43,7 +43,7 @@ async def test_nobody_is_overtaken(postgres_url: str) -> None:
 async def test_who_does_not_get_his_turn_in_time_finds_it_away(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "TURN_SECONDS", 0.1)
+    monkeypatch.setattr(database_module, "REACH_SECONDS", 0.1)
     engine = build_engine(postgres_url, pool_size=LENT_AT_ONCE, pre_ping=False)
     database, done = Database(engine), asyncio.Event()
 
@@ -69,12 +69,17 @@ async def test_who_does_not_get_his_turn_in_time_finds_it_away(
 @pytest.mark.parametrize("state", ["25006", "40001", "40P01", "53200", "55P03", "57P01", "58030"])
 async def test_what_passes_by_itself_is_no_bug(postgres_url: str, state: str) -> None:
     engine = build_engine(postgres_url, pool_size=1, pre_ping=False)
+    database, is_away = Database(engine), state in {"53200", "57P01", "58030"}
     statement = f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$"
     with pytest.raises(DatabaseAway):
-        await Database(engine).fetch(Statement(statement, (), {}))
+        await database.fetch(Statement(statement, (), {}))
+    assert (database.note() is not None) == is_away
     with pytest.raises(DatabaseAway):
-        async with Database(engine).statements() as connection:
+        async with database.statements() as connection:
             await connection.execute(text(statement))
+    assert (database.note() is not None) == is_away
+    await database.fetch(Statement("SELECT 1", (), {}))
+    assert database.note() is None
     await engine.dispose()
 
 

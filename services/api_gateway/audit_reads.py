@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import or_, select, tuple_
 
 from services.api_gateway.database import Database
 from services.api_gateway.places import Place, cursor_of
+from services.database.audit import USER_TARGET
 from services.database.audit_words import Action, Outcome, names_of
 from services.database.tables import audit_log
 
@@ -18,7 +19,7 @@ class AuditFilters:
 
     actor: str | None = None
     user: str | None = None
-    """The actor, too, by the name that end users have here."""
+    """The actor or the target, by the name that end users have here."""
     action: Action | None = None
     outcome: Outcome | None = None
     since: datetime | None = None
@@ -32,11 +33,12 @@ async def read_audit(database: Database, filters: AuditFilters, before: Place | 
     statement = select(audit_log).order_by(table.at.desc(), table.id.desc()).limit(limit + 1)
     for column, value in (
         (table.actor, filters.actor),
-        (table.actor, filters.user),
         (table.outcome, filters.outcome),
     ):
         if value is not None:
             statement = statement.where(column == value)
+    if filters.user is not None:
+        statement = statement.where(or_(table.actor == filters.user, table.target == f"{USER_TARGET}{filters.user}"))
     if filters.action is not None:
         statement = statement.where(table.action.in_(names_of(filters.action)))
     if filters.since is not None:

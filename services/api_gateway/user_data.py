@@ -104,7 +104,7 @@ class UserData:
             return
         before = None
         while True:
-            page = await read_audit(self.database, AuditFilters(user=self.name), before, PAGE)
+            page = await read_audit(self.database, AuditFilters(actor=self.name), before, PAGE)
             yield [{"kind": "act", **entry} for entry in page["items"]]
             if page["nextCursor"] is None:
                 return

@@ -40,14 +40,16 @@ async def pages(gateway: Gateway, **query: object) -> list[dict[str, Any]]:
 async def fill(gateway: Gateway) -> list[dict[str, Any]]:
     """Write entries of this month and of the next, several at the same moment; return them, the newest first."""
     entries = [
-        {**entry(kind, actor, action, f"t-{n}", outcome), "at": at + timedelta(seconds=n // 2)}
+        {**entry(kind, actor, action, target or f"t-{n}", outcome), "at": at + timedelta(seconds=n // 2)}
         for at in (NOW, NEXT_MONTH)
-        for n, (kind, actor, action, outcome) in enumerate(
+        for n, (kind, actor, action, outcome, target) in enumerate(
             [
-                (ActorKind.ADMIN, "root", "persona.put", "done"),
-                (ActorKind.USER, named("ada"), "persona.put", "refused"),
-                (ActorKind.SERVICE, "billing", "session.cancel", "asked"),
-                (ActorKind.SYSTEM, "webhook-dispatcher", "webhook.call", "failed"),
+                (ActorKind.ADMIN, "root", "persona.put", "done", None),
+                (ActorKind.USER, named("ada"), "persona.put", "refused", None),
+                (ActorKind.SERVICE, "billing", "session.cancel", "asked", None),
+                (ActorKind.SYSTEM, "webhook-dispatcher", "webhook.call", "failed", None),
+                (ActorKind.ADMIN, "root", "session.export", "done", f"user:{named('ada')}"),
+                (ActorKind.ADMIN, "root", "session.export", "done", f"user:{named('bob')}"),
             ]
         )
     ]
@@ -61,13 +63,14 @@ async def test_it_is_read_by_cursor_through_all_months_and_by_filter(gateway: Ga
     assert [item["id"] for item in await pages(gateway)] == ids
     for query, chosen in [
         ({"actor": "root"}, lambda one: one["actor"] == "root"),
-        ({"userId": "ada"}, lambda one: one["actor"] == named("ada")),
+        ({"userId": "ada"}, lambda one: named("ada") in one["actor"] + one["target"]),
         ({"action": "persona.put"}, lambda one: one["action"] == "persona.put"),
         ({"outcome": "failed"}, lambda one: one["outcome"] == "failed"),
         ({"from": NEXT_MONTH.isoformat()}, lambda one: one["at"] >= NEXT_MONTH),
         ({"to": NEXT_MONTH.isoformat()}, lambda one: one["at"] < NEXT_MONTH),
         ({"actor": "nobody"}, lambda one: False),
-        ({"actor": "root", "userId": "ada"}, lambda one: False),
+        ({"actor": "root", "userId": "ada"}, lambda one: one["target"] == f"user:{named('ada')}"),
+        ({"actor": "billing", "userId": "ada"}, lambda one: False),
     ]:  # fmt: skip
         assert [item["id"] for item in await pages(gateway, **query)] == [
             str(one["id"]) for one in entries if chosen(one)

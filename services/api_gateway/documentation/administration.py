@@ -94,7 +94,9 @@ READ_AUDIT = call(
     {200: ("One page", "AuditList", {"items": [examples.AUDIT_ENTRY], "nextCursor": None})},
     parameters=(
         parameter("actor", "query", NAME, "Entries of this admin, service or process, by name"),
-        parameter("userId", "query", NAME, "Entries of this end user"),
+        parameter(
+            "userId", "query", NAME, "What this end user did, and what was done to them: the actor or the target"
+        ),
         parameter("action", "query", {"enum": list(Action)}, "Entries of this action"),
         parameter("outcome", "query", {"enum": list(Outcome)}, "Entries of acts of which this became"),
         parameter("from", "query", TIME, "Written at this time or later; UTC without a zone"),

@@ -114,6 +114,9 @@ async def test_a_dry_run_changes_nothing(gateway: Gateway) -> None:
     assert (job["done"], job["skipped"], job["dryRun"]) == (1, 0, True)
     [item] = await items(gateway, job)
     assert (item["sessionId"], item["outcome"], item["status"]) == (str(session_id), "done", "ACTIVE")
+    [entry] = await gateway.rows(audit_log)
+    details = {"action": "cancel", "filter": "status:ACTIVE", "dryRun": True, "perSecond": 10, "reason": None}
+    assert entry.details == details, "as the call has them"
 
 
 async def test_a_job_keeps_its_pace_and_can_be_cancelled(gateway: Gateway) -> None:

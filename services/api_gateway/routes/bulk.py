@@ -103,7 +103,7 @@ class BulkRoutes:
 
     def _details(self, body: BulkBody) -> dict[str, Any]:
         """Return what the audit log keeps of a job: a filter that names users only as whom it names."""
-        details = body.model_dump(mode="json", exclude={"ids"})
+        details = body.model_dump(mode="json", by_alias=True, exclude={"ids"})
         if body.filter is not None and (users := users_named(body.filter)):
             details |= {"filter": None, "users": sorted(map(self.gate.audit.target_of, users))}
         return details

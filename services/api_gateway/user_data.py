@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, Select, Table, func, select, tuple_
+from sqlalchemy import BigInteger, Column, Select, Table, cast, func, select, tuple_
 
 from services.api_gateway.audit_reads import AuditFilters, read_audit
 from services.api_gateway.database import Database
@@ -124,6 +124,7 @@ def _named(table: Table) -> list[Any]:
 def _days(user_id: str) -> Select[Any]:
     """Return the query of the user's statistics: also of days whose sessions retention has dropped."""
     days = days_until(func.now() + Granularity.DAY.length)
-    sums = [func.sum(_ROLLUP[key]).label(str(_ROLLUP[key].name)) for key in _COUNTED]
+    # A sum of PostgreSQL's is a decimal, which JSON would have as a string.
+    sums = [cast(func.sum(_ROLLUP[key]), BigInteger).label(str(_ROLLUP[key].name)) for key in _COUNTED]
     counted = select(_ROLLUP.bucket.label("day"), *sums).where(OF_DAYS, _ROLLUP.bucket.in_(days))
     return counted.where(_ROLLUP.scope == user_scope(user_id)).group_by(_ROLLUP.bucket).order_by(_ROLLUP.bucket)

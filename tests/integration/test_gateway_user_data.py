@@ -12,7 +12,15 @@ from services.api_gateway.database import Database
 from services.api_gateway.erasures import Erasures
 from services.api_gateway.user_data import UserData
 from services.contracts import new_id
-from services.database.tables import audit_log, conversations, erasure_requests, messages, session_events
+from services.database.rollups import user_scope
+from services.database.tables import (
+    audit_log,
+    conversations,
+    erasure_requests,
+    messages,
+    session_events,
+    session_rollups,
+)
 from services.runtime.pseudonyms import Pseudonyms
 from tests.integration.gateway import (
     ADA,
@@ -44,9 +52,16 @@ async def test_everything_about_a_user_comes_page_by_page(gateway: Gateway, monk
         event = {"session_id": session_id, "type": "MessageSent", "occurred_at": now, "recorded_at": now}
         await gateway.execute(insert(session_events), [{**event, "event_id": new_id(), "body": {}} for _ in range(3)])
     await gateway.execute(insert(conversations), [{"conversation_id": f"c-{n}", "user_id": "ada"} for n in range(7)])
+    day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    counted = {"completed": 7, "failed": 1, "timeout": 0, "cancelled": 0, "response_ms_sum": 2**40}
+    empty = {name: [] for name in ("failure_kinds", "failure_counts", "response_buckets", "response_counts")}
+    rollup = {"granularity": "day", "scope": user_scope("ada"), "shard": 0, "bucket": day, "active": 0}
+    await gateway.execute(insert(session_rollups).values(**rollup, **counted, **empty))
     await gateway.http.get("/api/personas", headers=ADA)  # refused, and an act of hers
     told = await lines(gateway)
-    assert kinds(told) == {"user": 1, "conversation": 7, "session": 8, "message": 16, "event": 24, "act": 1}
+    assert kinds(told) == {"user": 1, "conversation": 7, "session": 8, "message": 16, "event": 24, "day": 1, "act": 1}
+    [told_day] = [line for line in told if line["kind"] == "day"]
+    assert {told_day[name] for name in ("completed", "failed", "responseMsSum")} == {7, 1, 2**40}, "numbers"
     assert [line["sessionId"] for line in told if line["kind"] == "session"] == sorted(str(each) for each in ids)
     assert len({(line["sessionId"], line["eventId"]) for line in told if line["kind"] == "event"}) == 24
     assert {line["content"] for line in told if line["kind"] == "message"} == {f"{SECRET}\n"}

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from services.api_gateway.body_errors import told
 from services.api_gateway.filters import values
-from services.api_gateway.problems import Problem, invalid_parameter, no_such_session, wrong_fields
+from services.api_gateway.problems import Problem, invalid_body, invalid_parameter, no_such_session, wrong_fields
 from services.contracts import NotAdmitted
 from services.contracts.admission import admit_id, admit_text
 from services.runtime.at_once import Begun
@@ -125,7 +125,7 @@ class Query:
 def identifier(name: str, value: str) -> str:
     """Return the id from a path or query; Problem 400 unless it has 1 to 128 storable characters."""
     try:
-        admit_id(name, value)
+        admit_id("It", value)  # the problem names it
     except NotAdmitted as error:
         raise invalid_parameter(name, error.explanation) from None
     return value
@@ -145,7 +145,14 @@ def session_id_of(request: Request) -> UUID:
 
 
 async def read_body(request: Request, *, most: int = MAX_BODY_BYTES) -> bytes:
-    """Return the body, `most` bytes of it; Problem 413 before more is read, 408 if it does not come within 15 s."""
+    """Return the body, `most` bytes of it; Problem 413 before more is read, 408 if it does not come within 15 s.
+
+    Problem 415 for one that is compressed.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        detail = "The body is compressed; send it as it is, without Content-Encoding."
+        raise Problem(415, "unsupported-encoding", detail, headers={"accept-encoding": "identity"})
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length[:20]) > most:
         raise _too_large(most)
@@ -179,15 +186,17 @@ async def _read_all(request: Request, most: int) -> bytes:
 
 def parse_body(model: type[B], body: bytes, *, optional: bool = False) -> B:
     """Return the JSON body as `model`, an empty one as `{}` where it is optional; Problem 400 names wrong fields."""
+    if not body and not optional:
+        raise invalid_body("body", "It is missing: send a JSON object.")
     try:
-        return model.model_validate_json(body or (b"{}" if optional else b""))
+        return model.model_validate_json(body or b"{}")
     except ValidationError as error:
         raise wrong_fields(told(error, model)) from None
 
 
 def _storable(name: str, value: str) -> None:
     try:
-        admit_text(name, value, 4 * len(value))
+        admit_text("It", value, 4 * len(value))
     except NotAdmitted as error:
         raise invalid_parameter(name, error.explanation) from None
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -18,6 +17,7 @@ from services.api_gateway.answers import session_location
 from services.api_gateway.database import DatabaseAway, StatementStopped
 from services.api_gateway.traces import trace_id, traceparent_of
 from services.contracts import NotAdmitted
+from services.runtime.http_titles import title_of
 from services.runtime.kafka import NotAcknowledged
 from services.runtime.logs import about
 
@@ -113,7 +113,7 @@ def problem_response(problem: Problem, scope: Scope) -> Response:
     """Return the answer that tells the problem, and the trace of the request that met it."""
     body = {
         "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
+        "title": title_of(problem.status),
         "status": problem.status,
         "code": problem.code,
         "detail": problem.detail,

@@ -80,7 +80,7 @@ def invalid_filter(error: InvalidFilter, code: str = "invalid-filter") -> Proble
     where = ""
     if error.position is not None:
         told["position"] = error.position
-        where = f" (after {error.position} characters)"
+        where = f" (at position {error.position})"
     if error.allowed:
         told["allowed"] = error.allowed
     allowed = f" Allowed are: {', '.join(error.allowed)}." if error.allowed else ""

@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from services.runtime.http_titles import title_of
 from services.runtime.one_write import OneWrite
 from services.runtime.tracing import continued, trace_id_of
 
@@ -126,7 +126,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._is_refused = True
-        title = HTTPStatus(status).phrase
+        title = title_of(status)
         body = json.dumps(
             {
                 "type": "about:blank",

@@ -182,7 +182,7 @@ async def test_the_slowest_come_first_within_a_range(gateway: Gateway) -> None:
 
 INVALID_FILTERS = [
     ("status:FAILED colour:red", 14, "metadata.KEY"),
-    ("persona:p OR status:DONE", 20, None),
+    ("persona:p OR status:DONE", 20, "COMPLETED"),
     ("timeout", 0, None),
     ("startedAt:2026-11-22", 10, ">=value"),
     ("user:bob", 0, "persona"),
@@ -196,6 +196,7 @@ async def test_a_filter_that_means_nothing_is_refused_with_its_place(gateway: Ga
         ProblemDetails.model_validate(answer.json())
         [error] = answer.json()["errors"]
         assert (error["field"], error["position"]) == ("q", position)
+        assert answer.json()["detail"].endswith(f" (at position {position})")
         assert allowed is None or allowed in error["allowed"]
         assert "user" not in error.get("allowed", [])
 

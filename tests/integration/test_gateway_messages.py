@@ -1,6 +1,7 @@
 """Sending messages: what is accepted, what is refused, and what is published."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -130,10 +131,20 @@ async def test_what_is_no_usable_json_is_refused(gateway: Gateway) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_a_body_that_is_missing_or_compressed_is_told_so(gateway: Gateway) -> None:
+    path = "/api/conversations/c-1/messages"
+    missing = await gateway.http.post(path, headers=ADA)
+    assert missing.json()["errors"] == [{"field": "body", "message": "It is missing: send a JSON object."}]
+    packed = await gateway.http.post(path, headers={**ADA, "content-encoding": "gzip"}, content=gzip.compress(b"{}"))
+    assert (packed.status_code, packed.json()["code"]) == (415, "unsupported-encoding")
+    assert packed.headers["accept-encoding"] == "identity"
+
+
 @pytest.mark.parametrize("conversation", ["c" * 129, "a%00b"])
 async def test_a_conversation_id_out_of_bounds_is_refused(gateway: Gateway, conversation: str) -> None:
     answer = await gateway.send(conversation)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "conversationId")
+    assert answer.json()["detail"].startswith(("conversationId: It has 129 characters", "conversationId: It contains"))
 
 
 async def test_a_conversation_id_may_have_slashes(gateway: Gateway) -> None:
@@ -151,6 +162,7 @@ async def test_a_body_over_256_kib_is_refused_before_it_is_read(gateway: Gateway
 
     declared = await gateway.http.post("/api/conversations/c/messages", headers=ADA, content=b"x" * (256 * 1024 + 1))
     assert (declared.status_code, declared.json()["code"]) == (413, "body-too-large")
+    assert declared.json()["title"] == "Content Too Large"
     chunked = await gateway.http.post("/api/conversations/c/messages", headers=ADA, content=endless())
     assert (chunked.status_code, chunked.json()["code"]) == (413, "body-too-large")
 
@@ -159,6 +171,7 @@ async def test_a_conversation_belongs_to_the_first_who_wrote_in_it(gateway: Gate
     assert (await gateway.send("c-own", ADA)).status_code == 202
     refused = await gateway.send("c-own", BOB)
     assert (refused.status_code, refused.json()["code"]) == (404, "no-such-conversation")
+    assert refused.json()["detail"] == "You have no conversation with this id; choose another id."
     assert (await gateway.send("c-own", ADA)).status_code == 202
     await gateway.execute(insert(conversations).values(conversation_id="c-bob", user_id="bob"))
     assert (await gateway.send("c-bob", ADA)).status_code == 404

@@ -10,7 +10,7 @@ from services.api_gateway.template_bodies import TemplateBody
 
 PERSONA = '{"webhookUrl": "http://n8n", %s}'
 WRONG: list[tuple[type[Body], str, dict[str, str]]] = [
-    (MessageBody, "", {"body": "It is not valid JSON: EOF while parsing a value at line 1 column 0."}),
+    (MessageBody, "", {"body": "It is missing: send a JSON object."}),
     (MessageBody, "[]", {"body": "It must be an object."}),
     (MessageBody, '{"message": "m"}', {"body": "Give a personaId, or a templateId."}),
     (MessageBody, '{"metadata": [], "personaId": 1}', {

@@ -39,6 +39,7 @@ _PROBLEMS = {
     410: "The callback's deadline has passed",
     412: "The session is not as `If-Match` says any more; `session` is the current one",
     413: "The body is larger than the 256 KiB (of a callback 512 KiB) that a call takes",
+    415: "The body is compressed",
     422: "The Idempotency-Key belongs to another request",
     429: "Too many requests; Retry-After says when to try again",
     503: "Kafka, PostgreSQL or the tracker is not there at the moment or too slow, or session endpoints are turned off",
@@ -83,7 +84,8 @@ def call(
             kind = "application/problem+json" if shown == "ProblemDetails" else "application/json"
             responses[status]["content"] = {kind: {"schema": schema, "example": example}}
     always = {400, 429, 503} if scope is None else {400, 401, 403, 429, 503}
-    for status in sorted({*always, *problems} - set(answers)):
+    of_bodies = {415} if 413 in problems else set()
+    for status in sorted({*always, *of_bodies, *problems} - set(answers)):
         content = {"application/problem+json": {"schema": {"$ref": PROBLEM}}}
         responses[status] = {"description": _PROBLEMS[status], "content": content}
     extra: dict[str, Any] = {"parameters": list(parameters), "security": [{"bearer": [scope]}] if scope else []}

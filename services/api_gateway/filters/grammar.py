@@ -53,6 +53,8 @@ _SLIPS = (
     (r'[^\s()"]+[("]', "A value that has a quote or a parenthesis in it is quoted itself."),
 )
 """What people write by mistake, and what to tell them."""
+_AMONG_VALUES = re.compile(r':\((?:[^()"]|"(?:[^"\\]|\\.)+")+\Z')
+"""What stands before a place among the values of one field."""
 _NO_VALUE = re.compile(r"\w[^\s:]*:(?=\s|\Z)")
 
 
@@ -167,8 +169,10 @@ def _misplaced(text: str, error: UnexpectedToken | UnexpectedCharacters) -> Inva
     position = cast(int, error.pos_in_stream)
     rest = text[position:]
     expected = error.expected if isinstance(error, UnexpectedToken) else error.allowed or ()
-    if "RPAR" in expected and "FIELD" not in expected:
-        return InvalidFilter("The values of one field are joined by OR and end with a parenthesis.", position)
+    if "RPAR" in expected and ("FIELD" not in expected or _AMONG_VALUES.search(text, 0, position)):
+        return InvalidFilter(
+            "Write OR between the values of one field, and a parenthesis after the last: field:(a OR b).", position
+        )
     if (bare := _NO_VALUE.match(rest)) is not None:
         follows = rest[bare.end() :].strip()
         wrong = "A value follows its colon at once." if follows else f"After {bare[0]} a value is missing."

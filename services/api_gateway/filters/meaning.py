@@ -52,11 +52,15 @@ EVERYTHING: Filter = And(())
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a field's values are read as, and whether it is compared by them, by their order, or by both."""
+    """What a field's values are read as, and whether it is compared by them, by their order, or by both.
+
+    `words` are all of its values, where these are few.
+    """
 
     read: Callable[[str], Value]
     equal: bool = True
     ordered: bool = False
+    words: tuple[str, ...] = ()
 
 
 METADATA = "metadata"
@@ -64,11 +68,11 @@ TAG = "tag"
 USER = "user"
 PERSONA = "persona"
 FIELDS: Mapping[str, Field] = {
-    "status": Field(values.word_of(SessionStatus)),
+    "status": Field(values.word_of(SessionStatus), words=tuple(SessionStatus)),
     PERSONA: Field(values.identifier),
     "conversation": Field(values.identifier),
     USER: Field(values.identifier),
-    "failure": Field(values.word_of(FailureKind)),
+    "failure": Field(values.word_of(FailureKind), words=tuple(FailureKind)),
     "template": Field(values.identifier),
     "templateVersion": Field(values.whole_number, ordered=True),
     TAG: Field(values.identifier),
@@ -124,14 +128,22 @@ def _entry(test: Test) -> tuple[str, ...]:
 def _compared(name: str, test: Test) -> Value | Range:
     field = FIELDS[name]
     if not (field.equal if test.operator is Operator.EQUAL else field.ordered):
-        how = "its values only" if field.equal else "its order only"
-        raise InvalidFilter(f"{name} is compared by {how}.", test.position, () if field.equal else _ORDER)
+        raise _wrongly_compared(name, field, test.position)
     _no_wildcard(test)
     try:
         read = [field.read(value) for value in test.values]
     except ValueError as error:
-        raise InvalidFilter(f"{name}: {error}", test.position) from None
+        why = f"{name} has no such value." if field.words else f"{name}: {error}"
+        raise InvalidFilter(why, test.position, field.words) from None
     return read[0] if test.operator is Operator.EQUAL else _range(test, *read)
+
+
+def _wrongly_compared(name: str, field: Field, position: int) -> InvalidFilter:
+    if field.equal:
+        example = f"{name}:{field.words[0] if field.words else 'value'}"
+        return InvalidFilter(f"{name} has no order: write such as {example}; quote a value with .. in it.", position)
+    example = f"{name}:>=2026-11-22 or {name}:2026-11-22..2026-11-23"
+    return InvalidFilter(f"{name} is compared by its order: write such as {example}.", position, _ORDER)
 
 
 def _range(test: Test, first: Any, last: Any = None) -> Range:

@@ -20,7 +20,7 @@ class Erasure(Shape):
     """What became of a user's data."""
 
     erasure_id: UUID
-    user: str = Field(description="As the audit log names him: user: and a keyed hash")
+    user: str = Field(description="As the audit log names the user: user: and a keyed hash")
     requested_by: str
     before: datetime = Field(description="Sessions that began before it are erased, whenever their events come")
     state: Literal["running", "finished"]

@@ -1,6 +1,8 @@
 """Who may call, and how errors, documents and metrics look."""
 
 import asyncio
+import json
+import re
 import time
 from pathlib import Path
 
@@ -122,6 +124,7 @@ async def test_the_document_tells_every_call_with_an_example(gateway: Gateway) -
         assert method == "DELETE" or all("example" in shown for shown in best["content"].values()), path
         if "requestBody" in call:
             assert {"example", "examples"} & call["requestBody"]["content"]["application/json"].keys()
+    assert re.findall(r"\b(?:he|him|his|himself)\b", json.dumps(document), re.IGNORECASE) == []
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert {path for _, path in calls if f"{path}`" not in readme} == set()
     known = set(document["components"]["schemas"])

@@ -68,7 +68,7 @@ LIST_SESSIONS = call(
 EXPORT_SESSIONS = call(
     "Export sessions",
     "Everything that the filter finds, as a file that is streamed; gzip by `Accept-Encoding`. For an admin everyone's "
-    "sessions, unless he names a user. In CSV a text that a spreadsheet would run as a formula begins with `'`. An "
+    "sessions, unless `userId` names one. In CSV a text that a spreadsheet would run as a formula begins with `'`. An "
     "answer that is broken off is not the whole. A gateway writes four at a time; another is 503 `too-many-exports`.",
     {200: ("The sessions, one a line", None, None)},
     parameters=(

@@ -6,12 +6,13 @@ from services.api_gateway import examples
 from services.api_gateway.documentation.parts import NAME, UUID, call, parameter
 from services.api_gateway.scopes import Scope
 
-USER_ID = parameter("userId", "path", NAME, "The `sub` of his tokens; what begins with `erased:` is no user")
+USER_ID = parameter("userId", "path", NAME, "The `sub` of the user's tokens; what begins with `erased:` is no user")
 EXPORT_USER = call(
     "Get everything about a user",
     "For admins. JSON lines, streamed, gzip by `Accept-Encoding`; `kind` says what a line is: `user` (the first), "
-    "`conversation`, `session`, `message`, `event`, `day` (of statistics), `idempotencyKey`, `erasure`, `act` (his "
-    "own in the audit log) and `end`, which counts them: without it the answer was broken off and is not the whole.",
+    "`conversation`, `session`, `message`, `event`, `day` (of statistics), `idempotencyKey`, `erasure`, `act` (the "
+    "user's own in the audit log) and `end`, which counts them: without it the answer was broken off and is not "
+    "the whole.",
     {200: ("What there is, one thing a line", None, None)},
     parameters=(USER_ID,),
     scope=Scope.USERS_READ,

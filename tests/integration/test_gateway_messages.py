@@ -1,7 +1,6 @@
 """Sending messages: what is accepted, what is refused, and what is published."""
 
 import asyncio
-import gzip
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -129,15 +128,6 @@ async def test_what_is_no_usable_json_is_refused(gateway: Gateway) -> None:
         answer = await gateway.http.post("/api/conversations/c-1/messages", headers=ADA, content=raw)
         assert answer.status_code == 400, raw[:100]
         assert answer.headers["content-type"] == "application/problem+json"
-
-
-async def test_a_body_that_is_missing_or_compressed_is_told_so(gateway: Gateway) -> None:
-    path = "/api/conversations/c-1/messages"
-    missing = await gateway.http.post(path, headers=ADA)
-    assert missing.json()["errors"] == [{"field": "body", "message": "It is missing: send a JSON object."}]
-    packed = await gateway.http.post(path, headers={**ADA, "content-encoding": "gzip"}, content=gzip.compress(b"{}"))
-    assert (packed.status_code, packed.json()["code"]) == (415, "unsupported-encoding")
-    assert packed.headers["accept-encoding"] == "identity"
 
 
 @pytest.mark.parametrize("conversation", ["c" * 129, "a%00b"])

@@ -1,6 +1,7 @@
 """Who may call, and how errors, documents and metrics look."""
 
 import asyncio
+import gzip
 import json
 import re
 import time
@@ -170,3 +171,12 @@ async def test_only_trusted_proxies_say_whose_message_it_is(any_broker: str, pos
             event = await log.next()
         assert isinstance(event, MessageSent)
         assert event.metadata["ipAddress"] == "203.0.113.9"
+
+
+async def test_a_body_that_is_missing_or_compressed_is_told_so(gateway: Gateway) -> None:
+    path = "/api/conversations/c-1/messages"
+    missing = await gateway.http.post(path, headers=ADA)
+    assert missing.json()["errors"] == [{"field": "body", "message": "It is missing: send a JSON object."}]
+    packed = await gateway.http.post(path, headers={**ADA, "content-encoding": "gzip"}, content=gzip.compress(b"{}"))
+    assert (packed.status_code, packed.json()["code"]) == (415, "unsupported-encoding")
+    assert packed.headers["accept-encoding"] == "identity"

@@ -17,6 +17,7 @@ from services.contracts.events import AttemptOutcome
 from services.contracts.session import SessionStatus
 from services.contracts.topics import DISPATCHER_GROUP, SWEEPS_GROUP, TOPICS, TRACKER_GROUP
 from services.runtime.consumer_metrics import ConsumerMetrics
+from services.runtime.exemplars import SLOW_SECONDS
 from services.runtime.kafka_security import KafkaSecuritySettings
 from services.runtime.persona_labels import MAX_PERSONAS, OTHER
 from services.runtime.process import process_registry
@@ -133,8 +134,8 @@ declarations: `python -m tests.metrics_list > docs/metrics.md`.
 
 Counters end in `_total`; histograms have `_bucket`, `_sum` and `_count`. Where a trace is known, the buckets of
 `chat_http_request_seconds`, `chat_webhook_seconds` and `chat_session_response_seconds` carry its id as an exemplar
-(`trace_id`), for scrapers that ask for OpenMetrics. No label grows without bound: a process tells {MAX_PERSONAS}
-personas apart.
+(`trace_id`), for scrapers that ask for OpenMetrics: of everything that takes {SLOW_SECONDS} s or longer, and of what is
+quicker once a second. No label grows without bound: a process tells {MAX_PERSONAS} personas apart.
 
 ## All of them
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.runtime.tracing import exemplar
+from services.runtime.exemplars import Exemplars
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
@@ -23,6 +23,7 @@ class GatewayMetrics:
             ["route", "method"],
         )
         self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._exemplars = Exemplars()
         self.messages = counter("chat_messages_accepted", "Messages accepted and acknowledged")
         self.publish_seconds = histogram("chat_publish_seconds", "Time until Kafka acknowledged an event")
         self.not_acknowledged = counter(
@@ -59,7 +60,7 @@ class GatewayMetrics:
             self._answered[labels] = counted, timed
         counted, timed = self._answered[labels]
         counted.inc()
-        timed.observe(seconds, exemplar(traceparent))
+        timed.observe(seconds, self._exemplars.of(traceparent, seconds))
 
     def told_live(self, published_at: float) -> None:
         """Observe that streams are told now what was published then, in Unix seconds by another machine's clock."""

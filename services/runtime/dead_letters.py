@@ -111,4 +111,5 @@ def about_record(record: RawRecord) -> dict[str, str]:
 
 def meant_for_another_group(record: RawRecord, group_id: str) -> bool:
     """Tell whether the record is a replayed dead letter of another group."""
-    return any(name == REPLAY_GROUP_HEADER and value != group_id.encode() for name, value in record.headers)
+    group = dict(record.headers).get(REPLAY_GROUP_HEADER)
+    return group is not None and group != group_id.encode()

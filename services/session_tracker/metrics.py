@@ -10,8 +10,8 @@ from uuid import UUID
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.contracts.session import SessionStatus
+from services.runtime.exemplars import Exemplars
 from services.runtime.persona_labels import PersonaLabels
-from services.runtime.tracing import exemplar
 from services.session_tracker.fold import Transition
 
 _NOT_ENDED = (None, SessionStatus.ACTIVE)
@@ -24,6 +24,7 @@ class TrackerMetrics:
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         histogram = partial(Histogram, registry=registry)
         self._personas = PersonaLabels()
+        self._exemplars = Exemplars()
         self.started = counter("chat_sessions_started", "Sessions opened", ["persona"])
         self.ended = counter("chat_sessions_ended", "Sessions ended", ["persona", "status"])
         self.failures = counter("chat_session_failures", "Failed sessions by kind of failure", ["persona", "kind"])
@@ -100,8 +101,9 @@ class TrackerMetrics:
         responses = self.response_seconds.labels(persona)
         for session in ended:
             if session.response_ms is not None:
-                trace = exemplar(traceparent_of(session.session_id)) if traceparent_of else None
-                responses.observe(session.response_ms / 1000, trace)
+                seconds = session.response_ms / 1000
+                trace = traceparent_of(session.session_id) if traceparent_of else None
+                responses.observe(seconds, self._exemplars.of(trace, seconds))
 
 
 class SweeperMetrics:

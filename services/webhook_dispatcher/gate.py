@@ -70,13 +70,17 @@ class Gate:
         """
         if seconds_left <= 0:
             return None
-        if not self._waiting and not self.paused and self._begin(timeout_seconds) is Turn.TAKEN:
+        is_first = not self._waiting and not self.paused
+        answer = self._begin(timeout_seconds) if is_first else Turn.NOT_NOW
+        if answer is Turn.TAKEN:
             return seconds_left
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         now = time.monotonic()
         expires_at = self._clock(now) + seconds_left
         self._waiting[turn] = _Waiting(timeout_seconds, expires_at, now + kept_seconds)
-        self._slots.want(self)
+        if answer is Turn.BEYOND_SHARE:
+            # Else the end of a call, of a pause, or of the time of an open breaker wants slots for all that wait.
+            self._slots.want(self)
         try:
             let_in = await turn
         except asyncio.CancelledError:

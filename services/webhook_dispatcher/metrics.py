@@ -5,8 +5,8 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.runtime.exemplars import Exemplars
 from services.runtime.persona_labels import PersonaGauge, PersonaLabels
-from services.runtime.tracing import exemplar
 
 NO_PERSONA = "(unknown)"
 """The persona label of what names a persona that does not exist: a publisher must not be able to make labels."""
@@ -33,6 +33,7 @@ class PersonaMetrics:
         self._attempts = attempts
         self._outcomes: dict[str, Counter] = {}
         self._seconds = seconds.labels(label)
+        self._exemplars = Exemplars()
 
     def ended(self, outcome: str, seconds: float, traceparent: str) -> None:
         """A call of that trace ended after so many seconds; `outcome` as in the metric of attempts."""
@@ -40,7 +41,7 @@ class PersonaMetrics:
         if counter is None:
             counter = self._outcomes[outcome] = self._attempts.labels(self._label, outcome)
         counter.inc()
-        self._seconds.observe(seconds, exemplar(traceparent))
+        self._seconds.observe(seconds, self._exemplars.of(traceparent, seconds))
 
 
 class DispatcherMetrics:

@@ -1,5 +1,6 @@
 """Metrics: the list of them is true, labels are bounded, exemplars lead to traces, and lag is an age."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from services.runtime.certificates import CertificateMetrics
+from services.runtime.exemplars import SLOW_SECONDS, Exemplars
 from services.runtime.kafka_security import KafkaSecuritySettings
 from services.runtime.lag import Lags
 from services.runtime.ops import ops_app
@@ -93,6 +95,23 @@ async def test_exemplars_are_told_to_who_asks_for_openmetrics() -> None:
     (bucket,) = [line for line in told.text.splitlines() if "chat_webhook_seconds_bucket" in line and TRACE in line]
     assert 'le="0.1"' in bucket
     assert TRACE not in plain.text
+
+
+def test_every_slow_observation_leads_to_its_trace_and_of_quick_ones_one_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    exemplars = Exemplars()
+
+    def leads(seconds: float, after: float) -> bool:
+        clock[0] += after
+        return exemplars.of(TRACEPARENT, seconds) is not None
+
+    assert [leads(seconds, after) for seconds, after in [(0.1, 0), (0.1, 0.5), (SLOW_SECONDS, 0), (9, 0)]] == [
+        True, False, True, True,
+    ]  # fmt: skip
+    assert [leads(0.1, after) for after in (0.4, 0.2, 0.9, 0.1)] == [False, True, False, True]
 
 
 @pytest.mark.parametrize("traceparent", [None, "", "x", f"00-{'0' * 32}-00f067aa0ba902b7-01", TRACEPARENT + "-more"])

@@ -23,14 +23,16 @@ async def until_told(
 ) -> T | None:
     """Return what `look` finds, looking at once, after each nap, and at the end; None if that takes over `seconds`.
 
-    Also ends, after one last look, when the gateway is stopping, or when too many wait already.
+    Also ends when the gateway is stopping. Where too many wait already it looks once: who has begun to wait counts
+    among them until the end, also while looking.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + seconds
-    while True:
-        last = clock() >= deadline or stopping() or is_crowded()
+    if seconds <= 0 or stopping() or is_crowded():
+        return await look()
+    with resting():
         found = await look()
-        if found is not None or last or clock() >= deadline:
-            return found
-        with resting():
+        while found is None and clock() < deadline and not stopping():
             await nap(max(0.0, min(look_again_seconds, deadline - clock())))
+            found = await look()
+    return found

@@ -72,7 +72,7 @@ class Database:
 
         It runs on the driver's own connection: with SQLAlchemy's around it, reading a row takes twice the CPU.
         """
-        with self._faults(), TimeLimit(self._watch, REACH_SECONDS) as limit:
+        with self._watched(), TimeLimit(self._watch, REACH_SECONDS) as limit:
             async with self._turns:
                 lent = await self._engine.raw_connection()
                 limit.lift()
@@ -89,7 +89,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def statements(self) -> AsyncIterator[AsyncConnection]:
         """Lend a connection on which each statement is a transaction; raise DatabaseAway where there is none."""
-        with self._faults(), TimeLimit(self._watch, REACH_SECONDS) as limit:
+        with self._watched(), TimeLimit(self._watch, REACH_SECONDS) as limit:
             async with self._turns, self._autocommit.connect() as connection:
                 limit.lift()
                 yield connection
@@ -97,7 +97,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Lend a connection for one transaction, committed at the end; raise DatabaseAway where there is none."""
-        with self._faults(), TimeLimit(self._watch, REACH_SECONDS) as limit:
+        with self._watched(), TimeLimit(self._watch, REACH_SECONDS) as limit:
             async with self._turns, self._engine.begin() as connection:
                 limit.lift()
                 yield connection
@@ -107,7 +107,8 @@ class Database:
         return self._trouble
 
     @contextlib.contextmanager
-    def _faults(self) -> Iterator[None]:
+    def _watched(self) -> Iterator[None]:
+        """Notice and log whether PostgreSQL answers what is asked within; raise as `_faults` does."""
         try:
             with _faults():
                 yield
@@ -148,6 +149,7 @@ def _refuse_closed(connection: DBAPIConnection, _record: ConnectionPoolEntry, _p
 
 @contextlib.contextmanager
 def _faults() -> Iterator[None]:
+    """Raise DatabaseAway or StatementStopped for what passes by itself; anything else passes through: a bug."""
     try:
         yield
     except (PoolTimeoutError, OSError, TimeoutError, *_INTERFACE_ERRORS) as error:
